@@ -1,0 +1,17 @@
+// One binary for every x86-64: functions marked DESTSEG_WIDE are compiled once per vector width and the
+// widest form that the processor knows is chosen when the module is loaded. Elsewhere it means nothing.
+#pragma once
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define DESTSEG_WIDE __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#else
+#define DESTSEG_WIDE
+#endif
+
+// A function that must become part of each of its caller's forms, or it would stay narrow.
+#if defined(_MSC_VER)
+#define DESTSEG_INLINE __forceinline
+#else
+#define DESTSEG_INLINE inline __attribute__((always_inline))
+#endif
