@@ -1,0 +1,106 @@
+"""Connected components of a stack of masks.
+
+Letters: n masks, h x w pixels, k components over the whole stack.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = NDArray[np.int32]
+Sizes = NDArray[np.int64]
+
+
+def components(masks: NDArray[np.bool_ | np.uint8], connectivity: int = 8) -> tuple[Labels, Sizes]:
+    """Number the connected components of every mask of a stack.
+
+    Args:
+        masks: (n, h, w) bool or uint8, any strides; every value but 0 is foreground.
+        connectivity: 8 (pixels that share an edge or a corner are connected) or 4 (an edge only).
+
+    Returns:
+        labels: (n, h, w) int32; 0 is background, 1..k number the components over the whole stack in raster
+            order of their first pixels.
+        sizes: (k,) int64, the pixels of component 1..k.
+
+    Raises:
+        TypeError: masks is no array of bool or uint8.
+        ValueError: masks has another number of dimensions, or connectivity is neither 4 nor 8.
+
+    Equivalent to: components_ref.
+    """
+    _check(masks, connectivity)
+    return components_ref(masks, connectivity)
+
+
+def components_ref(masks: NDArray[np.bool_ | np.uint8], connectivity: int = 8) -> tuple[Labels, Sizes]:
+    """The definition of `components`, in numpy.
+
+    A run is a stretch of foreground within one row. Runs that touch from one row to the next are linked, and
+    every linked group takes the number of its first run, by union and find on whole arrays at a time
+    (hook the larger root onto the smaller, then shorten all paths, until no link joins two roots).
+    """
+    _check(masks, connectivity)
+    foreground = masks != 0
+    rows, starts, stops = _runs(foreground)
+    upper, lower = _links(rows, starts, stops, foreground.shape[2], reach=1 if connectivity == 8 else 0)
+    roots = _roots(len(rows), upper, lower)
+    is_root = roots == np.arange(len(rows))
+    run_labels = np.cumsum(is_root, dtype=np.int32)[roots]
+
+    lengths = stops - starts
+    labels = np.zeros(foreground.shape, np.int32)
+    labels[foreground] = np.repeat(run_labels, lengths)
+    sizes = np.zeros(np.count_nonzero(is_root), np.int64)
+    np.add.at(sizes, run_labels - 1, lengths)
+    return labels, sizes
+
+
+def _check(masks: NDArray[np.bool_ | np.uint8], connectivity: int) -> None:
+    if not isinstance(masks, np.ndarray) or masks.dtype not in (np.bool_, np.uint8):
+        found = f"{masks.dtype} array" if isinstance(masks, np.ndarray) else type(masks).__name__
+        raise TypeError(f"masks must be an (n, h, w) array of bool or uint8, got {found}")
+    if masks.ndim != 3:
+        raise ValueError(f"masks must be (n, h, w), got shape {masks.shape}")
+    if connectivity not in (4, 8):
+        raise ValueError(f"connectivity must be 4 or 8, got {connectivity!r}")
+
+
+def _runs(foreground: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Row, first column and column after the last of every run, in raster order.
+
+    Rows count over the whole stack, with one row left out after each mask, so that the last row of a mask is
+    never next to the first row of the following one.
+    """
+    n, h, w = foreground.shape
+    framed = np.zeros((n, h, w + 2), np.int8)
+    framed[:, :, 1:-1] = foreground
+    steps = np.diff(framed, axis=2)
+    image, row, starts = np.nonzero(steps == 1)
+    stops = np.nonzero(steps == -1)[2]
+    return image * (h + 1) + row, starts, stops
+
+
+def _links(
+    rows: NDArray[np.int64], starts: NDArray[np.int64], stops: NDArray[np.int64], w: int, reach: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All pairs (run, run in the row below) that touch; reach is 1 where corners count, else 0."""
+    pitch = w + 2  # wide enough that column + reach never meets the next row's columns
+    below = (rows + 1) * pitch
+    first = np.searchsorted(rows * pitch + stops, below + starts - reach, side="right")
+    last = np.searchsorted(rows * pitch + starts, below + stops + reach, side="left")
+    counts = last - first
+    upper = np.repeat(np.arange(len(rows)), counts)
+    place_among_links = np.arange(len(upper)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return upper, np.repeat(first, counts) + place_among_links
+
+
+def _roots(count: int, upper: NDArray[np.int64], lower: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first member of the linked group of each of `count` runs."""
+    roots = np.arange(count)
+    while True:
+        a, b = roots[upper], roots[lower]
+        if np.array_equal(a, b):
+            return roots
+        np.minimum.at(roots, np.maximum(a, b), np.minimum(a, b))
+        while not np.array_equal(shorter := roots[roots], roots):
+            roots = shorter
