@@ -26,7 +26,9 @@ class CMakeBuild(build_ext):
         except (OSError, subprocess.CalledProcessError) as error:
             if WISH == "1":
                 raise
-            sys.stderr.write(f"destseg: installing without compiled kernels, results stay the same ({error})\n")
+            sys.stderr.write(
+                f"destseg: installing without compiled kernels, results stay the same ({error})\n"
+            )
 
     def run_cmake(self, output: pathlib.Path) -> None:
         import pybind11  # only here: it is a build requirement, and DESTSEG_EXT=0 does without

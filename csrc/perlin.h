@@ -1,4 +1,4 @@
-// Perlin gradient noise, evaluated at rotated coordinates.
+// Perlin gradient noise, evaluated at rotated coordinates, and pictures corrupted where it is high.
 //
 // A lattice of unit gradients (cos a along rows, sin a along columns) lies over the picture; a pixel's noise
 // is the faded bilinear mixture of the four dot products between its cell's gradients and the offsets to the
@@ -6,6 +6,10 @@
 // the coordinates at which it is asked, so it needs no second pass and no resampling; pixels that fall
 // outside the picture are 0. Per output row the pixels inside form one interval, found once in double
 // precision, which leaves a branch-free loop for the compiler to vectorise.
+//
+// A corrupted picture takes one pass: a row of noise stays in the first-level cache, where it exceeds the
+// threshold the texture is blended in, and every pixel is normalised on the way out. Source: DeSTSeg (arXiv
+// 2211.11317), section 3.1.
 #pragma once
 
 #include <cmath>
@@ -13,6 +17,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "parallel.h"
 
 namespace destseg {
 
@@ -62,10 +67,11 @@ DESTSEG_WIDE inline void perlin_row_wide(const double* gradients, int64_t cells_
   perlin_row(gradients, cells_x, scale_y, scale_x, line, begin, end, noise);
 }
 
-// angles: (cells_y + 1) x (cells_x + 1) in radians; rotation in radians about the centre; noise: height x width.
-template <typename T>
+// angles: (cells_y + 1) x (cells_x + 1) in radians; rotation in radians about the centre. Calls
+// visit(i, noise) with each finished row of `width` values, which is overwritten by the next.
+template <typename T, typename Visit>
 void perlin(const T* angles, int64_t cells_y, int64_t cells_x, double rotation, int64_t height, int64_t width,
-            T* noise) {
+            const Visit& visit) {
   const int64_t points = (cells_y + 1) * (cells_x + 1);
   std::vector<T> gradients(static_cast<size_t>(2 * points));
   for (int64_t k = 0; k < points; ++k) {
@@ -76,16 +82,59 @@ void perlin(const T* angles, int64_t cells_y, int64_t cells_x, double rotation, 
   const double centre_y = 0.5 * static_cast<double>(height - 1), centre_x = 0.5 * static_cast<double>(width - 1);
   const double scale_y = static_cast<double>(cells_y) / static_cast<double>(height);
   const double scale_x = static_cast<double>(cells_x) / static_cast<double>(width);
+  std::vector<T> noise(static_cast<size_t>(width));
+  T* row = noise.data();
   for (int64_t i = 0; i < height; ++i) {
     const double dy = static_cast<double>(i) - centre_y;
     const PerlinLine line{(centre_y + cosine * dy) - sine * centre_x, sine,
                           (centre_x - sine * dy) - cosine * centre_x, cosine};
-    T* row = noise + i * width;
     int64_t begin = 0, end = width;
     while (begin < end && !perlin_inside(line, begin, height, width)) row[begin++] = 0;
     while (begin < end && !perlin_inside(line, end - 1, height, width)) row[--end] = 0;
     perlin_row_wide(gradients.data(), cells_x, scale_y, scale_x, line, begin, end, row);
+    visit(i, row);
   }
+}
+
+// What one anomaly is made of: its lattice stands at `angles`, (cells_y + 1) x (cells_x + 1).
+struct Corruption {
+  const float* angles;
+  int64_t cells_y, cells_x;
+  double rotation;
+  float share;  // of the picture that shines through the texture
+};
+
+// One row: picture and texture are width x 3 bytes; corrupted is width x 3 floats, mask width bytes.
+DESTSEG_WIDE inline void corrupt_row(const uint8_t* picture, const uint8_t* texture, const float* noise, float share,
+                                     float threshold, const float* scale, const float* offset, int64_t width,
+                                     float* corrupted, uint8_t* mask) {
+  for (int64_t j = 0; j < width; ++j) {
+    const bool anomalous = noise[j] > threshold;
+    mask[j] = anomalous;
+    const float kept = anomalous ? share : 1.0f;
+    for (int64_t c = 0; c < 3; ++c) {
+      const float blend = kept * static_cast<float>(picture[3 * j + c]) +
+                          (1.0f - kept) * static_cast<float>(texture[3 * j + c]);
+      corrupted[3 * j + c] = blend * scale[c] + offset[c];
+    }
+  }
+}
+
+// pictures, textures: n x height x width x 3; corrupted: the same shape, blend * scale + offset per channel;
+// masks: n x height x width, 0 or 1.
+inline void corrupt(const uint8_t* pictures, const uint8_t* textures, const std::vector<Corruption>& corruptions,
+                    float threshold, const float* scale, const float* offset, int64_t height, int64_t width,
+                    int64_t threads, float* corrupted, uint8_t* masks) {
+  parallel_for(static_cast<int64_t>(corruptions.size()), threads, [&](int64_t n) {
+    const Corruption& corruption = corruptions[static_cast<size_t>(n)];
+    const int64_t first = n * height * width;
+    perlin(corruption.angles, corruption.cells_y, corruption.cells_x, corruption.rotation, height, width,
+           [&](int64_t i, const float* noise) {
+             const int64_t at = first + i * width;
+             corrupt_row(pictures + 3 * at, textures + 3 * at, noise, corruption.share, threshold, scale, offset,
+                         width, corrupted + 3 * at, masks + at);
+           });
+  });
 }
 
 }  // namespace destseg

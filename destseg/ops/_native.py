@@ -2,28 +2,28 @@
 
 import logging
 import os
-from types import ModuleType
+from typing import Any
 
 import torch
 
 logger = logging.getLogger("destseg")
 
 
-def _find() -> ModuleType | None:
+def _find() -> Any:
     if os.environ.get("DESTSEG_EXT") == "0":  # the same switch as at build time: run the references
         return None
     try:
         from destseg import _C
     except ImportError as error:
         logger.warning(
-            "destseg runs without its compiled kernels: results are the same, synthesis and metrics slower (%s)",
+            "destseg runs without its compiled kernels: same results, slower synthesis and metrics (%s)",
             error,
         )
         return None
     return _C
 
 
-kernels: ModuleType | None = _find()
+kernels = _find()  # the compiled module, or None
 
 
 def usable(*tensors: torch.Tensor) -> bool:

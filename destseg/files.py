@@ -1,0 +1,53 @@
+"""Files of tensors, read and written: nothing is unpickled, nothing half-written takes a place."""
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+
+def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+    """Have `write` fill a file beside `path`, then rename it there: a crash leaves old or new."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with open(beside, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_tensors(path: str | Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values (numbers, strings, lists, dicts) as one torch file, atomically."""
+    write_whole(path, lambda file: torch.save(content, file))
+
+
+def read_tensors(path: str | Path) -> dict[str, Any]:
+    """Read a torch file of tensors and plain values onto the CPU; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, truncated, no torch file, or holds more than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        Exception
+    ) as error:  # torch raises whatever its zip reader and unpickler meet: there is no one type
+        reason = str(error).strip().split("\n")[0][:200]
+        raise ValueError(
+            f"{path} is damaged, truncated or not a file of tensors and plain values ({reason})"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a dict of tensors, got {type(content).__name__}")
+    return content

@@ -1,0 +1,45 @@
+"""The three losses of DeSTSeg; the segmentation losses start from logits, where saturation loses nothing."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cosine_loss(distances: tuple[Tensor, ...]) -> Tensor:
+    """Return the student's loss from the cosine distances (n, 1, h_k, w_k) of all levels.
+
+    Each level's distances are averaged over positions; levels and IMAGES are summed, so the value and its
+    gradient grow with the batch. The published rate 0.4 belongs to batches of 32.
+    """
+    return sum(
+        (distance.sum() / distance.shape[-2:].numel() for distance in distances),
+        start=distances[0].new_zeros(()),
+    )
+
+
+def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 4.0) -> Tensor:
+    """Return the mean of -(1 - p)^gamma log p, p being the probability given to the true class.
+
+    Args:
+        logits: any shape, floating point; computed in float32 whatever comes.
+        mask: the same shape, 0 or 1.
+        gamma: focusing exponent, at least 0. Source: Lin et al., arXiv 1708.02002, without its alpha.
+    """
+    towards_truth = logits.float() * (2 * mask.float() - 1)
+    return ((-towards_truth).sigmoid().pow(gamma) * F.softplus(-towards_truth)).mean()
+
+
+def l1_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean absolute difference between the probability and the mask, shapes as `focal_loss`."""
+    return (logits.float().sigmoid() - mask.float()).abs().mean()
+
+
+def segmentation_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return focal + l1 of logits (n, 1, h', w') against a 0/1 mask (n, 1, h, w) of the picture's size."""
+    target = shrunk_mask(mask, logits.shape[-2:])
+    return focal_loss(logits, target) + l1_loss(logits, target)
+
+
+def shrunk_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize a mask (n, 1, h, w) bilinearly (align_corners=False) and call 0.5 and above defect."""
+    mask = F.interpolate(mask.float(), size=tuple(size), mode="bilinear", align_corners=False)
+    return (mask >= 0.5).float()

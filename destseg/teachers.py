@@ -1,0 +1,114 @@
+"""Where the teacher's weights come from."""
+
+import hashlib
+import os
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from destseg.files import read_tensors
+from destseg.networks import Teacher
+
+VARIABLE = "DESTSEG_TEACHER_WEIGHTS"
+# torchvision's ResNet18 IMAGENET1K_V1; the file's name holds the first digits of its SHA-256.
+ADDRESS = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+TEACHERS = ("resnet18",)
+
+Weights = str | Path | Mapping[str, Tensor] | None
+
+
+def teacher_state(teacher: str = "resnet18", weights: Weights = None) -> dict[str, Tensor]:
+    """Return the teacher's state dict, every tensor of it present and of the right shape.
+
+    Args:
+        teacher: "resnet18", torchvision's IMAGENET1K_V1.
+        weights: a state dict, or a file of one in torchvision's parameter names. Without it the file is
+            looked for in the DESTSEG_TEACHER_WEIGHTS variable, then in torch hub's cache, then downloaded
+            into that cache and checked against its hash.
+
+    Raises:
+        ValueError: unknown teacher, or a tensor is missing or misshapen (named).
+        FileNotFoundError: the named file does not exist.
+        OSError: nothing was found and the download failed; the message names every way to give weights.
+    """
+    if teacher not in TEACHERS:
+        raise ValueError(f"teacher must be one of {', '.join(TEACHERS)}, got {teacher!r}")
+    if isinstance(weights, Mapping):
+        return fitting(weights, "the given state dict")
+    path = Path(weights) if weights is not None else find_weights()
+    return fitting(read_tensors(path), str(path))
+
+
+def find_weights(address: str = ADDRESS) -> Path:
+    """Return the path of the weight file: from the variable, torch hub's cache, or a checked download."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return Path(named)
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
+    if not cached.exists():
+        try:
+            download(address, cached)
+        except OSError as error:
+            raise OSError(
+                "no teacher weights. Give one of: teacher_weights=PATH (--teacher-weights PATH); the "
+                f"variable {VARIABLE}=PATH; the file {cached} in torch hub's cache; or a network that "
+                f"reaches {address} ({error})"
+            ) from error
+    return cached
+
+
+def download(address: str, path: Path) -> None:
+    """Fetch a file whose name ends in -<first digits of its SHA-256>; it appears at `path` only when whole.
+
+    Raises:
+        OSError: the server cannot be reached, or what came does not have the hash in the file's name.
+    """
+    expected = path.stem.rsplit("-", 1)[-1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with (
+        urllib.request.urlopen(address, timeout=30) as response,
+        tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as beside,
+    ):
+        try:
+            total = int(response.headers.get("Content-Length", 0)) or None
+            with tqdm(total=total, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
+                while chunk := response.read(1 << 20):
+                    digest.update(chunk)
+                    beside.write(chunk)
+                    bar.update(len(chunk))
+            beside.close()
+            if not digest.hexdigest().startswith(expected):
+                raise OSError(f"{address}: the SHA-256 must begin with {expected}, got {digest.hexdigest()}")
+            os.replace(beside.name, path)
+        finally:
+            Path(beside.name).unlink(missing_ok=True)
+
+
+def fitting(state: Mapping[str, object], source: str) -> dict[str, Tensor]:
+    """Return the tensors that the teacher needs from a ResNet18 state dict, which may hold more.
+
+    Raises:
+        ValueError: naming the first tensor that is missing or has another shape.
+    """
+    needed = Teacher().encoder.state_dict()
+    found = {}
+    for name, tensor in needed.items():
+        value = state.get(name)
+        if value is None and name.endswith("num_batches_tracked"):
+            value = tensor  # a counter that torch versions differ about, without meaning in evaluation
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"{source}: teacher weights lack the tensor {name} of shape {tuple(tensor.shape)}"
+            )
+        if value.shape != tensor.shape:
+            raise ValueError(
+                f"{source}: the tensor {name} must have shape {tuple(tensor.shape)}, got {tuple(value.shape)}"
+            )
+        found[name] = value
+    return found
