@@ -1,0 +1,238 @@
+"""What a prediction tells: the verdict, the anomaly map, the regions found, and a picture for people."""
+
+import itertools
+import os
+import uuid
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+
+from destseg.ops.components import components
+
+# The heat's colours from faint to strong, dark violet to pale yellow; lightness rises all the way, so
+# the order also reads in grey and to colour-blind eyes. (red, green, blue) at equal steps.
+_HEAT = np.array(
+    [
+        (40, 10, 90),
+        (90, 15, 120),
+        (145, 25, 115),
+        (195, 45, 85),
+        (230, 80, 45),
+        (248, 125, 20),
+        (252, 175, 30),
+        (250, 220, 80),
+        (255, 245, 160),
+    ],
+    dtype=np.float32,
+)
+_OUTLINE = (0, 240, 255)  # cyan: far from every colour of the heat
+_ANOMALOUS, _NORMAL = (255, 92, 72), (92, 214, 120)
+_SMALLEST_FONT = 9
+
+
+@dataclass(frozen=True)
+class Region:
+    """One connected part of a mask.
+
+    bbox: left, top, right, bottom in pixels; right and bottom are exclusive.
+    area: pixels. score: the highest value of the anomaly map in the region, in [0, 1].
+    centroid: (x, y), the mean pixel index along each axis.
+    """
+
+    bbox: tuple[int, int, int, int]
+    area: int
+    score: float
+    centroid: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The answer for one picture; h and w are its own size, after EXIF orientation.
+
+    score: anomaly score of the whole picture; threshold: is_anomalous says whether the score exceeds it.
+    p_value: share of normal pictures expected to score at least as high; NaN without calibration.
+    anomaly_map: (h, w) float32 in [0, 1]. pixel_threshold: the mask is where the map exceeds it.
+    image: (h, w, 3) uint8, the picture itself. source: its path, or another name for it.
+    """
+
+    score: float
+    threshold: float
+    is_anomalous: bool
+    p_value: float
+    anomaly_map: np.ndarray = field(repr=False)
+    pixel_threshold: float
+    image: np.ndarray = field(repr=False)
+    source: str
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """(h, w) bool: where the anomaly map exceeds the pixel threshold."""
+        return self.anomaly_map > self.pixel_threshold
+
+    @cached_property
+    def regions(self) -> tuple[Region, ...]:
+        """The 8-connected components of the mask, highest score first."""
+        return _regions(self.mask, self.anomaly_map)
+
+    def overlay(self, *, opacity: float = 0.45, caption: bool = True) -> PIL.Image.Image:
+        """Draw the picture with the anomaly on it, at the picture's own size.
+
+        The map is blended in as heat where it exceeds half the pixel threshold, with opacity in [0, 1] where
+        it reaches 1; the mask is outlined; a caption in the corner with the smallest share of the mask tells
+        verdict, score and threshold, shortened or left out where it does not fit. Returns an RGB image.
+        """
+        if not 0 <= opacity <= 1:
+            raise ValueError(f"opacity must lie in [0, 1], got {opacity}")
+        pixels = _blend_heat(self.image, self.anomaly_map, self.pixel_threshold, opacity)
+        width = max(1, round(min(self.mask.shape) / 200))
+        outline = _dilate(self.mask, width) & ~self.mask  # outside, to leave thin defects visible
+        casing = _dilate(outline, max(1, width // 2)) & ~outline & ~self.mask
+        pixels[casing] //= 3
+        pixels[outline] = _OUTLINE
+        picture = PIL.Image.fromarray(pixels)
+        if caption:
+            _draw_caption(picture, self)
+        return picture
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the result, without its arrays, as plain Python values for one line of JSON.
+
+        Numbers that JSON does not know, such as the p-value without calibration, become None.
+        """
+        return {
+            "source": self.source,
+            "score": _json_number(self.score),
+            "threshold": _json_number(self.threshold),
+            "is_anomalous": bool(self.is_anomalous),
+            "p_value": _json_number(self.p_value),
+            "regions": [asdict(region) for region in self.regions],
+        }
+
+
+def write_map(path: str | os.PathLike[str], anomaly_map: np.ndarray) -> None:
+    """Write an anomaly map as 16-bit grey (.png, value * 65535 rounded) or as float32 (.npy).
+
+    anomaly_map: (h, w) float in [0, 1]. The file appears complete or not at all.
+
+    Raises ValueError for another suffix, shape or range, FileNotFoundError where the directory is missing.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".npy"):
+        raise ValueError(f"an anomaly map is written as .png or .npy, got {path.name}")
+    if anomaly_map.ndim != 2 or anomaly_map.dtype.kind != "f" or anomaly_map.size == 0:
+        got = f"{anomaly_map.dtype} of shape {anomaly_map.shape}"
+        raise ValueError(f"anomaly map must be (h, w) float with at least one pixel, got {got}")
+    low, high = float(anomaly_map.min()), float(anomaly_map.max())
+    if not (low >= 0 and high <= 1):  # so that NaN fails, too
+        raise ValueError(f"anomaly map must lie in [0, 1], got values from {low:g} to {high:g}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no directory {path.parent} to write {path.name} into")
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
+    try:
+        with open(unfinished, "xb") as file:
+            if path.suffix.lower() == ".npy":
+                np.save(file, anomaly_map.astype(np.float32))
+            else:
+                levels = np.rint(anomaly_map.astype(np.float64) * 65535).astype(np.uint16)
+                PIL.Image.fromarray(levels).save(file, format="PNG")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _regions(mask: np.ndarray, anomaly_map: np.ndarray) -> tuple[Region, ...]:
+    """Measure every component at once: the cost does not grow with their number."""
+    labels, areas = components(mask[None])
+    y, x = np.nonzero(labels[0])
+    label = labels[0, y, x] - 1
+    count = len(areas)
+    left, top = np.full(count, mask.shape[1]), np.full(count, mask.shape[0])
+    right, bottom = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    score = np.zeros(count, anomaly_map.dtype)
+    np.minimum.at(left, label, x)
+    np.minimum.at(top, label, y)
+    np.maximum.at(right, label, x + 1)
+    np.maximum.at(bottom, label, y + 1)
+    np.maximum.at(score, label, anomaly_map[y, x])
+    centre_x = np.bincount(label, weights=x, minlength=count) / areas
+    centre_y = np.bincount(label, weights=y, minlength=count) / areas
+    boxes = np.stack([left, top, right, bottom], axis=1).tolist()
+    centroids = np.stack([centre_x, centre_y], axis=1).tolist()
+    return tuple(
+        Region(tuple(boxes[k]), int(areas[k]), float(score[k]), tuple(centroids[k]))
+        for k in np.argsort(-score, kind="stable")
+    )
+
+
+def _blend_heat(image: np.ndarray, anomaly_map: np.ndarray, threshold: float, opacity: float) -> np.ndarray:
+    """Paint the map over the picture: (h, w, 3) uint8."""
+    threshold = min(max(threshold, 1e-3), 1 - 1e-3)
+    pixels = image.copy()
+    where = anomaly_map > threshold / 2
+    level = anomaly_map[where]
+    # the mask starts at a fixed colour, whatever the threshold, so that pictures of several models compare
+    position = np.interp(level, [threshold / 2, threshold, 1], [0, 0.4, 1])
+    colour = _heat_colours(position)
+    alpha = opacity * np.interp(level, [threshold / 2, threshold, 1], [0, 0.6, 1])[:, None]
+    pixels[where] = np.rint((1 - alpha) * image[where] + alpha * colour).astype(np.uint8)
+    return pixels
+
+
+def _heat_colours(position: np.ndarray) -> np.ndarray:
+    """Interpolate the heat's colours: (k,) in [0, 1] -> (k, 3) in 0..255."""
+    steps = np.linspace(0, 1, len(_HEAT))
+    return np.stack([np.interp(position, steps, _HEAT[:, channel]) for channel in range(3)], axis=1)
+
+
+def _dilate(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Grow a mask by radius pixels, diagonals included."""
+    for axis in (0, 1):
+        grown = mask.copy()
+        for step in range(1, min(radius, mask.shape[axis] - 1) + 1):
+            ahead = np.moveaxis(grown, axis, 0)
+            source = np.moveaxis(mask, axis, 0)
+            ahead[step:] |= source[:-step]
+            ahead[:-step] |= source[step:]
+        mask = grown
+    return mask
+
+
+def _draw_caption(picture: PIL.Image.Image, prediction: Prediction) -> None:
+    """Write verdict, score and threshold on a dark plate: the longest wording and largest font that fit."""
+    verdict, sign = ("anomalous", ">") if prediction.is_anomalous else ("normal", "<=")
+    score, threshold = f"{prediction.score:.3f}", f"{prediction.threshold:.3f}"
+    wordings = (
+        f"{verdict}   score {score}   threshold {threshold}",
+        f"{score} {sign} {threshold}",
+        score[:4],
+    )
+    largest = max(12, round(min(picture.size) / 22))
+    draw = PIL.ImageDraw.Draw(picture, "RGBA")
+    for text, font_size in itertools.product(wordings, range(largest, _SMALLEST_FONT - 1, -1)):
+        font = PIL.ImageFont.load_default(font_size)
+        margin = font_size // 3
+        width, height = round(draw.textlength(text, font=font)) + 2 * margin, font_size + margin
+        if width <= picture.width and height <= picture.height / 2:
+            break
+    else:
+        return
+    corners = [(x, y) for y in (0, picture.height - height) for x in (0, picture.width - width)]
+    x, y = min(corners, key=lambda corner: _masked(prediction.mask, corner, (width, height)))
+    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=(16, 16, 20, 200))
+    colour = _ANOMALOUS if prediction.is_anomalous else _NORMAL
+    draw.text((x + margin, y + height / 2), text, font=font, fill=colour, anchor="lm")
+
+
+def _masked(mask: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> int:
+    (x, y), (width, height) = corner, size
+    return int(mask[y : y + height, x : x + width].sum())
+
+
+def _json_number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
