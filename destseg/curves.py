@@ -1,0 +1,123 @@
+"""The exact curves of a test set, and the areas under them.
+
+Between two scores of defect pixels only normal pixels change sides, so every curve is a straight line there:
+the counts at the m distinct scores of defect pixels determine all of them, ties merged, nothing binned.
+"""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Curves:
+    """Pixel counts at each distinct score of a defect pixel, highest score first.
+
+    Attributes:
+        scores: (m,) the distinct scores, falling.
+        positives: (m,) int64, defect pixels with map >= score; the last is all of them.
+        normals_above: (m,) int64, normal pixels with map > score.
+        normals: (m,) int64, normal pixels with map >= score.
+        overlap: (m,) float64, mean over all instances of the share of the instance with map >= score.
+        found_at: (k,) the score at which each of the k instances is found, that is the value at index
+            int(0.5 * size) of the instance's scores in falling order.
+        normal_count: all normal pixels.
+    """
+
+    scores: NDArray[np.floating]
+    positives: Counts
+    normals_above: Counts
+    normals: Counts
+    overlap: Floats
+    found_at: NDArray[np.floating]
+    normal_count: int
+
+    @property
+    def positive_count(self) -> int:
+        """All defect pixels."""
+        return int(self.positives[-1]) if self.positives.size else 0
+
+    def roc(self) -> tuple[Floats, Floats]:
+        """False positive rate and true positive rate, rising from (0, 0) to (1, 1); nan where undefined."""
+        return self._against_false_positive_rate(self.positives / max(self.positive_count, 1))
+
+    def region_overlap(self) -> tuple[Floats, Floats]:
+        """False positive rate and mean region overlap, rising from (0, 0) to (1, 1); nan where undefined."""
+        return self._against_false_positive_rate(self.overlap)
+
+    def precision_recall(self) -> tuple[Floats, Floats]:
+        """Recall, rising, and the precision at it, one point per distinct score of a defect pixel."""
+        return self.positives / max(self.positive_count, 1), self._precision
+
+    def auroc(self) -> float:
+        """Area under the ROC curve; nan without defect pixels or without normal ones."""
+        if not self.positive_count or not self.normal_count:
+            return math.nan
+        at_score = np.diff(self.positives, prepend=0)
+        # A normal pixel of the same score counts half (the Mann-Whitney statistic).
+        ranked_below = self.normal_count - 0.5 * (self.normals_above + self.normals)
+        return float(at_score @ ranked_below) / self.positive_count / self.normal_count
+
+    def average_precision(self) -> float:
+        """Mean over defect pixels of the precision at their score (step-wise); nan without defect pixels."""
+        if not self.positive_count:
+            return math.nan
+        return float(np.diff(self.positives, prepend=0) @ self._precision) / self.positive_count
+
+    def pro(self, limit: float = 0.3) -> float:
+        """Area under region overlap over false positive rate in [0, limit], divided by limit.
+
+        The curve is cut at the limit by linear interpolation. nan without defect or without normal pixels.
+        """
+        if not 0 < limit <= 1:
+            raise ValueError(f"limit must be a false positive rate in (0, 1], got {limit!r}")
+        if not self.positive_count or not self.normal_count:
+            return math.nan
+        rate, overlap = self.region_overlap()
+        left, width = rate[:-1], np.diff(rate)
+        covered = np.clip(limit - left, 0, width)
+        slope = np.divide(np.diff(overlap), width, out=np.zeros_like(width), where=width > 0)
+        return float(covered @ (overlap[:-1] + 0.5 * slope * covered)) / limit
+
+    def iap(self) -> float:
+        """Instance average precision (DeSTSeg, arXiv 2211.11317): mean precision over the k recalls.
+
+        nan without instances.
+        """
+        return float(self._instance_precision.mean()) if self.found_at.size else math.nan
+
+    def iap_at(self, recall: float) -> float:
+        """Precision at the smallest instance recall that reaches `recall` percent; nan without instances."""
+        if not 0 <= recall <= 100:
+            raise ValueError(f"recall must be a percentage in [0, 100], got {recall!r}")
+        k = self.found_at.size
+        if not k:
+            return math.nan
+        missed = min(math.floor(k * (100 - recall) / 100), k - 1)
+        return float(self._instance_precision[missed])
+
+    @property
+    def _precision(self) -> Floats:
+        return self.positives / (self.positives + self.normals)
+
+    @functools.cached_property
+    def _instance_precision(self) -> Floats:
+        """(k,) precision with 0, 1, .. k - 1 instances missed, made non-decreasing."""
+        thresholds = np.sort(self.found_at)
+        place = len(self.scores) - 1 - np.searchsorted(self.scores[::-1], thresholds)
+        return np.maximum.accumulate(self._precision[place])
+
+    def _against_false_positive_rate(self, height: Floats) -> tuple[Floats, Floats]:
+        """The vertices: before and after each distinct score, with both ends of the curve."""
+        normals = np.stack([self.normals_above, self.normals], axis=1).ravel()
+        if not self.normal_count or not self.positive_count:
+            rate = np.full(len(normals) + 2, math.nan)
+        else:
+            rate = np.concatenate([[0], normals, [self.normal_count]]) / self.normal_count
+        return rate, np.concatenate([[0, 0], np.repeat(height, 2)])

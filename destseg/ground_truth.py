@@ -1,0 +1,75 @@
+"""Pairs of an anomaly map and its ground-truth mask, checked picture by picture."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Pictures = ArrayLike | Sequence[ArrayLike]
+Scores = NDArray[np.floating]
+Mask = NDArray[np.bool_]
+
+
+def pairs(maps: Pictures, masks: Pictures) -> Iterator[tuple[Scores, Mask]]:
+    """Yield each map with its mask.
+
+    Args:
+        maps: one (n, h, w) stack or a sequence of n (h, w) arrays, bool, integer or float.
+        masks: the same form and sizes; 0 is normal, one other value (1, 255, True, ...) is defect.
+
+    Yields:
+        (h, w) float32 (from bool, 8- and 16-bit types and float32) or else float64 scores, without NaN, and
+        the (h, w) bool mask.
+
+    Raises:
+        TypeError, ValueError: the message names the picture's index.
+    """
+    maps, masks = _pictures(maps, "maps"), _pictures(masks, "masks")
+    if len(maps) != len(masks):
+        raise ValueError(f"maps and masks must be equally many, got {len(maps)} maps and {len(masks)} masks")
+    for index, (scores, mask) in enumerate(zip(maps, masks, strict=True)):
+        if mask.shape != scores.shape:
+            raise ValueError(
+                f"mask {index} must have the size of its map, {scores.shape}, got {mask.shape}; "
+                "resize one of them to the other's size"
+            )
+        if not scores.size:
+            raise ValueError(f"map {index} must have at least one pixel, got shape {scores.shape}")
+        yield _scores(scores, index), _mask(mask, index)
+
+
+def _pictures(pictures: Pictures, name: str) -> list[NDArray]:
+    if hasattr(pictures, "__array__"):
+        stack = np.asarray(pictures)
+        if stack.ndim != 3 and stack.dtype != object:
+            raise ValueError(f"{name} must be (n, h, w) or a sequence of (h, w), got shape {stack.shape}")
+        pictures = list(stack)
+    arrays = [np.asarray(picture) for picture in pictures]  # type: ignore[union-attr]
+    for index, array in enumerate(arrays):
+        if array.ndim != 2:
+            raise ValueError(
+                f"{name} must be (n, h, w) or a sequence of (h, w), got {array.shape} at {index}"
+            )
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"{name} must be bool, integer or float, got {array.dtype} at {index}")
+    return arrays
+
+
+def _scores(scores: NDArray, index: int) -> Scores:
+    if np.isnan(scores).any():
+        row, column = np.argwhere(np.isnan(scores))[0]
+        raise ValueError(f"maps must not hold NaN, got NaN in map {index} at row {row}, column {column}")
+    return scores.astype(np.result_type(scores.dtype, np.float32), copy=False)
+
+
+def _mask(mask: NDArray, index: int) -> Mask:
+    if mask.dtype == np.bool_:
+        return mask
+    defect = mask != 0
+    values = mask[defect]
+    if not np.array_equal(values, np.broadcast_to(values[:1], values.shape)):
+        raise ValueError(
+            "masks must hold 0 for normal pixels and one other value for defects, "
+            f"got values such as {np.unique(values)[:3].tolist()} in mask {index}"
+        )
+    return defect
