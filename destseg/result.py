@@ -15,7 +15,7 @@ import PIL.ImageFont
 
 from destseg.ops.components import components
 
-# The heat's colours from faint to strong, dark violet to pale yellow; lightness rises all the way, so
+# The heat's colours from faint to strong, dark violet to yellow; lightness rises all the way, so
 # the order also reads in grey and to colour-blind eyes. (red, green, blue) at equal steps.
 _HEAT = np.array(
     [
@@ -27,7 +27,6 @@ _HEAT = np.array(
         (248, 125, 20),
         (252, 175, 30),
         (250, 220, 80),
-        (255, 245, 160),
     ],
     dtype=np.float32,
 )
@@ -218,7 +217,7 @@ def _draw_caption(picture: PIL.Image.Image, prediction: Prediction) -> None:
         font = PIL.ImageFont.load_default(font_size)
         margin = font_size // 3
         width, height = round(draw.textlength(text, font=font)) + 2 * margin, font_size + margin
-        if width <= picture.width and height <= picture.height / 2:
+        if width <= picture.width and height <= 0.4 * picture.height:
             break
     else:
         return
