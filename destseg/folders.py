@@ -48,7 +48,9 @@ def picture_paths(directory: str | os.PathLike[str]) -> list[Path]:
     A picture is a file whose name ends in one of SUFFIXES. Hidden files and directories (leading dot) are
     left out, and links to directories are not followed.
 
-    Raises FileNotFoundError, NotADirectoryError, or ValueError where there is no picture.
+    Raises:
+        FileNotFoundError, NotADirectoryError: the path leads to no directory.
+        ValueError: there is no picture; the message says what there is.
     """
     directory = Path(directory)
     if not directory.exists():
@@ -68,15 +70,20 @@ def picture_paths(directory: str | os.PathLike[str]) -> list[Path]:
 def as_pictures(source: Pictures) -> list[Source]:
     """List the pictures that a user means, with names for messages and tables, without decoding files.
 
-    source: one of
-        a directory: all its pictures, as `picture_paths` lists them;
-        one picture: anything that `destseg.images.to_rgb` takes;
-        a stack of pictures: an array or tensor (n, h, w, 3), or (n, h, w) with a last dimension other than
-        1, 3 and 4, of the dtypes that `to_rgb` takes; tensors also (n, 3, h, w);
-        a list, tuple or other iterable of pictures and directories.
+    Paths and arrays are checked here, so that a long run fails at its start, not at its thousandth picture.
 
-    Raises ValueError where there is no picture, or an array is not a picture; TypeError for other types;
-    FileNotFoundError for a missing path. So a long run fails at its start and not at its thousandth picture.
+    Args:
+        source: one of
+            a directory: all its pictures, as `picture_paths` lists them;
+            one picture: anything that `destseg.images.to_rgb` takes;
+            a stack of pictures: an array or tensor (n, h, w, 3), or (n, h, w) with a last dimension other
+            than 1, 3 and 4, of the dtypes that `to_rgb` takes; tensors also (n, 3, h, w);
+            a list, tuple or other iterable of pictures and directories.
+
+    Raises:
+        FileNotFoundError: a path leads nowhere.
+        ValueError: there is no picture, or an array is none.
+        TypeError: source is of another type.
     """
     if isinstance(source, (np.ndarray, torch.Tensor)):
         items: list[Image] = list(source) if _is_stack(source) else [source]
@@ -106,7 +113,9 @@ def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
     Pictures lie in `test/<defect>/<name>.<suffix>`, those of normal parts in `test/good`. The mask of a
     defect lies in `ground_truth/<defect>/<name>_mask.<suffix>`, or else in `<name>.<suffix>` there.
 
-    Raises FileNotFoundError for a missing `test` folder or mask, ValueError where `test` holds no pictures.
+    Raises:
+        FileNotFoundError: the `test` directory or a mask is missing.
+        ValueError: `test` holds no pictures.
     """
     test = Path(directory) / "test"
     if not test.is_dir():
@@ -133,7 +142,8 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     that no value exceeds: masks of 0 and 1 work like those of 0 and 255. Of colours the strongest channel
     counts.
 
-    Raises FileNotFoundError, IsADirectoryError or UnreadableImage.
+    Raises:
+        FileNotFoundError, IsADirectoryError, UnreadableImage: as `destseg.images.read_image`.
     """
     picture = read_image(path)
     if picture.mode in ("L", "I", "F") or picture.mode.startswith("I;16"):

@@ -33,22 +33,28 @@ class UnreadableImage(ValueError):  # noqa: N818 - reads better where users catc
 def to_rgb(image: Image, name: str | None = None) -> np.ndarray:
     """Turn one picture, however it is held, into colour pixels.
 
-    image: one of
-        a path to, or the bytes of, a PNG, JPEG, TIFF, BMP or WebP file, see `read_image`;
-        a Pillow image, at the frame where it stands; its EXIF orientation is applied, as for files;
-        an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) of bool, uint8, uint16 or any float;
-        a tensor of the same shapes and dtypes on any device, or channels first, (1, h, w) or (3, h, w): so it
-        is read when its first dimension is 1 or 3 and its last is none of 1, 3, 4.
-    name: what error messages call the picture; by default its path, where it has one.
+    Grey is repeated over the three channels. An alpha channel is dropped: the colours come back as they are
+    stored, also where they are transparent. The full range is kept: uint16 0..65535 becomes value * 255 /
+    65535, rounded; floats must lie in [0, 1] and become value * 255, rounded; False and True become 0 and 255.
+    Files of 16-bit colour, other than grey, are cut down to 8 bits by Pillow before they arrive here.
 
-    Returns (h, w, 3) uint8, C-contiguous, always memory of its own. Grey is repeated over the three channels.
-    An alpha channel is dropped: the colours come back as they are stored, also where they are transparent.
-    The full range is kept: uint16 0..65535 becomes value * 255 / 65535, rounded; floats (float16, float32,
-    float64) must lie in [0, 1] and become value * 255, rounded; False and True become 0 and 255. Files of
-    16-bit colour, other than grey, are cut down to 8 bits by Pillow before they arrive here.
+    Args:
+        image: one of
+            a path to, or the bytes of, a PNG, JPEG, TIFF, BMP or WebP file, see `read_image`;
+            a Pillow image, at the frame where it stands; its EXIF orientation is applied, as for files;
+            an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) of bool, uint8, uint16, float16, float32 or
+            float64;
+            a tensor of the same shapes and dtypes on any device, or channels first, (1, h, w) or (3, h, w):
+            so it is read when its first dimension is 1 or 3 and its last is none of 1, 3, 4.
+        name: what error messages call the picture; by default its path, where it has one.
 
-    Raises FileNotFoundError, IsADirectoryError or UnreadableImage for files and bytes, ValueError for an
-    array of another shape, dtype or range, TypeError for anything else.
+    Returns:
+        (h, w, 3) uint8, C-contiguous, always memory of its own.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, UnreadableImage: for paths and bytes.
+        ValueError: an array has another shape, dtype or range.
+        TypeError: image is anything else.
     """
     if isinstance(image, (str, os.PathLike, bytes, bytearray)):
         name = name or _name_of(image)
@@ -77,8 +83,16 @@ def to_rgb(image: Image, name: str | None = None) -> np.ndarray:
 def as_array(image: np.ndarray | torch.Tensor, name: str | None = None) -> np.ndarray:
     """Check that an array or tensor is one picture, without converting its values.
 
-    Takes what `to_rgb` takes; returns an array (h, w) or (h, w, 1 | 3 | 4) in native byte order, sharing
-    memory where it can. Raises ValueError for another shape, dtype or range, TypeError for another type.
+    Args:
+        image: as `to_rgb` takes it.
+        name: what error messages call the picture.
+
+    Returns:
+        (h, w) or (h, w, 1 | 3 | 4) of the same dtype in native byte order, sharing memory where it can.
+
+    Raises:
+        ValueError: another shape, dtype or range.
+        TypeError: neither array nor tensor.
     """
     label = f"{name}: image" if name else "image"
     if isinstance(image, torch.Tensor):
@@ -114,7 +128,9 @@ def read_image(image: str | os.PathLike[str] | bytes | bytearray, name: str | No
     The first frame or page counts, turned as its EXIF orientation says. Sizes up to twice
     `PIL.Image.MAX_IMAGE_PIXELS` (2 x 89 million pixels unless changed) are read without a warning.
 
-    Raises FileNotFoundError, IsADirectoryError, or UnreadableImage with Pillow's reason.
+    Raises:
+        FileNotFoundError, IsADirectoryError: the path leads to no file.
+        UnreadableImage: it is no such picture, damaged or too large; the message gives Pillow's reason.
     """
     name = name or _name_of(image)
     data = image if isinstance(image, (bytes, bytearray)) else _read_bytes(Path(image))
@@ -147,8 +163,11 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def normalise(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
     """Make network input: (pixels / 255 - IMAGENET_MEAN) / IMAGENET_STD for each channel.
 
-    pixels: (n, h, w, 3) uint8, an array or a tensor on any device.
-    Returns (n, 3, h, w) float32 on the same device, in channels-last memory order.
+    Args:
+        pixels: (n, h, w, 3) uint8, an array or a tensor on any device.
+
+    Returns:
+        (n, 3, h, w) float32 on the same device, in channels-last memory order.
     """
     if pixels.dtype not in (np.uint8, torch.uint8) or pixels.ndim != 4 or pixels.shape[3] != 3:
         got = f"got {pixels.dtype} of shape {tuple(pixels.shape)}"

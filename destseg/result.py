@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import uuid
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
+from destseg.files import write_whole
 from destseg.ops.components import components
 
 # The heat's colours from faint to strong, dark violet to yellow; lightness rises all the way, so
@@ -82,9 +82,16 @@ class Prediction:
     def overlay(self, *, opacity: float = 0.45, caption: bool = True) -> PIL.Image.Image:
         """Draw the picture with the anomaly on it, at the picture's own size.
 
-        The map is blended in as heat where it exceeds half the pixel threshold, with opacity in [0, 1] where
-        it reaches 1; the mask is outlined; a caption in the corner with the smallest share of the mask tells
-        verdict, score and threshold, shortened or left out where it does not fit. Returns an RGB image.
+        The map is blended in as heat where it exceeds half the pixel threshold; the mask is outlined; the
+        caption tells verdict, score and threshold in the corner with the smallest share of the mask, and is
+        shortened or left out where it does not fit.
+
+        Args:
+            opacity: of the heat where the map reaches 1, in [0, 1].
+            caption: whether to write the caption.
+
+        Returns:
+            An RGB image.
         """
         if not 0 <= opacity <= 1:
             raise ValueError(f"opacity must lie in [0, 1], got {opacity}")
@@ -117,9 +124,14 @@ class Prediction:
 def write_map(path: str | os.PathLike[str], anomaly_map: np.ndarray) -> None:
     """Write an anomaly map as 16-bit grey (.png, value * 65535 rounded) or as float32 (.npy).
 
-    anomaly_map: (h, w) float in [0, 1]. The file appears complete or not at all.
+    The file appears complete or not at all; missing directories are made.
 
-    Raises ValueError for another suffix, shape or range, FileNotFoundError where the directory is missing.
+    Args:
+        path: of the file to write or replace.
+        anomaly_map: (h, w) float in [0, 1].
+
+    Raises:
+        ValueError: another suffix, shape, dtype or range.
     """
     path = Path(path)
     if path.suffix.lower() not in (".png", ".npy"):
@@ -130,19 +142,11 @@ def write_map(path: str | os.PathLike[str], anomaly_map: np.ndarray) -> None:
     low, high = float(anomaly_map.min()), float(anomaly_map.max())
     if not (low >= 0 and high <= 1):  # so that NaN fails, too
         raise ValueError(f"anomaly map must lie in [0, 1], got values from {low:g} to {high:g}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no directory {path.parent} to write {path.name} into")
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
-    try:
-        with open(unfinished, "xb") as file:
-            if path.suffix.lower() == ".npy":
-                np.save(file, anomaly_map.astype(np.float32))
-            else:
-                levels = np.rint(anomaly_map.astype(np.float64) * 65535).astype(np.uint16)
-                PIL.Image.fromarray(levels).save(file, format="PNG")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    if path.suffix.lower() == ".npy":
+        write_whole(path, lambda file: np.save(file, anomaly_map.astype(np.float32)))
+    else:
+        levels = np.rint(anomaly_map.astype(np.float64) * 65535).astype(np.uint16)
+        write_whole(path, lambda file: PIL.Image.fromarray(levels).save(file, format="PNG"))
 
 
 def _regions(mask: np.ndarray, anomaly_map: np.ndarray) -> tuple[Region, ...]:

@@ -188,19 +188,18 @@ def test_write_map_as_array(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "anomaly_map", "error", "words"),
+    ("name", "anomaly_map", "words"),
     [
-        ("map.jpg", np.zeros((2, 2)), ValueError, r"written as \.png or \.npy, got map\.jpg"),
-        ("map.png", np.zeros((2, 2, 1)), ValueError, r"\(h, w\) float .*got float64 of shape \(2, 2, 1\)"),
-        ("map.png", np.zeros((2, 2), np.uint8), ValueError, r"\(h, w\) float .*got uint8 of shape \(2, 2\)"),
-        ("map.png", np.zeros((0, 2)), ValueError, r"got float64 of shape \(0, 2\)"),
-        ("map.png", np.array([[0, 1.5]]), ValueError, r"must lie in \[0, 1\], got values from 0 to 1\.5"),
-        ("map.png", np.array([[0, np.nan]]), ValueError, r"must lie in \[0, 1\], got values from nan"),
-        ("gone/map.png", np.zeros((2, 2)), FileNotFoundError, r"no directory .*gone to write map\.png into"),
+        ("map.jpg", np.zeros((2, 2)), r"written as \.png or \.npy, got map\.jpg"),
+        ("map.png", np.zeros((2, 2, 1)), r"\(h, w\) float .*got float64 of shape \(2, 2, 1\)"),
+        ("map.png", np.zeros((2, 2), np.uint8), r"\(h, w\) float .*got uint8 of shape \(2, 2\)"),
+        ("map.png", np.zeros((0, 2)), r"got float64 of shape \(0, 2\)"),
+        ("map.png", np.array([[0, 1.5]]), r"must lie in \[0, 1\], got values from 0 to 1\.5"),
+        ("map.png", np.array([[0, np.nan]]), r"must lie in \[0, 1\], got values from nan"),
     ],
 )
-def test_write_map_refuses(tmp_path, name, anomaly_map, error, words):
-    with pytest.raises(error, match=words):
+def test_write_map_refuses(tmp_path, name, anomaly_map, words):
+    with pytest.raises(ValueError, match=words):
         write_map(tmp_path / name, anomaly_map)
     assert list(tmp_path.iterdir()) == []
 
