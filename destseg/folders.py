@@ -107,6 +107,15 @@ def as_pictures(source: Pictures) -> list[Source]:
     return sources
 
 
+def is_several(source: Pictures) -> bool:
+    """Whether `as_pictures` would take this for a set of pictures (even of one), not for a single picture."""
+    if isinstance(source, (np.ndarray, torch.Tensor)):
+        return _is_stack(source)
+    if isinstance(source, (str, os.PathLike)):
+        return Path(source).is_dir()
+    return not isinstance(source, (bytes, bytearray, PIL.Image.Image))
+
+
 def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
     """List the test pictures of a data set in the MVTec layout, sorted by defect and name.
 

@@ -35,7 +35,7 @@ def to_rgb(image: Image, name: str | None = None) -> np.ndarray:
 
     Grey is repeated over the three channels. An alpha channel is dropped: the colours come back as they are
     stored, also where they are transparent. The full range is kept: uint16 0..65535 becomes value * 255 /
-    65535, rounded; floats must lie in [0, 1] and become value * 255, rounded; False and True become 0 and 255.
+    65535, rounded; floats must lie in [0, 1] and become value * 255, rounded; bool becomes 0 or 255.
     Files of 16-bit colour, other than grey, are cut down to 8 bits by Pillow before they arrive here.
 
     Args:
