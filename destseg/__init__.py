@@ -1,1 +1,23 @@
 """Find and outline defects in pictures of manufactured parts after seeing normal pictures only."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from destseg import metrics
+    from destseg.detector import DeSTSeg, load
+    from destseg.result import Prediction, Region
+
+__version__ = "0.1.0"
+__all__ = ["DeSTSeg", "Prediction", "Region", "__version__", "load", "metrics"]
+
+_HOMES = {"DeSTSeg": "detector", "load": "detector", "Prediction": "result", "Region": "result"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import names when they are asked for: torch takes seconds that `destseg --help` does not need."""
+    if name == "metrics":
+        return importlib.import_module("destseg.metrics")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"destseg.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'destseg' has no attribute {name!r}")

@@ -2,14 +2,15 @@
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 
-def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
     """Have `write` fill a file beside `path`, then rename it there: a crash leaves old or new."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,12 +25,12 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
         beside.unlink(missing_ok=True)
 
 
-def write_tensors(path: str | Path, content: dict[str, Any]) -> None:
+def write_tensors(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
     """Write tensors and plain values (numbers, strings, lists, dicts) as one torch file, atomically."""
     write_whole(path, lambda file: torch.save(content, file))
 
 
-def read_tensors(path: str | Path) -> dict[str, Any]:
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a torch file of tensors and plain values onto the CPU; nothing in it is executed.
 
     Raises:
@@ -51,3 +52,28 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a dict of tensors, got {type(content).__name__}")
     return content
+
+
+def matching_tensors(
+    expected: Mapping[str, Tensor], given: Mapping[str, object], source: str
+) -> dict[str, Tensor]:
+    """Return the tensors of a state dict that a network expects; it may hold more.
+
+    Counters of batches may be missing: torch versions differ about them, and evaluation does not use them.
+
+    Raises:
+        ValueError: naming the first tensor that is missing or has another shape.
+    """
+    found = {}
+    for name, tensor in expected.items():
+        value = given.get(name)
+        if value is None and name.endswith("num_batches_tracked"):
+            value = tensor
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{source} lacks the tensor {name} of shape {tuple(tensor.shape)}")
+        if value.shape != tensor.shape:
+            raise ValueError(
+                f"{source}: the tensor {name} must have shape {tuple(tensor.shape)}, got {tuple(value.shape)}"
+            )
+        found[name] = value
+    return found

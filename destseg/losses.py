@@ -1,5 +1,7 @@
 """The three losses of DeSTSeg; the segmentation losses start from logits, where saturation loses nothing."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -39,7 +41,7 @@ def segmentation_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return focal_loss(logits, target) + l1_loss(logits, target)
 
 
-def shrunk_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def shrunk_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     """Resize a mask (n, 1, h, w) bilinearly (align_corners=False) and call 0.5 and above defect."""
     mask = F.interpolate(mask.float(), size=tuple(size), mode="bilinear", align_corners=False)
     return (mask >= 0.5).float()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from destseg.files import read_tensors
+from destseg.files import matching_tensors, read_tensors
 from destseg.networks import Teacher
 
 VARIABLE = "DESTSEG_TEACHER_WEIGHTS"
@@ -38,10 +38,11 @@ def teacher_state(teacher: str = "resnet18", weights: Weights = None) -> dict[st
     """
     if teacher not in TEACHERS:
         raise ValueError(f"teacher must be one of {', '.join(TEACHERS)}, got {teacher!r}")
+    expected = Teacher().encoder.state_dict()
     if isinstance(weights, Mapping):
-        return fitting(weights, "the given state dict")
+        return matching_tensors(expected, weights, "the given state dict")
     path = Path(weights) if weights is not None else find_weights()
-    return fitting(read_tensors(path), str(path))
+    return matching_tensors(expected, read_tensors(path), str(path))
 
 
 def find_weights(address: str = ADDRESS) -> Path:
@@ -88,27 +89,3 @@ def download(address: str, path: Path) -> None:
             os.replace(beside.name, path)
         finally:
             Path(beside.name).unlink(missing_ok=True)
-
-
-def fitting(state: Mapping[str, object], source: str) -> dict[str, Tensor]:
-    """Return the tensors that the teacher needs from a ResNet18 state dict, which may hold more.
-
-    Raises:
-        ValueError: naming the first tensor that is missing or has another shape.
-    """
-    needed = Teacher().encoder.state_dict()
-    found = {}
-    for name, tensor in needed.items():
-        value = state.get(name)
-        if value is None and name.endswith("num_batches_tracked"):
-            value = tensor  # a counter that torch versions differ about, without meaning in evaluation
-        if not isinstance(value, Tensor):
-            raise ValueError(
-                f"{source}: teacher weights lack the tensor {name} of shape {tuple(tensor.shape)}"
-            )
-        if value.shape != tensor.shape:
-            raise ValueError(
-                f"{source}: the tensor {name} must have shape {tuple(tensor.shape)}, got {tuple(value.shape)}"
-            )
-        found[name] = value
-    return found

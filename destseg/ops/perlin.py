@@ -63,8 +63,8 @@ def perlin_ref(angles: Tensor, size: tuple[int, int], rotation: float = 0.0) -> 
     (height, width), (points_y, points_x) = size, angles.shape
     cosine, sine = math.cos(rotation), math.sin(rotation)
     centre_y, centre_x = 0.5 * (height - 1), 0.5 * (width - 1)
-    position = {"dtype": torch.float64, "device": angles.device}
-    i, j = torch.arange(height, **position)[:, None], torch.arange(width, **position)[None, :]
+    i = torch.arange(height, dtype=torch.float64, device=angles.device)[:, None]
+    j = torch.arange(width, dtype=torch.float64, device=angles.device)[None, :]
     # The order of these sums is the kernel's: which pixels are inside must not hang on rounding.
     row = ((centre_y + cosine * (i - centre_y)) - sine * centre_x) + j * sine
     column = ((centre_x - sine * (i - centre_y)) - cosine * centre_x) + j * cosine
@@ -131,9 +131,7 @@ def corrupt(
     _native.kernels.corrupt(
         pictures.contiguous().numpy(),
         textures.contiguous().numpy(),
-        np.concatenate(
-            [c.angles.numpy().astype(np.float32, copy=False).ravel() for c in corruptions] or [[]]
-        ),
+        torch.cat([torch.empty(0), *(c.angles.float().flatten() for c in corruptions)]).numpy(),
         np.array([(c.angles.shape[0] - 1, c.angles.shape[1] - 1) for c in corruptions], np.int64),
         np.array([c.rotation for c in corruptions], np.float64),
         np.array([c.share for c in corruptions], np.float32),

@@ -1,0 +1,103 @@
+"""Thresholds from normal pictures alone, by split-conformal prediction.
+
+Of m normal pictures that training never saw, and a new normal picture from the same source, each is equally
+likely to score highest. So the k-th smallest of the m scores, k = ceil((m + 1) * (1 - rate)), is exceeded by
+a new normal picture with a probability of at most `rate`. That needs k <= m, or m >= 1 / rate - 1 pictures;
+with fewer, the largest score is taken, and the rate that holds is 1 / (m + 1). Source: Vovk et al.,
+"Algorithmic Learning in a Random World" (2005); Laxhammar & Falkman (2010) for anomaly detection.
+"""
+
+import logging
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+logger = logging.getLogger("destseg")
+
+SHARE = 0.2  # of the normal pictures, held out of training
+FEWEST = 10  # held out at least, while there are twice as many
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What held-out normal pictures say about thresholds.
+
+    Attributes:
+        scores: image score of each picture.
+        pixel_scores: pixel score of each; `destseg.scoring.scores` says what both are.
+        false_positive_rate: wanted share of normal pictures above the threshold.
+    """
+
+    scores: tuple[float, ...]
+    pixel_scores: tuple[float, ...]
+    false_positive_rate: float
+
+    @property
+    def threshold(self) -> float:
+        """Above it, an image score is anomalous."""
+        return conformal_threshold(self.scores, self.false_positive_rate)
+
+    @property
+    def pixel_threshold(self) -> float:
+        """Above it, a pixel belongs to the mask."""
+        return conformal_threshold(self.pixel_scores, self.false_positive_rate)
+
+    @property
+    def guaranteed_rate(self) -> float:
+        """The false-positive rate that holds: the wanted one, or 1 / (m + 1) with too few pictures."""
+        return max(self.false_positive_rate, 1 / (len(self.scores) + 1))
+
+    def warn_if_short(self) -> None:
+        """Say so in the log when there are too few pictures for the wanted rate."""
+        if self.guaranteed_rate > self.false_positive_rate:
+            logger.warning(
+                "%d calibration pictures guarantee a false-positive rate of %.2g, not of %.2g: that takes %d",
+                len(self.scores),
+                self.guaranteed_rate,
+                self.false_positive_rate,
+                math.ceil(1 / self.false_positive_rate - 1),
+            )
+
+
+def split(pictures: int, seed: int) -> tuple[list[int], list[int]]:
+    """Divide picture indices into those for training and those held out for calibration, both in order.
+
+    One in five is held out, at least 10; of fewer than 20 pictures half are, and of a single one none.
+    """
+    held_out = min(max(round(SHARE * pictures), FEWEST), pictures // 2)
+    order = np.random.default_rng([seed, pictures]).permutation(pictures)
+    return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
+
+
+def conformal_threshold(scores: ArrayLike, false_positive_rate: float) -> float:
+    """Return the threshold that a normal picture's score exceeds with at most the wanted probability.
+
+    Args:
+        scores: (m,) of normal pictures held out of training, m >= 1.
+        false_positive_rate: wanted, between 0 and 1.
+
+    Returns:
+        The k-th smallest score, or the largest if m is too small; `Calibration.guaranteed_rate` then holds.
+    """
+    scores = np.sort(np.asarray(scores, np.float64))
+    check_rate(false_positive_rate)
+    if scores.size == 0:
+        raise ValueError("calibration needs the score of at least one normal picture, got none")
+    rank = math.ceil((scores.size + 1) * (1 - false_positive_rate) - 1e-9)  # 1e-9: 0.9 * 10 is 9, not 10
+    return float(scores[min(rank, scores.size) - 1])
+
+
+def p_value(score: float, scores: ArrayLike) -> float:
+    """Return the share of normal pictures expected to score as high: (1 + number as high) / (m + 1)."""
+    scores = np.asarray(scores, np.float64)
+    return float((1 + np.count_nonzero(scores >= score)) / (scores.size + 1))
+
+
+def check_rate(false_positive_rate: float) -> None:
+    """Raise ValueError unless the rate lies between 0 and 1, exclusive."""
+    if not 0 < false_positive_rate < 1:
+        raise ValueError(
+            f"false_positive_rate must lie between 0 and 1, exclusive, got {false_positive_rate}"
+        )

@@ -1,0 +1,179 @@
+"""Evaluation on a test set of the MVTec layout: the six metrics, per defect and per picture."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from tqdm import tqdm
+
+from destseg.files import write_whole
+from destseg.folders import Sample, read_mask
+from destseg.metrics import Accumulator, Metrics
+from destseg.scoring import Scored, resized_maps
+
+PROTOCOLS: dict[str, str] = {
+    "full": "masks at their own resolution, labels from the folder",
+    "paper": "masks resized to the network's input, labels from the resized masks",
+}
+COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "iap", "iap90")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One test picture."""
+
+    name: str  # its path below the test folder's parent
+    defect: str  # the folder it lies in; "good" for normal parts
+    score: float
+    is_anomalous: bool | None  # the verdict; None without a threshold
+
+
+@dataclass(frozen=True)
+class Report(Metrics):
+    """The six metrics of a test set, by the names of `destseg.metrics.Metrics`, and what they are made of.
+
+    Attributes beside the metrics:
+        protocol: "full" or "paper", see PROTOCOLS.
+        threshold: above which a picture counts as anomalous; None without calibration.
+        defects: for each defect the metrics of its pictures together with all normal ones.
+        rows: one per picture.
+    """
+
+    protocol: str
+    threshold: float | None
+    defects: dict[str, Metrics]
+    rows: tuple[Row, ...]
+
+    def flagged(self, defect: str) -> float:
+        """Return the share of this folder's pictures that the verdict calls anomalous; nan without one."""
+        verdicts = [row.is_anomalous for row in self.rows if row.defect == defect]
+        known = [verdict for verdict in verdicts if verdict is not None]
+        return sum(known) / len(known) if known else math.nan
+
+    def table(self) -> str:
+        """Return the metrics as lines of text, in percent: one line per defect, then all of them."""
+        lines = [("defect", "pictures", "flagged", *(name.replace("_", " ") for name in COLUMNS))]
+        counts = {row.defect: sum(other.defect == row.defect for other in self.rows) for row in self.rows}
+        for defect, metrics in self.defects.items():
+            lines.append((defect, str(counts[defect]), _percent(self.flagged(defect)), *_percents(metrics)))
+        if "good" in counts:
+            lines.append(("good", str(counts["good"]), _percent(self.flagged("good")), *[""] * len(COLUMNS)))
+        lines.append(("all", str(len(self.rows)), "", *_percents(self)))
+        widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+        text = [
+            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+        ]
+        note = f"percent; protocol {self.protocol}: {PROTOCOLS[self.protocol]}; {self.instances} instances"
+        return "\n".join([*text, note])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain Python values; undefined metrics are None."""
+        return _without_nan(dataclasses.asdict(self))
+
+    def to_json(self, path: str | Path) -> None:
+        """Write everything as one JSON object."""
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        write_whole(path, lambda file: file.write(text.encode()))
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write one line per picture: name, defect, score, is_anomalous."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([field.name for field in dataclasses.fields(Row)])
+        writer.writerows(dataclasses.astuple(row) for row in self.rows)
+        write_whole(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def evaluate(
+    samples: Sequence[Sample],
+    score: Callable[[Path], Scored],
+    protocol: str = "full",
+    threshold: float | None = None,
+    progress: bool = True,
+) -> Report:
+    """Score every sample and compute the metrics; pictures are held one at a time.
+
+    Args:
+        samples: of `destseg.folders.read_mvtec`.
+        score: gives what the detector makes of a picture.
+        protocol: "full" or "paper".
+        threshold: above which a score counts as anomalous, if there is one.
+        progress: show a progress bar on a terminal.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    parts: dict[str, Accumulator] = {}
+    rows = []
+    scale = _mask_scale(samples)
+    for sample in tqdm(samples, "evaluating", disable=None if progress else True):
+        scored = score(sample.path)
+        mask = _mask(sample, scored, protocol, scale)
+        label = bool(mask.any()) if protocol == "paper" else sample.is_anomalous
+        anomaly_map = resized_maps(scored.anomaly_map[None], mask.shape)[0]
+        part = parts.setdefault(sample.defect, Accumulator())
+        part.update(anomaly_map.cpu().numpy()[None], mask[None], [scored.score], [label])
+        verdict = None if threshold is None else scored.score > threshold
+        rows.append(Row("/".join(sample.path.parts[-3:]), sample.defect, scored.score, verdict))
+    defects = {defect: _joint(parts, ["good", defect]) for defect in sorted(parts) if defect != "good"}
+    everything = _joint(parts, list(parts))
+    return Report(
+        **dataclasses.asdict(everything),
+        protocol=protocol,
+        threshold=threshold,
+        defects=defects,
+        rows=tuple(rows),
+    )
+
+
+def _mask_scale(samples: Sequence[Sample]) -> float:
+    """Return how many mask pixels there are along one of the pictures': normal ones must count alike."""
+    for sample in samples:
+        if sample.mask_path is not None:
+            with PIL.Image.open(sample.path) as picture, PIL.Image.open(sample.mask_path) as mask:
+                return max(mask.size) / max(picture.size)
+    return 1.0
+
+
+def _mask(sample: Sample, scored: Scored, protocol: str, scale: float) -> np.ndarray:
+    """Return the ground truth (h, w) bool at the size that the protocol compares at."""
+    height, width = scored.anomaly_map.shape
+    if sample.mask_path is None:
+        full = (round(scale * scored.size[0]), round(scale * scored.size[1]))
+        return np.zeros((height, width) if protocol == "paper" else full, bool)
+    mask = read_mask(sample.mask_path)
+    if protocol == "full" or mask.shape == (height, width):
+        return mask
+    image = PIL.Image.fromarray(mask.astype(np.float32))
+    return np.asarray(image.resize((width, height), PIL.Image.Resampling.BILINEAR)) >= 0.5
+
+
+def _joint(parts: dict[str, Accumulator], names: list[str]) -> Metrics:
+    joint = Accumulator()
+    for name in names:
+        if name in parts:
+            joint.merge(parts[name])
+    return joint.compute()
+
+
+def _percents(metrics: Metrics) -> list[str]:
+    return [_percent(getattr(metrics, name)) for name in COLUMNS]
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,50 @@
+"""What a network is made of: the presets, its input size, its device, its initial weights."""
+
+from typing import Any
+
+import torch
+
+from destseg.networks import SMALLEST_SIDE, DeSTSegNet
+from destseg.teachers import Weights, teacher_state
+
+PRESETS: dict[str, dict[str, bool]] = {
+    "paper": {"denoising": True, "encoder_decoder": True, "segmentation": True},
+    "stpm": {"denoising": False, "encoder_decoder": False, "segmentation": False},
+}
+
+
+def parts_of(preset: str, **switches: bool | None) -> dict[str, bool]:
+    """Return the switches of DeSTSegNet for a preset, changed by those given that are not None."""
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    return PRESETS[preset] | {name: value for name, value in switches.items() if value is not None}
+
+
+def input_size(image_size: Any) -> tuple[int, int]:
+    """Return (height, width) in pixels from one number or two, or raise ValueError."""
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if (
+        not isinstance(size, (tuple, list))
+        or len(size) != 2
+        or not all(isinstance(side, int) and side >= SMALLEST_SIDE for side in size)
+    ):
+        allowed = f"a number of pixels or (height, width), each at least {SMALLEST_SIDE}"
+        raise ValueError(f"image_size must be {allowed}, got {image_size!r}")
+    return size[0], size[1]
+
+
+def torch_device(name: str) -> torch.device:
+    """Return the device of a name; "auto" is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def new_network(parts: dict[str, bool], teacher: str, weights: Weights, seed: int) -> DeSTSegNet:
+    """Make an untrained network with its teacher; torch's own random state is left as it was."""
+    state = teacher_state(teacher, weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = DeSTSegNet(**parts)
+    network.teacher_net.encoder.load_state_dict(state)
+    return network

@@ -1,0 +1,157 @@
+"""Batches of normal pictures with synthetic anomalies, the same whatever the number of workers."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from destseg.images import IMAGENET_MEAN, IMAGENET_STD, normalise
+from destseg.ops.perlin import Corruption, corrupt
+from destseg.store import PictureStore
+from destseg.textures import DrawTexture, Generator
+
+FILL = (114, 114, 114)  # the published colour of what a rotation brings in from outside
+FLIPS = ("", "horizontal", "vertical", "both")
+SMALL_TURN = 5.0  # degrees either way, beside quarter turns
+
+Rotate = float | str
+
+
+class Batch(NamedTuple):
+    """n training samples: pictures are (n, 3, h, w) float32 normalised."""
+
+    corrupted: Tensor
+    masks: Tensor  # (n, 1, h, w) uint8, 1 = anomaly
+    clean: Tensor
+    indices: list[int]  # which pictures these are
+
+
+class Synthesis:
+    """Draws training batches; batch number `step` is always the same, in whatever order they are asked for.
+
+    Args:
+        normals: the normal pictures, at the input size.
+        draw_texture: where the anomalies' texture comes from.
+        batch_size: samples in a batch; when there are fewer pictures, some come more than once.
+        seed: of every number drawn.
+        rotate: 0, degrees (uniform either way), or "90" for multiples of 90 plus +-5; see `augmented`.
+        flip: "", "horizontal", "vertical" or "both"; each mirrors half of the samples.
+    """
+
+    def __init__(
+        self,
+        normals: PictureStore,
+        draw_texture: DrawTexture,
+        batch_size: int,
+        seed: int = 0,
+        rotate: Rotate = 0,
+        flip: str = "",
+    ) -> None:
+        if flip not in FLIPS:
+            raise ValueError(f"flip must be one of {FLIPS}, got {flip!r}")
+        check_rotation(rotate)
+        self.normals, self.draw_texture = normals, draw_texture
+        self.batch_size, self.seed = batch_size, seed
+        self.rotate, self.flip = rotate, flip
+
+    @property
+    def changes_pictures(self) -> bool:
+        """Whether clean pictures are rotated or flipped, so that nothing about them can be kept."""
+        return bool(self.flip) or self.rotate not in (0, "0")
+
+    def batch(self, step: int) -> Batch:
+        """Return batch number `step`, counted from 0 over both stages of training."""
+        pictures, textures, corruptions, indices = [], [], [], []
+        for k in range(self.batch_size):
+            generator = np.random.default_rng([self.seed, step, k])
+            index = self._index(step * self.batch_size + k)
+            picture = self.normals[index]
+            if self.changes_pictures:
+                picture = augmented(picture, generator, self.rotate, self.flip)
+            pictures.append(picture)
+            textures.append(self.draw_texture(generator))
+            corruptions.append(draw_corruption(generator))
+            indices.append(index)
+        stack = torch.from_numpy(np.stack(pictures))
+        corrupted, masks = corrupt(
+            stack, torch.from_numpy(np.stack(textures)), corruptions, IMAGENET_MEAN, IMAGENET_STD
+        )
+        return Batch(corrupted, masks, normalise(stack), indices)
+
+    def clean(self, indices: Iterable[int]) -> Tensor:
+        """Return the normal pictures of these indices, (n, 3, h, w) float32 normalised, unchanged."""
+        return normalise(np.stack([self.normals[index] for index in indices]))
+
+    def _index(self, position: int) -> int:
+        """Which picture stands at a position of the endless sequence: each epoch is its own permutation."""
+        epoch, place = divmod(position, len(self.normals))
+        # Four words where `batch` has three: epochs have a branch of seeds of their own.
+        order = np.random.default_rng([self.seed, epoch, 0, 1]).permutation(len(self.normals))
+        return int(order[place])
+
+
+def draw_corruption(generator: Generator) -> Corruption:
+    """Draw the numbers of one synthetic anomaly. Source: DeSTSeg (arXiv 2211.11317), section 3.1."""
+    cells_y, cells_x = (int(2**exponent) for exponent in generator.integers(0, 6, 2))
+    angles = generator.uniform(0, 2 * math.pi, (cells_y + 1, cells_x + 1)).astype(np.float32)
+    rotation = generator.uniform(-math.pi / 2, math.pi / 2)
+    return Corruption(torch.from_numpy(angles), rotation, 0.8 * generator.random())
+
+
+def augmented(picture: np.ndarray, generator: Generator, rotate: Rotate, flip: str) -> np.ndarray:
+    """Return (h, w, 3) uint8 rotated about its centre and mirrored at random; see `Synthesis`.
+
+    Pictures that are not square take half turns where square ones take quarter turns.
+    """
+    height, width, _ = picture.shape
+    turn = 0.0
+    if rotate == "90":
+        turns = (0, 90, 180, 270) if height == width else (0, 180)
+        turn = float(generator.choice(turns)) + generator.uniform(-SMALL_TURN, SMALL_TURN)
+    elif float(rotate):
+        turn = generator.uniform(-float(rotate), float(rotate))
+    if turn:
+        image = PIL.Image.fromarray(picture)
+        picture = np.asarray(image.rotate(turn, PIL.Image.Resampling.BILINEAR, fillcolor=FILL))
+    if flip in ("horizontal", "both") and generator.random() < 0.5:
+        picture = picture[:, ::-1]
+    if flip in ("vertical", "both") and generator.random() < 0.5:
+        picture = picture[::-1]
+    return picture
+
+
+def check_rotation(rotate: Rotate) -> None:
+    """Raise ValueError unless `rotate` is "90" or a number of degrees from 0 to 180."""
+    try:
+        degrees = float(rotate)
+    except (TypeError, ValueError):
+        degrees = math.nan
+    if not 0 <= degrees <= 180:
+        raise ValueError(f'rotate must be "90" (quarter turns) or degrees from 0 to 180, got {rotate!r}')
+
+
+T = TypeVar("T")
+
+
+def prefetched(make: Callable[[int], T], steps: range, workers: int) -> Iterator[T]:
+    """Yield make(step) for each step in order, made ahead by `workers` threads; 0 makes each when asked."""
+    if workers == 0:
+        yield from map(make, steps)
+        return
+    pool = ThreadPoolExecutor(workers)
+    ahead: deque[Future[T]] = deque()
+    try:
+        for step in steps:
+            ahead.append(pool.submit(make, step))
+            if len(ahead) > workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
