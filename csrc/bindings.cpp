@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "components.h"
 #include "perlin.h"
 
 namespace py = pybind11;
@@ -61,6 +62,21 @@ void corrupt(const Array<uint8_t>& pictures, const Array<uint8_t>& textures, con
                    width, threads, corrupted_out, masks_out);
 }
 
+// Returns the sizes, whose number only the kernel knows.
+Array<int64_t> components(const Array<uint8_t>& masks, bool corners, Array<int32_t>& labels) {
+  require(masks.ndim() == 3 && labels.size() == masks.size(), "masks and labels must be (n, h, w)");
+  const int64_t n = masks.shape(0), height = masks.shape(1), width = masks.shape(2);
+  require(height * (width + 1) < INT32_MAX, "a mask must have fewer than 2^31 pixels");
+  const uint8_t* in = masks.data();
+  int32_t* out = labels.mutable_data();
+  std::vector<int64_t> sizes;
+  {
+    py::gil_scoped_release unlocked;
+    sizes = destseg::components(in, n, height, width, corners, out);
+  }
+  return Array<int64_t>(static_cast<py::ssize_t>(sizes.size()), sizes.data());
+}
+
 template <typename T>
 void bind_for_dtype(py::module_& module) {
   module.def("perlin", &perlin<T>, py::arg("angles").noconvert(), py::arg("rotation"),
@@ -78,4 +94,6 @@ PYBIND11_MODULE(_C, module) {
              py::arg("shares").noconvert(), py::arg("threshold"), py::arg("scale").noconvert(),
              py::arg("offset").noconvert(), py::arg("threads"), py::arg("corrupted").noconvert(),
              py::arg("masks").noconvert());
+  module.def("components", &components, py::arg("masks").noconvert(), py::arg("corners"),
+             py::arg("labels").noconvert());
 }

@@ -108,6 +108,18 @@ def test_labels_are_numbered_in_raster_order_and_agree_with_the_reference(masks,
     assert np.all(np.diff(first) > 0)
 
 
+@pytest.mark.parametrize("connectivity", [4, 8])
+@pytest.mark.parametrize("shape", [(2, 5, 63), (2, 5, 64), (3, 4, 65), (1, 33, 130), (2, 70, 1), (3, 1, 200)])
+def test_rows_of_any_width_agree_with_the_reference(shape, connectivity):
+    random = np.random.default_rng(shape[2])
+    for density in (0.05, 0.5, 0.95):
+        masks = np.repeat(random.random(shape) < density, 2, axis=2)  # also runs across words of 64 pixels
+        labels, sizes = components(masks, connectivity)
+        expected_labels, expected_sizes = components_ref(masks, connectivity)
+        assert np.array_equal(labels, expected_labels)
+        assert np.array_equal(sizes, expected_sizes)
+
+
 @both
 def test_errors_say_what_is_allowed_and_what_came(label):
     with pytest.raises(ValueError, match=r"masks must be \(n, h, w\), got shape \(4, 4\)"):

@@ -6,6 +6,8 @@ Letters: n masks, h x w pixels, k components over the whole stack.
 import numpy as np
 from numpy.typing import NDArray
 
+from destseg.ops import _native
+
 Labels = NDArray[np.int32]
 Sizes = NDArray[np.int64]
 
@@ -29,7 +31,11 @@ def components(masks: NDArray[np.bool_ | np.uint8], connectivity: int = 8) -> tu
     Equivalent to: components_ref.
     """
     _check(masks, connectivity)
-    return components_ref(masks, connectivity)
+    if _native.kernels is None:
+        return components_ref(masks, connectivity)
+    labels = np.empty(masks.shape, np.int32)
+    sizes = _native.kernels.components(np.ascontiguousarray(masks).view(np.uint8), connectivity == 8, labels)
+    return labels, sizes
 
 
 def components_ref(masks: NDArray[np.bool_ | np.uint8], connectivity: int = 8) -> tuple[Labels, Sizes]:
