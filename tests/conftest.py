@@ -4,7 +4,10 @@ import os
 import pathlib
 import sys
 
+import numpy as np
+import PIL.Image
 import pytest
+import torch
 
 _TESTS = pathlib.Path(__file__).resolve().parent
 SHARED = pathlib.Path(os.environ.get("DESTSEG_SHARED", _TESTS.parents[1] / "shared"))
@@ -23,3 +26,36 @@ def golden(shared: pathlib.Path) -> pathlib.Path:
     """The folder of values recorded from the published implementation; its recipe becomes importable."""
     sys.path.insert(0, str(shared / "golden"))
     return shared / "golden"
+
+
+@pytest.fixture(scope="session")
+def teacher_weights(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A file of random teacher weights in torchvision's names, for tests that need some and not which."""
+    from destseg.networks import Teacher
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = Teacher().encoder.state_dict()
+        for name, tensor in state.items():
+            if name.endswith("bn2.weight"):  # 0 at first: the blocks would do nothing
+                tensor.uniform_(0.2, 0.4)
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def few_parts(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder of 24 pictures of normal parts, 80 x 96 pixels: a brushed disc on a grained, shaded ground."""
+    folder = tmp_path_factory.mktemp("parts") / "good"
+    folder.mkdir()
+    rows, columns = np.mgrid[0:80, 0:96]
+    for k in range(24):
+        generator = np.random.default_rng([4, k])
+        top, left = 40 + generator.uniform(-3, 3), 48 + generator.uniform(-3, 3)
+        disc = np.hypot(rows - top, columns - left) < 26
+        brushed = 25 * np.sin(0.9 * columns + generator.uniform(0, 6))
+        picture = np.where(disc, 165 + brushed, 70 + 0.3 * rows)[..., None] * [1.0, 0.95, 0.85]
+        picture += generator.normal(0, 6, (80, 96, 1))
+        PIL.Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{k:02}.png")
+    return folder
