@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,17 +23,20 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 4.0) -> Tensor:
     """Return the mean of -(1 - p)^gamma log p, p being the probability given to the true class.
 
     Args:
-        logits: any shape, floating point; computed in float32 whatever comes.
+        logits: any shape, floating point; half precision is computed in float32.
         mask: the same shape, 0 or 1.
         gamma: focusing exponent, at least 0. Source: Lin et al., arXiv 1708.02002, without its alpha.
     """
-    towards_truth = logits.float() * (2 * mask.float() - 1)
-    return ((-towards_truth).sigmoid().pow(gamma) * F.softplus(-towards_truth)).mean()
+    logits = at_least_single(logits)
+    minus_log_p = F.softplus(logits * (1 - 2 * mask.to(logits.dtype)))
+    # 1 - p as e^(log(1 - p)): a power of a saturated sigmoid would have no gradient for gamma below 1.
+    minus_log_rest = F.softplus(logits * (2 * mask.to(logits.dtype) - 1))
+    return (torch.exp(-gamma * minus_log_rest) * minus_log_p).mean()
 
 
 def l1_loss(logits: Tensor, mask: Tensor) -> Tensor:
     """Return the mean absolute difference between the probability and the mask, shapes as `focal_loss`."""
-    return (logits.float().sigmoid() - mask.float()).abs().mean()
+    return (at_least_single(logits).sigmoid() - mask.float()).abs().mean()
 
 
 def segmentation_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -45,3 +49,8 @@ def shrunk_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     """Resize a mask (n, 1, h, w) bilinearly (align_corners=False) and call 0.5 and above defect."""
     mask = F.interpolate(mask.float(), size=tuple(size), mode="bilinear", align_corners=False)
     return (mask >= 0.5).float()
+
+
+def at_least_single(values: Tensor) -> Tensor:
+    """Take half precision to float32; leave float32 and float64 as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,5 +1,6 @@
 """What several test files share: the recorded values, tolerances per dtype, small pictures."""
 
+import json
 import os
 import pathlib
 import sys
@@ -8,6 +9,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+
+import destseg
 
 _TESTS = pathlib.Path(__file__).resolve().parent
 SHARED = pathlib.Path(os.environ.get("DESTSEG_SHARED", _TESTS.parents[1] / "shared"))
@@ -26,6 +29,21 @@ def golden(shared: pathlib.Path) -> pathlib.Path:
     """The folder of values recorded from the published implementation; its recipe becomes importable."""
     sys.path.insert(0, str(shared / "golden"))
     return shared / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden_state(golden: pathlib.Path) -> dict[str, torch.Tensor]:
+    """The state dict, in the form of a published checkpoint, that the values were recorded with."""
+    import recipe
+
+    shapes = json.loads((golden / "state_shapes.json").read_text())
+    return {name: torch.from_numpy(array) for name, array in recipe.golden_state(shapes, seed=0).items()}
+
+
+@pytest.fixture(scope="session")
+def tolerance() -> dict[torch.dtype, float]:
+    """How far a result may lie from its expected value of the order of 1."""
+    return {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2}
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +77,10 @@ def few_parts(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         picture += generator.normal(0, 6, (80, 96, 1))
         PIL.Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{k:02}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def fitted(few_parts: pathlib.Path, teacher_weights: pathlib.Path) -> "destseg.DeSTSeg":
+    """A model fitted for a moment: everything works, nothing is good. Not to be changed by tests."""
+    model = destseg.DeSTSeg(image_size=64, precision="float32", teacher_weights=teacher_weights)
+    return model.fit(few_parts, steps=(2, 2), batch_size=2, progress=False, false_positive_rate=0.1)
