@@ -1,17 +1,18 @@
 """Where the teacher's weights come from."""
 
 import hashlib
+import http.client
 import os
-import tempfile
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from destseg.files import matching_tensors, read_tensors
+from destseg.files import matching_tensors, read_tensors, write_whole
 from destseg.networks import Teacher
 
 VARIABLE = "DESTSEG_TEACHER_WEIGHTS"
@@ -38,7 +39,8 @@ def teacher_state(teacher: str = "resnet18", weights: Weights = None) -> dict[st
     """
     if teacher not in TEACHERS:
         raise ValueError(f"teacher must be one of {', '.join(TEACHERS)}, got {teacher!r}")
-    expected = Teacher().encoder.state_dict()
+    with torch.device("meta"):  # shapes only
+        expected = Teacher().encoder.state_dict()
     if isinstance(weights, Mapping):
         return matching_tensors(expected, weights, "the given state dict")
     path = Path(weights) if weights is not None else find_weights()
@@ -70,22 +72,20 @@ def download(address: str, path: Path) -> None:
         OSError: the server cannot be reached, or what came does not have the hash in the file's name.
     """
     expected = path.stem.rsplit("-", 1)[-1]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    with (
-        urllib.request.urlopen(address, timeout=30) as response,
-        tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as beside,
-    ):
-        try:
+
+    def fetch(file: BinaryIO) -> None:
+        digest = hashlib.sha256()
+        with urllib.request.urlopen(address, timeout=30) as response:
             total = int(response.headers.get("Content-Length", 0)) or None
             with tqdm(total=total, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
                 while chunk := response.read(1 << 20):
                     digest.update(chunk)
-                    beside.write(chunk)
+                    file.write(chunk)
                     bar.update(len(chunk))
-            beside.close()
-            if not digest.hexdigest().startswith(expected):
-                raise OSError(f"{address}: the SHA-256 must begin with {expected}, got {digest.hexdigest()}")
-            os.replace(beside.name, path)
-        finally:
-            Path(beside.name).unlink(missing_ok=True)
+        if not digest.hexdigest().startswith(expected):
+            raise OSError(f"{address}: the SHA-256 must begin with {expected}, got {digest.hexdigest()}")
+
+    try:
+        write_whole(path, fetch)
+    except http.client.HTTPException as error:  # what is no HTTP, or ends too early
+        raise OSError(f"{address}: {error!r}") from error
