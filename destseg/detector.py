@@ -11,15 +11,15 @@ import torch
 from destseg import modelfile
 from destseg.calibration import Calibration, check_rate, p_value, split
 from destseg.evaluation import Report, evaluate
-from destseg.files import matching_tensors, read_tensors
+from destseg.files import read_tensors
 from destseg.folders import Pictures, Source, as_pictures, is_several, read_mvtec
 from destseg.images import Image, to_rgb
 from destseg.networks import DeSTSegNet
-from destseg.presets import input_size, new_network, parts_of, torch_device
+from destseg.presets import input_size, loaded_network, new_network, parts_of, torch_device
 from destseg.result import Prediction
 from destseg.scoring import resized_maps, scored
 from destseg.store import MEMORY, PictureStore, attempt
-from destseg.synthesis import Rotate, Synthesis, prefetched
+from destseg.synthesis import Rotate, Synthesis, check_augmentation, prefetched
 from destseg.teachers import Weights
 from destseg.textures import from_normals, from_pictures
 from destseg.training import Plan, Trainer, check_precision, check_schedule, training_precision
@@ -129,6 +129,7 @@ class DeSTSeg:
         Returns the model itself. Raises ValueError, OSError or TypeError for input it cannot work with.
         """
         check_schedule(steps, batch_size)
+        check_augmentation(rotate, flip)
         check_rate(false_positive_rate)
         sources = as_pictures(normal)
         textures = None if texture_source is None else as_pictures(texture_source)
@@ -290,9 +291,7 @@ class DeSTSeg:
         settings = dict(content.settings)
         height, width = settings.pop("image_size")
         model = cls(**settings, image_size=height if height == width else (height, width), device=device)
-        network = DeSTSegNet(**model._parts)
-        network.load_state_dict(matching_tensors(network.state_dict(), content.network, str(path)))
-        model._adopt(network, content.losses)
+        model._adopt(loaded_network(model._parts, content.network, str(path)), content.losses)
         model.calibration_ = content.calibration
         return model
 
@@ -308,9 +307,7 @@ class DeSTSeg:
         that names the first tensor that is missing or has another shape.
         """
         model = cls(**settings)
-        network = DeSTSegNet(**model._parts)
-        network.load_state_dict(matching_tensors(network.state_dict(), read_tensors(path), str(path)))
-        model._adopt(network, [])
+        model._adopt(loaded_network(model._parts, read_tensors(path), str(path)), [])
         return model
 
     def _adopt(self, network: DeSTSegNet, losses: list[float]) -> None:

@@ -1,9 +1,11 @@
 """What a network is made of: the presets, its input size, its device, its initial weights."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from destseg.files import matching_tensors
 from destseg.networks import SMALLEST_SIDE, DeSTSegNet
 from destseg.teachers import Weights, teacher_state
 
@@ -47,4 +49,15 @@ def new_network(parts: dict[str, bool], teacher: str, weights: Weights, seed: in
         torch.manual_seed(seed)
         network = DeSTSegNet(**parts)
     network.teacher_net.encoder.load_state_dict(state)
+    return network
+
+
+def loaded_network(parts: dict[str, bool], state: Mapping[str, object], source: str) -> DeSTSegNet:
+    """Make a network of the tensors of a state dict, which may hold more than it needs.
+
+    Raises ValueError, naming `source` and the first tensor that is missing or has another shape.
+    """
+    with torch.device("meta"):  # no memory, no random numbers: every tensor is replaced
+        network = DeSTSegNet(**parts)
+    network.load_state_dict(matching_tensors(network.state_dict(), state, source), assign=True)
     return network

@@ -53,9 +53,7 @@ class Synthesis:
         rotate: Rotate = 0,
         flip: str = "",
     ) -> None:
-        if flip not in FLIPS:
-            raise ValueError(f"flip must be one of {FLIPS}, got {flip!r}")
-        check_rotation(rotate)
+        check_augmentation(rotate, flip)
         self.normals, self.draw_texture = normals, draw_texture
         self.batch_size, self.seed = batch_size, seed
         self.rotate, self.flip = rotate, flip
@@ -126,8 +124,10 @@ def augmented(picture: np.ndarray, generator: Generator, rotate: Rotate, flip: s
     return picture
 
 
-def check_rotation(rotate: Rotate) -> None:
-    """Raise ValueError unless `rotate` is "90" or a number of degrees from 0 to 180."""
+def check_augmentation(rotate: Rotate, flip: str) -> None:
+    """Raise ValueError unless `rotate` is "90" or degrees from 0 to 180, and `flip` one of FLIPS."""
+    if flip not in FLIPS:
+        raise ValueError(f"flip must be one of {FLIPS}, got {flip!r}")
     try:
         degrees = float(rotate)
     except (TypeError, ValueError):

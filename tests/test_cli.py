@@ -1,0 +1,160 @@
+"""The command line: the same verbs, in a process of their own where that matters."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from destseg.cli import EXAMPLES, main
+
+
+@pytest.fixture(scope="module")
+def model(fitted, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "part.destseg"
+    fitted.save(path)
+    return path
+
+
+def run(*arguments):
+    """Run the command in a new process and return it, finished."""
+    command = [sys.executable, "-m", "destseg", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_fit_then_predict_in_another_process_with_only_the_saved_file(few_parts, teacher_weights, tmp_path):
+    output = tmp_path / "new" / "part.destseg"
+    schedule = [
+        "--size",
+        "64",
+        "--steps",
+        "1",
+        "1",
+        "--batch-size",
+        "2",
+        "--teacher-weights",
+        teacher_weights,
+    ]
+    fitting = run("fit", few_parts, "-o", output, *schedule, "--false-positive-rate", "0.1")
+    assert (fitting.returncode, fitting.stdout, fitting.stderr) == (0, "", "")  # quiet when piped
+    assert [path.name for path in output.parent.iterdir()] == ["part.destseg"]  # and no checkpoint left
+    prediction = run("predict", output, few_parts, "-o", tmp_path / "out", "--maps", "png")
+    assert (prediction.returncode, prediction.stderr) == (0, "")
+    lines = [json.loads(line) for line in prediction.stdout.splitlines()]
+    assert [line["source"] for line in lines] == [str(path) for path in sorted(few_parts.iterdir())]
+    assert {"score", "threshold", "is_anomalous", "p_value", "regions", "overlay", "map"} < set(lines[0])
+    assert PIL.Image.open(lines[0]["overlay"]).size == (96, 80)
+    assert np.asarray(PIL.Image.open(lines[0]["map"])).shape == (80, 96)
+
+
+def test_an_interrupted_fit_is_not_overwritten(few_parts, teacher_weights, tmp_path, capsys):
+    (tmp_path / "part.destseg.checkpoint").write_bytes(b"hours of work")
+    arguments = ["fit", str(few_parts), "-o", str(tmp_path / "part.destseg"), "--size", "64"]
+    assert main([*arguments, "--teacher-weights", str(teacher_weights)]) == 1
+    assert "go on with --resume, or delete it" in capsys.readouterr().err
+    assert (tmp_path / "part.destseg.checkpoint").read_bytes() == b"hours of work"
+
+
+def test_predict_names_the_pictures_it_cannot_read_and_goes_on(model, few_parts, tmp_path, capsys):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    good = sorted(few_parts.iterdir())[0]
+    assert main(["predict", str(model), str(broken), str(good)]) == 1
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first["source"] == str(broken) and "broken.png" in first["error"]
+    assert second["source"] == str(good) and "score" in second
+    assert main(["predict", str(model), str(broken), "--strict"]) == 1
+    assert "broken.png" in capsys.readouterr().err
+
+
+def test_pictures_of_the_same_name_do_not_overwrite_each_other(model, few_parts, tmp_path, capsys):
+    picture = PIL.Image.open(sorted(few_parts.iterdir())[0])
+    for path in ("a/x/1.png", "a/y/1.png", "a/y/1.bmp", "b/1.png", "c/1.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / path)
+    given = [tmp_path / "a", tmp_path / "b" / "1.png", tmp_path / "c" / "1.png"]
+    out = tmp_path / "out"
+    assert main(["predict", str(model), *map(str, given), "-o", str(out), "--maps", "npy"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len({line["overlay"] for line in lines} | {line["map"] for line in lines}) == 10
+    assert (out / "x" / "1_map.npy").exists() and (out / "y" / "1_overlay.png").exists()
+
+
+def test_no_overlays_and_no_folder_write_nothing(model, few_parts, tmp_path, capsys):
+    picture = str(sorted(few_parts.iterdir())[0])
+    assert main(["predict", str(model), picture]) == 0
+    assert main(["predict", str(model), picture, "-o", str(tmp_path / "o"), "--no-overlays"]) == 0
+    assert not (tmp_path / "o").exists()
+    assert "overlay" not in capsys.readouterr().out
+
+
+def test_evaluate_prints_a_table_and_writes_json_and_csv(model, few_parts, tmp_path, capsys):
+    for folder in ("test/good", "test/hole", "ground_truth/hole"):
+        (tmp_path / folder).mkdir(parents=True)
+    first, second = (PIL.Image.open(path) for path in sorted(few_parts.iterdir())[:2])
+    first.save(tmp_path / "test/good/1.png")
+    second.save(tmp_path / "test/hole/2.png")
+    PIL.Image.fromarray(np.pad(np.full((9, 9), 255, np.uint8), ((9, 62), (9, 78)))).save(
+        tmp_path / "ground_truth/hole/2_mask.png"
+    )
+    written = ["--json", str(tmp_path / "r.json"), "--csv", str(tmp_path / "r.csv")]
+    assert main(["evaluate", str(model), str(tmp_path), *written]) == 0
+    assert "image auroc" in capsys.readouterr().out
+    assert json.loads((tmp_path / "r.json").read_text())["instances"] == 1
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 3
+    assert main(["evaluate", str(model), str(tmp_path), "--protocol", "mine"]) == 1
+    assert "protocol must be one of full, paper, got 'mine'" in capsys.readouterr().err
+
+
+def test_calibrate_writes_a_new_threshold(model, few_parts, tmp_path, capsys):
+    output = tmp_path / "new.destseg"
+    command = ["calibrate", str(model), str(few_parts), "-o", str(output), "--false-positive-rate", "0.5"]
+    assert main(command) == 0
+    assert "calibration pictures: 24\nguaranteed false-positive rate: 0.5\n" in capsys.readouterr().out
+    assert main(["info", str(output)]) == 0
+    assert "calibration pictures: 24" in capsys.readouterr().out
+
+
+def test_info_tells_about_the_installation_and_a_model(model, capsys):
+    assert main(["info"]) == 0
+    assert "compiled kernels: " in capsys.readouterr().out
+    assert main(["info", str(model)]) == 0
+    printed = capsys.readouterr().out
+    assert "preset: paper" in printed and "training steps: 4" in printed and "threshold: " in printed
+
+
+@pytest.mark.parametrize("arguments", [[], ["fit"], ["predict", "m"], ["fit", "x", "-o", "y", "--size", "a"]])
+def test_wrong_usage_exits_with_2(arguments):
+    with pytest.raises(SystemExit) as exit_status:
+        main(arguments)
+    assert exit_status.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["predict", "missing.destseg", "a.png"], "no such file: missing.destseg"),
+        (["evaluate", "missing.destseg", "."], "no such file: missing.destseg"),
+        (["fit", "missing", "-o", "m"], "missing"),
+    ],
+)
+def test_failure_exits_with_1_and_one_line(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert words in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_help_gives_an_example_and_needs_no_torch(command):
+    code = (
+        "import sys; sys.argv = ['destseg', sys.argv[1], '--help']\n"
+        "import destseg.cli\n"
+        "try: destseg.cli.main()\n"
+        "finally: sys.exit(3 if 'torch' in sys.modules else 0)"
+    )
+    process = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True)
+    assert process.returncode == 0
+    assert f"example: destseg {command}" in process.stdout
