@@ -1,0 +1,111 @@
+"""Textures for synthetic anomalies: from pictures, from shuffled normal pictures, from noise."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from destseg import textures
+from destseg.folders import as_pictures
+from destseg.store import PictureStore
+from destseg.textures import from_normals, from_pictures, procedural, recoloured, shuffled
+
+DRAWS = 400
+MARGIN = 0.1  # four standard deviations of a share of one half over so many draws
+
+
+def generators(count=DRAWS):
+    return (np.random.default_rng([9, k]) for k in range(count))
+
+
+@pytest.fixture
+def store():
+    """Three pictures of noise in dark, middle and bright levels."""
+    noise = np.random.default_rng(0).integers(0, 60, (3, 16, 16, 3), dtype=np.uint8)
+    return PictureStore(as_pictures(noise + np.array([0, 90, 180], np.uint8)[:, None, None, None]), (16, 16))
+
+
+def test_pictures_of_a_source_are_equally_likely(store):
+    draw = from_pictures(store)
+    found = Counter(draw(generator).tobytes() for generator in generators())
+    assert set(found) == {store[k].tobytes() for k in range(3)}
+    assert min(found.values()) > DRAWS * (1 / 3 - MARGIN)
+
+
+def test_without_a_source_half_are_shuffled_pictures_and_half_noise(store, monkeypatch):
+    monkeypatch.setattr(textures, "shuffled", lambda picture, generator: ("shuffled", picture.max() // 90))
+    monkeypatch.setattr(textures, "procedural", lambda size, generator: ("noise", size))
+    draw = from_normals(store)
+    found = Counter(draw(generator) for generator in generators())
+    assert set(found) == {("shuffled", 0), ("shuffled", 1), ("shuffled", 2), ("noise", (16, 16))}
+    assert found["noise", (16, 16)] == pytest.approx(DRAWS / 2, abs=DRAWS * MARGIN)
+
+
+@pytest.mark.parametrize("make", [from_normals, from_pictures])
+def test_a_texture_depends_on_the_generator_alone(store, make):
+    first, again = ([make(store)(generator) for generator in generators(20)] for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert len({texture.tobytes() for texture in first}) > 1
+
+
+@pytest.mark.parametrize("size", [(16, 16), (64, 96), (65, 71)])
+def test_size_and_type(size):
+    picture = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    for generator in generators(20):
+        for texture in (shuffled(picture, generator), procedural(size, generator)):
+            assert texture.shape == (*size, 3) and texture.dtype == np.uint8
+
+
+def test_shuffling_keeps_all_pixels_and_leaves_the_picture_alone(monkeypatch):
+    monkeypatch.setattr(textures, "recoloured", lambda picture, generator: picture)
+    picture = np.arange(16 * 16 * 3, dtype=np.uint16).reshape(16, 16, 3).astype(np.uint8)
+    before, found = picture.copy(), set()
+    for generator in generators(50):
+        mosaic = shuffled(picture, generator)
+        assert sorted(map(tuple, mosaic.reshape(-1, 3))) == sorted(map(tuple, picture.reshape(-1, 3)))
+        found.add(mosaic.tobytes())
+    assert np.array_equal(picture, before)  # which belongs to the store
+    assert len(found) > 40
+
+
+def test_patches_stay_whole(monkeypatch):
+    # Four quarters of one colour each: however they are shuffled and turned, they are 8 x 8 squares of one
+    # colour, or smaller squares where there are more patches.
+    monkeypatch.setattr(textures, "recoloured", lambda picture, generator: picture)
+    picture = np.zeros((16, 16, 3), np.uint8)
+    picture[:8, 8:], picture[8:, :8], picture[8:, 8:] = 50, 100, 150
+    for generator in generators(50):
+        blocks = shuffled(picture, generator)[..., 0].reshape(8, 2, 8, 2)
+        assert np.array_equal(blocks.min(axis=(1, 3)), blocks.max(axis=(1, 3)))
+
+
+def test_recolouring_changes_level_and_contrast_and_inverts_half_of_the_time():
+    ramp = np.broadcast_to(np.arange(100, 120, dtype=np.uint8)[:, None, None], (20, 10, 3))
+    inverted, grey = 0, 0
+    for generator in generators():
+        picture = recoloured(ramp, generator).astype(int)
+        assert (picture == picture[:, :1]).all()
+        falls = picture[-1, 0, 0] < picture[0, 0, 0]
+        spans = np.abs(picture[-1, 0] - picture[0, 0])
+        assert (spans >= 8).all() and (spans <= 30).all()  # 19 times 0.5 to 1.5, rounded down at both ends
+        assert (picture.mean(axis=(0, 1)) >= 63).all() and (picture.mean(axis=(0, 1)) <= 192).all()
+        inverted += falls
+        grey += (picture == picture[..., :1]).all()
+    assert inverted == pytest.approx(DRAWS / 2, abs=DRAWS * MARGIN)
+    assert grey == pytest.approx(DRAWS / 2, abs=DRAWS * MARGIN)
+
+
+def test_recolouring_exchanges_channels():
+    picture = np.zeros((4, 4, 3), np.uint8)
+    picture[::2] = np.array([10, 20, 40])  # their contrasts tell the channels apart
+    orders = set()
+    for generator in generators(100):
+        spans = np.ptp(recoloured(picture, generator).astype(int), axis=(0, 1))
+        orders.add(tuple(np.argsort(spans, kind="stable").tolist()))
+    assert len(orders) == 6
+
+
+def test_procedural_textures_are_neither_flat_nor_alike():
+    found = [procedural((32, 32), generator) for generator in generators(40)]
+    assert len({texture.tobytes() for texture in found}) == 40
+    assert np.mean([texture.std(axis=(0, 1)).max() > 3 for texture in found]) > 0.9
