@@ -3,8 +3,10 @@
 Of m normal pictures that training never saw, and a new normal picture from the same source, each is equally
 likely to score highest. So the k-th smallest of the m scores, k = ceil((m + 1) * (1 - rate)), is exceeded by
 a new normal picture with a probability of at most `rate`. That needs k <= m, or m >= 1 / rate - 1 pictures;
-with fewer, the largest score is taken, and the rate that holds is 1 / (m + 1). Source: Vovk et al.,
-"Algorithmic Learning in a Random World" (2005); Laxhammar & Falkman (2010) for anomaly detection.
+with fewer, the largest score is taken, and the rate that holds is 1 / (m + 1).
+
+What holds for image scores holds for pixel scores, too: as rarely does a normal picture have more than 0.15 %
+of its pixels above the pixel threshold. Source: Vovk et al., "Algorithmic Learning in a Random World" (2005).
 """
 
 import logging
@@ -13,6 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from destseg.result import Prediction
+from destseg.scoring import Scored, resized_maps
 
 logger = logging.getLogger("destseg")
 
@@ -49,6 +54,19 @@ class Calibration:
         """The false-positive rate that holds: the wanted one, or 1 / (m + 1) with too few pictures."""
         return max(self.false_positive_rate, 1 / (len(self.scores) + 1))
 
+    def judge(self, result: Scored, pixels: np.ndarray, source: str) -> Prediction:
+        """Return the verdict on a scored picture (h, w, 3) uint8, with its map at the picture's own size."""
+        return Prediction(
+            score=result.score,
+            threshold=self.threshold,
+            is_anomalous=result.score > self.threshold,
+            p_value=p_value(result.score, self.scores),
+            anomaly_map=resized_maps(result.anomaly_map[None], result.size)[0].cpu().numpy(),
+            pixel_threshold=self.pixel_threshold,
+            image=pixels,
+            source=source,
+        )
+
     def warn_if_short(self) -> None:
         """Say so in the log when there are too few pictures for the wanted rate."""
         if self.guaranteed_rate > self.false_positive_rate:
@@ -64,9 +82,13 @@ class Calibration:
 def split(pictures: int, seed: int) -> tuple[list[int], list[int]]:
     """Divide picture indices into those for training and those held out for calibration, both in order.
 
-    One in five is held out, at least 10; of fewer than 20 pictures half are, and of a single one none.
+    One in five is held out, at least 10; of fewer than 20 pictures half are. A single one
+    serves for both, with a warning.
     """
     held_out = min(max(round(SHARE * pictures), FEWEST), pictures // 2)
+    if pictures == 1:
+        logger.warning("one picture only: it is trained on and calibrated with, so no rate is guaranteed")
+        return [0], [0]
     order = np.random.default_rng([seed, pictures]).permutation(pictures)
     return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
 

@@ -4,25 +4,25 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import torch
 
 from destseg import modelfile
-from destseg.calibration import Calibration, check_rate, p_value, split
+from destseg.calibration import Calibration, check_rate, split
 from destseg.evaluation import Report, evaluate
 from destseg.files import read_tensors
 from destseg.folders import Pictures, Source, as_pictures, is_several, read_mvtec
-from destseg.images import Image, to_rgb
+from destseg.images import to_rgb
 from destseg.networks import DeSTSegNet
 from destseg.presets import input_size, loaded_network, new_network, parts_of, torch_device
 from destseg.result import Prediction
-from destseg.scoring import resized_maps, scored
+from destseg.scoring import scored
 from destseg.store import MEMORY, PictureStore, attempt
 from destseg.synthesis import Rotate, Synthesis, check_augmentation, prefetched
 from destseg.teachers import Weights
 from destseg.textures import from_normals, from_pictures
-from destseg.training import Plan, Trainer, check_precision, check_schedule, training_precision
+from destseg.training import Trainer, check_precision, check_schedule, plan_of, training_precision
 
 logger = logging.getLogger("destseg")
 
@@ -141,29 +141,15 @@ class DeSTSeg:
         draw_texture = from_normals(normals)
         if textures is not None:
             draw_texture = from_pictures(PictureStore(textures, self._size, memory, strict, progress))
-        plan = Plan(
-            steps=(steps[0], steps[1]),
-            batch_size=batch_size,
-            seed=self.seed,
-            image_size=self._size,
-            rotate=str(rotate),
-            flip=flip,
-            pictures=len(normals),
-            precision=training_precision(self.precision, device),
-            **self._parts,
-        )
         synthesis = Synthesis(normals, draw_texture, batch_size, self.seed, rotate, flip)
+        plan = plan_of(synthesis, steps, training_precision(self.precision, device), self._parts)
         trainer = Trainer(network, synthesis, plan, memory)
         if resume is not None:
             trainer.resume(Path(resume))
         path = resume if checkpoint is None else checkpoint
         losses = trainer.run(workers, progress, None if path is None else Path(path), checkpoint_minutes)
         self._adopt(network, losses)
-        if not held_out:
-            logger.warning(
-                "one picture only: thresholds come from a picture that training saw, without guarantee"
-            )
-        self._calibrate(store.subset(held_out or training), false_positive_rate)
+        self._calibrate(store.subset(held_out), false_positive_rate)
         return self
 
     def calibrate(
@@ -171,9 +157,7 @@ class DeSTSeg:
     ) -> "DeSTSeg":
         """Set the thresholds from normal pictures alone, by split-conformal prediction.
 
-        The probability that a new normal picture of the same source is called anomalous is at most the wanted
-        rate, if there are at least 1 / rate - 1 pictures; with m fewer ones it is at most 1 / (m + 1), and a
-        warning says so. The same holds for more than 0.15 % of a normal picture's pixels being in the mask.
+        `destseg.calibration` tells what the wanted rate means and what happens with too few pictures.
 
         Args:
             normal: normal pictures that `fit` did not see; by default the scores of the last calibration.
@@ -194,10 +178,6 @@ class DeSTSeg:
             self.calibration_.warn_if_short()
         return self
 
-    @overload
-    def predict(self, image: Image, *, strict: bool = ...) -> Prediction: ...
-    @overload
-    def predict(self, image: Pictures, *, strict: bool = ...) -> Any: ...
     def predict(self, image: Pictures, *, strict: bool = False) -> Any:
         """Find defects in one picture, or in each of several. Threads may call it at the same time.
 
@@ -240,20 +220,7 @@ class DeSTSeg:
                 logger.warning("left out %s: %s", source.name, pixels)
                 yield source, pixels
                 continue
-            result = scored(network, self._size, pixels)
-            yield (
-                source,
-                Prediction(
-                    score=result.score,
-                    threshold=calibration.threshold,
-                    is_anomalous=result.score > calibration.threshold,
-                    p_value=p_value(result.score, calibration.scores),
-                    anomaly_map=resized_maps(result.anomaly_map[None], result.size)[0].cpu().numpy(),
-                    pixel_threshold=calibration.pixel_threshold,
-                    image=pixels,
-                    source=source.name,
-                ),
-            )
+            yield source, calibration.judge(scored(network, self._size, pixels), pixels, source.name)
 
     def evaluate(self, dataset: FilePath, protocol: str = "full", progress: bool = True) -> Report:
         """Compute the six metrics on a directory of the MVTec layout.
@@ -283,17 +250,6 @@ class DeSTSeg:
         }
         settings |= {"seed": self.seed, "precision": self.precision, **self._parts}
         modelfile.write(path, self._network(), settings, self.calibration_, self.losses_)
-
-    @classmethod
-    def load(cls, path: FilePath, device: str = "auto") -> "DeSTSeg":
-        """Return the model that `save` wrote; see `destseg.load`."""
-        content = modelfile.read(path)
-        settings = dict(content.settings)
-        height, width = settings.pop("image_size")
-        model = cls(**settings, image_size=height if height == width else (height, width), device=device)
-        model._adopt(loaded_network(model._parts, content.network, str(path)), content.losses)
-        model.calibration_ = content.calibration
-        return model
 
     @classmethod
     def from_checkpoint(cls, path: FilePath, **settings: Any) -> "DeSTSeg":
@@ -334,4 +290,10 @@ def load(path: FilePath, device: str = "auto") -> DeSTSeg:
 
     Raises FileNotFoundError, or ValueError where the file is damaged, truncated or something else.
     """
-    return DeSTSeg.load(path, device)
+    content = modelfile.read(path)
+    settings = dict(content.settings)
+    height, width = settings.pop("image_size")
+    model = DeSTSeg(**settings, image_size=height if height == width else (height, width), device=device)
+    model._adopt(loaded_network(model._parts, content.network, str(path)), content.losses)
+    model.calibration_ = content.calibration
+    return model

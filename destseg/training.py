@@ -44,6 +44,21 @@ class Plan:
     segmentation: bool
 
 
+def plan_of(synthesis: Synthesis, steps: tuple[int, int], precision: str, parts: dict[str, bool]) -> Plan:
+    """Return the plan of training a network of these parts with these batches."""
+    return Plan(
+        steps=(steps[0], steps[1]),
+        batch_size=synthesis.batch_size,
+        seed=synthesis.seed,
+        image_size=synthesis.normals.size,
+        rotate=str(synthesis.rotate),
+        flip=synthesis.flip,
+        pictures=len(synthesis.normals),
+        precision=precision,
+        **parts,
+    )
+
+
 def check_precision(wanted: str) -> None:
     if wanted not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {wanted!r}")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import PIL.Image
@@ -21,7 +22,7 @@ def model(fitted, tmp_path_factory):
 def run(*arguments):
     """Run the command in a new process and return it, finished."""
     command = [sys.executable, "-m", "destseg", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True, cwd=tempfile.gettempdir())
 
 
 def test_fit_then_predict_in_another_process_with_only_the_saved_file(few_parts, teacher_weights, tmp_path):
@@ -155,6 +156,7 @@ def test_help_gives_an_example_and_needs_no_torch(command):
         "try: destseg.cli.main()\n"
         "finally: sys.exit(3 if 'torch' in sys.modules else 0)"
     )
-    process = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True)
+    arguments = [sys.executable, "-c", code, command]
+    process = subprocess.run(arguments, capture_output=True, text=True, cwd=tempfile.gettempdir())
     assert process.returncode == 0
     assert f"example: destseg {command}" in process.stdout

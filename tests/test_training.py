@@ -91,7 +91,10 @@ def test_a_killed_process_is_continued_to_the_same_weights(
     checkpoint = tmp_path / "part.checkpoint"
     arguments = [few_parts, teacher_weights, checkpoint, int(number), step, minutes]
     process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), *map(str, arguments)], capture_output=True, text=True
+        [sys.executable, "-c", textwrap.dedent(KILLED), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
     # Python turns SIGINT into KeyboardInterrupt, and ends itself with the signal after that.
     assert process.returncode == -number, process.stderr
