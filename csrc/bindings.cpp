@@ -4,11 +4,13 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <numeric>
 #include <stdexcept>
 #include <vector>
 
 #include "components.h"
 #include "perlin.h"
+#include "ranking.h"
 
 namespace py = pybind11;
 
@@ -62,6 +64,11 @@ void corrupt(const Array<uint8_t>& pictures, const Array<uint8_t>& textures, con
                    width, threads, corrupted_out, masks_out);
 }
 
+template <typename T>
+Array<T> to_array(const std::vector<T>& values) {
+  return Array<T>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
 // Returns the sizes, whose number only the kernel knows.
 Array<int64_t> components(const Array<uint8_t>& masks, bool corners, Array<int32_t>& labels) {
   require(masks.ndim() == 3 && labels.size() == masks.size(), "masks and labels must be (n, h, w)");
@@ -74,13 +81,75 @@ Array<int64_t> components(const Array<uint8_t>& masks, bool corners, Array<int32
     py::gil_scoped_release unlocked;
     sizes = destseg::components(in, n, height, width, corners, out);
   }
-  return Array<int64_t>(static_cast<py::ssize_t>(sizes.size()), sizes.data());
+  return to_array(sizes);
+}
+
+// Returns each instance's size and the score at which it is found.
+template <typename T>
+py::tuple split(const Array<T>& scores, const Array<uint8_t>& mask, Array<T>& normals, Array<T>& positives) {
+  require(scores.ndim() == 2 && mask.ndim() == 2, "scores and mask must be (h, w)");
+  const int64_t height = scores.shape(0), width = scores.shape(1), pixels = height * width;
+  require(mask.shape(0) == height && mask.shape(1) == width, "scores and mask must be of one size");
+  require(height * (width + 1) < INT32_MAX, "a mask must have fewer than 2^31 pixels");
+  const uint8_t* where = mask.data();
+  const T* in = scores.data();
+  T *normals_out = normals.mutable_data(), *positives_out = positives.mutable_data();
+  const int64_t normal_room = normals.size(), positive_room = positives.size();
+  std::vector<int64_t> sizes;
+  std::vector<T> found_at;
+  {
+    py::gil_scoped_release unlocked;
+    destseg::Runs runs;
+    destseg::read_picture(where, height, width, true, runs);
+    destseg::number_runs(runs, sizes);
+    const int64_t count = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+    require(positive_room == count, "positives must be as many as mask has");
+    require(normal_room == pixels - count, "normals must be as many as mask has");
+    destseg::split(in, height, width, runs, sizes, normals_out, positives_out);
+    found_at = destseg::found_at(positives_out, sizes);
+  }
+  return py::make_tuple(to_array(sizes), to_array(found_at));
+}
+
+// Returns how many distinct scores there are; so much of the three outputs is written.
+int64_t rank(const Array<float>& positives, const Array<int64_t>& sizes, Array<float>& scores,
+             Array<int64_t>& counts, Array<double>& overlap) {
+  int64_t pixels = 0;
+  for (py::ssize_t k = 0; k < sizes.size(); ++k) {
+    require(sizes.data()[k] >= 0, "sizes must not be negative");
+    pixels += sizes.data()[k];
+  }
+  require(positives.size() == pixels, "positives must be as many as sizes say");
+  require(scores.size() == pixels, "scores must have room for all positives");
+  require(counts.size() == pixels && overlap.size() == pixels, "and so must counts and overlap");
+  const float* in = positives.data();
+  float* scores_out = scores.mutable_data();
+  int64_t* counts_out = counts.mutable_data();
+  double* overlap_out = overlap.mutable_data();
+  py::gil_scoped_release unlocked;
+  return destseg::rank(in, sizes.data(), sizes.size(), scores_out, counts_out, overlap_out);
+}
+
+template <typename T>
+void count_above(const Array<T>& rising, const Array<T>& thresholds, Array<int64_t>& above,
+                 Array<int64_t>& at_or_above) {
+  require(above.size() == thresholds.size(), "above must hold one count a threshold");
+  require(at_or_above.size() == thresholds.size(), "at_or_above must hold one count a threshold");
+  const int64_t count = rising.size(), m = thresholds.size();
+  const T *scores = rising.data(), *limits = thresholds.data();
+  int64_t *above_out = above.mutable_data(), *at_or_above_out = at_or_above.mutable_data();
+  py::gil_scoped_release unlocked;
+  destseg::count_above(scores, count, limits, m, above_out, at_or_above_out);
 }
 
 template <typename T>
 void bind_for_dtype(py::module_& module) {
   module.def("perlin", &perlin<T>, py::arg("angles").noconvert(), py::arg("rotation"),
              py::arg("noise").noconvert());
+  module.def("split", &split<T>, py::arg("scores").noconvert(), py::arg("mask").noconvert(),
+             py::arg("normals").noconvert(), py::arg("positives").noconvert());
+  module.def("count_above", &count_above<T>, py::arg("rising").noconvert(), py::arg("thresholds").noconvert(),
+             py::arg("above").noconvert(), py::arg("at_or_above").noconvert());
 }
 
 }  // namespace
@@ -96,4 +165,6 @@ PYBIND11_MODULE(_C, module) {
              py::arg("masks").noconvert());
   module.def("components", &components, py::arg("masks").noconvert(), py::arg("corners"),
              py::arg("labels").noconvert());
+  module.def("rank", &rank, py::arg("positives").noconvert(), py::arg("sizes").noconvert(),
+             py::arg("scores").noconvert(), py::arg("counts").noconvert(), py::arg("overlap").noconvert());
 }

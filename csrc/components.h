@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #include "dispatch.h"
@@ -155,6 +156,44 @@ inline std::vector<int64_t> components(const uint8_t* masks, int64_t n, int64_t 
     write_labels(runs, height, width, labels + first_pixel);
   }
   return sizes;
+}
+
+// Copies a picture's scores by whole runs: those outside the numbered runs to normals, those of component 1,
+// 2, .. to positives, one component after the other; in raster order each.
+template <typename T>
+void split(const T* scores, int64_t height, int64_t width, const Runs& runs,
+           const std::vector<int64_t>& sizes, T* normals, T* positives) {
+  std::vector<T*> next;  // where the next run of each component goes
+  for (const int64_t size : sizes) {
+    next.push_back(positives);
+    positives += size;
+  }
+  for (int64_t i = 0; i < height; ++i, scores += width) {
+    const T* normal = scores;
+    const int32_t stop = runs.row_starts[static_cast<size_t>(i + 1)];
+    for (int32_t run = runs.row_starts[static_cast<size_t>(i)]; run < stop; ++run) {
+      T*& component = next[static_cast<size_t>(runs.parents[static_cast<size_t>(run)] - 1)];
+      normals = std::copy(normal, scores + runs.begin(run), normals);
+      component = std::copy(scores + runs.begin(run), scores + runs.end(run), component);
+      normal = scores + runs.end(run);
+    }
+    normals = std::copy(normal, scores + width, normals);
+  }
+}
+
+// positives: the scores of each component, one component after the other. Returns, for each, the score that
+// more than half of its pixels reach: the one at index size / 2 in falling order.
+template <typename T>
+std::vector<T> found_at(const T* positives, const std::vector<int64_t>& sizes) {
+  std::vector<T> scores, component;
+  for (const int64_t size : sizes) {
+    component.assign(positives, positives + size);
+    const auto middle = component.begin() + size / 2;
+    std::nth_element(component.begin(), middle, component.end(), std::greater<T>());
+    scores.push_back(*middle);
+    positives += size;
+  }
+  return scores;
 }
 
 }  // namespace destseg

@@ -1,7 +1,8 @@
 """The exact curves of a test set, and the areas under them.
 
 Between two scores of defect pixels only normal pixels change sides, so every curve is a straight line there:
-the counts at the m distinct scores of defect pixels determine all of them, ties merged, nothing binned.
+the counts at the m distinct scores of defect pixels determine all of them, ties merged, nothing binned. Sums
+are numpy's; the order of a matrix library's would depend on its threads.
 """
 
 import dataclasses
@@ -22,9 +23,9 @@ class Curves:
     Attributes:
         scores: (m,) the distinct scores, falling.
         positives: (m,) int64, defect pixels with map >= score; the last is all of them.
+        overlap: (m,) float64, mean over all instances of the share of the instance with map >= score.
         normals_above: (m,) int64, normal pixels with map > score.
         normals: (m,) int64, normal pixels with map >= score.
-        overlap: (m,) float64, mean over all instances of the share of the instance with map >= score.
         found_at: (k,) the score at which each of the k instances is found, that is the value at index
             int(0.5 * size) of the instance's scores in falling order.
         normal_count: all normal pixels.
@@ -32,9 +33,9 @@ class Curves:
 
     scores: NDArray[np.floating]
     positives: Counts
+    overlap: Floats
     normals_above: Counts
     normals: Counts
-    overlap: Floats
     found_at: NDArray[np.floating]
     normal_count: int
 
@@ -62,13 +63,13 @@ class Curves:
         at_score = np.diff(self.positives, prepend=0)
         # A normal pixel of the same score counts half (the Mann-Whitney statistic).
         ranked_below = self.normal_count - 0.5 * (self.normals_above + self.normals)
-        return float(at_score @ ranked_below) / self.positive_count / self.normal_count
+        return float((at_score * ranked_below).sum()) / self.positive_count / self.normal_count
 
     def average_precision(self) -> float:
         """Mean over defect pixels of the precision at their score (step-wise); nan without defect pixels."""
         if not self.positive_count:
             return math.nan
-        return float(np.diff(self.positives, prepend=0) @ self._precision) / self.positive_count
+        return float((np.diff(self.positives, prepend=0) * self._precision).sum()) / self.positive_count
 
     def pro(self, limit: float = 0.3) -> float:
         """Area under region overlap over false positive rate in [0, limit], divided by limit.
@@ -79,11 +80,14 @@ class Curves:
             raise ValueError(f"limit must be a false positive rate in (0, 1], got {limit!r}")
         if not self.positive_count or not self.normal_count:
             return math.nan
-        rate, overlap = self.region_overlap()
-        left, width = rate[:-1], np.diff(rate)
-        covered = np.clip(limit - left, 0, width)
-        slope = np.divide(np.diff(overlap), width, out=np.zeros_like(width), where=width > 0)
-        return float(covered @ (overlap[:-1] + 0.5 * slope * covered)) / limit
+        end = limit * self.normal_count
+        cut = int(np.searchsorted(self.normals_above, end))
+        above, at_or_above = self.normals_above[:cut], self.normals[:cut]
+        # Each gain in overlap counts over the way that is left to the end, from the middle of its tie.
+        left = end - 0.5 * (above + at_or_above)
+        if cut and at_or_above[-1] > end:  # the end cuts a tie: only its part before the end is gained
+            left[-1] = 0.5 * (end - above[-1]) ** 2 / (at_or_above[-1] - above[-1])
+        return float((np.diff(self.overlap[:cut], prepend=0) * left).sum()) / end
 
     def iap(self) -> float:
         """Instance average precision (DeSTSeg, arXiv 2211.11317): mean precision over the k recalls.

@@ -7,16 +7,21 @@ pixel AUROC and PRO (the image AUROC).
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from destseg.curves import Curves
-from destseg.ground_truth import Pictures, Scores, pairs
-from destseg.ops.components import components
-from destseg.ops.ranking import count_above
+from destseg.ground_truth import Mask, Pictures, Scores, pairs
+from destseg.normal_scores import BLOCK, NormalScores, in_threads
+from destseg.ops.components import Instances, split
+from destseg.ops.ranking import rank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,18 +132,28 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 class Accumulator:
-    """Collects pictures batch by batch and computes the same exact metrics at any time."""
+    """Collects pictures batch by batch, in any number of processes, and computes the same exact metrics.
 
-    def __init__(self, top: int = 100) -> None:
+    Held in memory are four bytes a pixel (eight of float64 maps); of normal pixels up to `memory` bytes, the
+    rest in unnamed temporary files. While pictures are added, 128 MiB a thread come on top, and while metrics
+    are computed, some 80 bytes a defect pixel. A pickled accumulator holds all scores, on disk or not.
+
+    Args:
+        top: as for `evaluate`.
+        memory: bytes that the scores of normal pixels may take.
+        folder: for the temporary files; None for the system's.
+    """
+
+    def __init__(
+        self, top: int = 100, memory: int = 2**32, folder: str | os.PathLike[str] | None = None
+    ) -> None:
         if top < 1:
             raise ValueError(f"top must be at least 1 pixel, got {top!r}")
         self.top = top
         self.image_scores: list[float] = []
         self.image_labels: list[bool] = []
-        self._positives: list[Scores] = []
-        self._weights: list[NDArray[np.float64]] = []
-        self._found_at: list[Scores] = []
-        self._normals: list[Scores] = []
+        self._normals = NormalScores(memory, folder)
+        self._instances: list[Instances] = []  # of each picture
 
     def update(
         self,
@@ -147,26 +162,31 @@ class Accumulator:
         image_scores: ArrayLike | None = None,
         image_labels: ArrayLike | None = None,
     ) -> None:
-        """Add pictures; arguments as for `evaluate`. After an error none of the batch counts."""
-        batch = Accumulator(self.top)
-        for scores, mask in pairs(maps, masks):
-            batch._add(scores, mask)
+        """Add pictures; arguments as for `evaluate`. After an error none of these pictures counts."""
+        added = Accumulator(self.top, self._normals.memory, self._normals.folder)
+        top = None if image_scores is not None else self.top
+        for groups in _groups(pairs(maps, masks)):
+            gathered = in_threads(lambda pictures: _gathered(pictures, top), groups)
+            added._normals.add([group.normals for group in gathered])
+            for group in gathered:
+                added._instances += group.instances
+                added.image_scores += group.image_scores
+        count = len(added._instances)
+        added.image_labels = [instances.sizes.size > 0 for instances in added._instances]
         if image_scores is not None:
-            batch.image_scores = _per_picture(image_scores, len(batch.image_scores), "image_scores")
+            added.image_scores = _per_picture(image_scores, count, "image_scores")
         if image_labels is not None:
-            given = _per_picture(image_labels, len(batch.image_labels), "image_labels")
-            batch.image_labels = [bool(label) for label in given]
-        _refuse_nan(np.array(batch.image_scores))
-        self.merge(batch)
+            given = _per_picture(image_labels, count, "image_labels")
+            added.image_labels = [bool(label) for label in given]
+        _refuse_nan(np.array(added.image_scores))
+        self.merge(added)
 
     def merge(self, other: "Accumulator") -> None:
         """Add all pictures of another accumulator, for example one filled by another process."""
         self.image_scores += other.image_scores
         self.image_labels += other.image_labels
-        self._positives += other._positives
-        self._weights += other._weights
-        self._found_at += other._found_at
-        self._normals += other._normals
+        self._normals.merge(other._normals)
+        self._instances += other._instances
 
     def compute(self) -> Metrics:
         """The six metrics of all pictures so far."""
@@ -183,48 +203,65 @@ class Accumulator:
 
     def curves(self) -> Curves:
         """The curves of all pixels so far."""
-        found_at, positives = _joined(self._found_at), _joined(self._positives)
-        falling = np.argsort(positives)[::-1]
-        scores = positives[falling]
-        last_of_score = np.flatnonzero(np.append(scores[1:] != scores[:-1], scores.size > 0))
-        weights = np.cumsum(_joined(self._weights)[falling])[last_of_score]
-        normals_above = np.zeros(len(last_of_score), np.int64)
-        normals = np.zeros(len(last_of_score), np.int64)
-        for block in self._normals:
-            above, at_or_above = count_above(block, scores[last_of_score])
-            normals_above += above
-            normals += at_or_above
+        sizes = _joined([part.sizes for part in self._instances]).astype(np.int64)
+        ranking = rank(_joined([part.positives for part in self._instances]), sizes)
+        normals_above, normals = self._normals.count_above(ranking.scores)
         return Curves(
-            scores=scores[last_of_score],
-            positives=last_of_score + 1,
+            *ranking,
             normals_above=normals_above,
             normals=normals,
-            overlap=weights / max(found_at.size, 1),
-            found_at=found_at,
-            normal_count=sum(block.size for block in self._normals),
+            found_at=_joined([part.found_at for part in self._instances]),
+            normal_count=self._normals.size,
         )
 
-    def _add(self, scores: Scores, mask: NDArray[np.bool_]) -> None:
-        self.image_scores.append(_mean_of_largest(scores, self.top))
-        self.image_labels.append(bool(mask.any()))
-        labels, sizes = components(mask[None])
-        positives, instances = scores[mask], labels[0][mask] - 1
-        by_instance = np.lexsort((-positives, instances))
-        middle = np.cumsum(sizes) - sizes + sizes // 2
-        self._positives.append(positives)
-        self._weights.append(1 / sizes[instances])
-        self._found_at.append(positives[by_instance][middle])
-        self._normals.append(scores[~mask])
+
+class Gathered(NamedTuple):
+    """The scores of a group of pictures."""
+
+    normals: Scores  # of all of them
+    instances: list[Instances]  # of each picture
+    image_scores: list[float]  # of each picture; empty if they are given
 
 
-def _joined(parts: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
+def _gathered(pictures: list[tuple[Scores, Mask]], top: int | None) -> Gathered:
+    dtype = np.result_type(np.float32, *(scores for scores, _ in pictures))
+    counts = [int(mask.size - np.count_nonzero(mask)) for _, mask in pictures]
+    normals = np.empty(sum(counts), dtype)
+    instances = [
+        split(scores.astype(dtype, copy=False), mask, normals[end - count : end])
+        for (scores, mask), count, end in zip(pictures, counts, itertools.accumulate(counts), strict=True)
+    ]
+    image_scores = [] if top is None else [_mean_of_largest(scores, top) for scores, _ in pictures]
+    return Gathered(normals, instances, image_scores)
+
+
+def _groups(pictures: Iterator[tuple[Scores, Mask]]) -> Iterator[list[list[tuple[Scores, Mask]]]]:
+    """Group pictures into blocks, as many at a time as there are threads."""
+    groups: list[list[tuple[Scores, Mask]]] = [[]]
+    for picture in pictures:
+        if groups[-1] and sum(scores.size for scores, _ in groups[-1]) + picture[0].size > BLOCK:
+            if len(groups) == torch.get_num_threads():
+                yield groups
+                groups = []
+            groups.append([])
+        groups[-1].append(picture)
+    yield groups
+
+
+def _joined(parts: Sequence[NDArray]) -> NDArray:
     return np.concatenate(parts) if parts else np.empty(0)
 
 
 def _mean_of_largest(scores: Scores, top: int) -> float:
-    largest = np.partition(scores.ravel(), -min(top, scores.size))[-min(top, scores.size) :]
+    values = scores.ravel()
+    columns = values.size // 64
+    if columns > top:
+        # The top-th largest among the maxima of disjoint sets of pixels bounds the top-th largest pixel.
+        maxima = values[: 64 * columns].reshape(64, columns).max(axis=0)
+        values = values[values >= np.partition(maxima, -top)[-top]]
+    largest = np.partition(values, -min(top, values.size))[-top:]
     with np.errstate(invalid="ignore"):  # the mean of both infinities is NaN, which is refused later
-        return float(largest.mean(dtype=np.float64))
+        return float(np.sort(largest).mean(dtype=np.float64))
 
 
 def _per_picture(values: ArrayLike, count: int, name: str) -> list[float]:

@@ -1,17 +1,21 @@
-"""Metrics collected batch by batch, in pieces and by several processes."""
+"""Metrics collected batch by batch, on several threads, on disk, and by several processes."""
 
 import dataclasses
 import math
+import multiprocessing
+import pickle
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from destseg import metrics
+from destseg import metrics, normal_scores
 
 MAPS = np.random.default_rng(0).random((4, 9, 11)).astype(np.float32)
 MASKS = np.random.default_rng(1).random(MAPS.shape) < 0.1
+MASKS[1] = False
 
 
 def values(result: metrics.Metrics) -> list[float]:
@@ -39,4 +43,95 @@ def test_a_refused_batch_leaves_the_accumulator_as_it_was():
     accumulator.update(MAPS, MASKS)
     with pytest.raises(ValueError, match="map 1"):
         accumulator.update(np.array([[[1.0, 2.0]], [[math.nan, 0.0]]]), np.zeros((2, 1, 2)))
-    assert values(accumulator.compute()) == pytest.approx(values(metrics.evaluate(MAPS, MASKS)), nan_ok=True)
+    assert accumulator.compute() == metrics.evaluate(MAPS, MASKS)
+
+
+def test_computing_changes_nothing_and_merging_leaves_the_other_as_it_was():
+    first, second = metrics.Accumulator(), metrics.Accumulator()
+    first.update(MAPS[:2], MASKS[:2])
+    second.update(MAPS[2:], MASKS[2:])
+    before = second.compute()
+    first.merge(second)
+    assert first.compute() == first.compute() == metrics.evaluate(MAPS, MASKS)
+    second.merge(second)
+    second.update(MAPS, MASKS)
+    assert first.compute() == metrics.evaluate(MAPS, MASKS)
+    assert before == metrics.evaluate(MAPS[2:], MASKS[2:])
+
+
+def test_float32_and_float64_maps_mix():
+    random = np.random.default_rng(2)
+    maps = [random.random((6, 7)).astype(dtype) for dtype in (np.float32, np.float64, np.float16, np.float32)]
+    masks = [random.random((6, 7)) < share for share in (0.2, 0.2, 0, 0.1)]
+    accumulator = metrics.Accumulator()
+    for scores, mask in zip(maps, masks, strict=True):
+        accumulator.update([scores], [mask])
+    expected = metrics.evaluate([scores.astype(np.float64) for scores in maps], masks)
+    assert values(accumulator.compute()) == pytest.approx(values(expected), abs=1e-12)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """So that small pictures already fill many blocks and parts."""
+    monkeypatch.setattr(metrics, "BLOCK", 400)
+    monkeypatch.setattr(normal_scores, "BLOCK", 400)
+    monkeypatch.setattr(normal_scores, "PART", 7)
+
+
+@pytest.fixture
+def threads():
+    """Leaves torch's number of threads as it was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("small_blocks", "threads")
+def test_results_do_not_depend_on_blocks_and_threads():
+    random = np.random.default_rng(3)
+    maps = np.round(random.random((20, 15, 13)), 2).astype(np.float32)
+    masks = random.random(maps.shape) < 0.1
+    masks[::4] = False
+    expected = metrics.evaluate(maps.reshape(1, 300, 13), masks.reshape(1, 300, 13)).pixel_ap
+    results = []
+    for count in (1, 2, 5) * 30:
+        torch.set_num_threads(count)
+        results.append(metrics.evaluate(maps, masks))
+    assert all(result == results[0] for result in results)
+    assert results[0].pixel_ap == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("decimals", [1, 8], ids=["few values", "many values"])
+@pytest.mark.parametrize("memory", [0, 3000])
+def test_scores_beyond_the_bound_lie_on_disk(tmp_path, decimals, memory):
+    random = np.random.default_rng(4)
+    maps = np.round(random.random((30, 15, 13)), decimals)
+    masks = random.random(maps.shape) < 0.1
+    masks[::4] = False
+    accumulator = metrics.Accumulator(memory=memory, folder=tmp_path)
+    for start in range(0, 30, 3):
+        accumulator.update(maps[start : start + 3], masks[start : start + 3])
+    blocks = accumulator._normals._blocks
+    assert sum(block.memory for block in blocks) <= memory
+    on_disk = [block for block in blocks if isinstance(block.rising, np.memmap)]
+    assert on_disk or (memory and decimals == 1)
+    assert accumulator.compute() == metrics.evaluate(maps, masks)
+    copied = pickle.loads(pickle.dumps(accumulator))
+    assert not any(isinstance(block.rising, np.memmap) for block in copied._normals._blocks)
+    copied.merge(accumulator)
+    twice = metrics.evaluate(np.concatenate([maps, maps]), np.concatenate([masks, masks]))
+    assert values(copied.compute()) == pytest.approx(values(twice), abs=1e-12)
+
+
+def accumulated(part: slice) -> metrics.Accumulator:
+    accumulator = metrics.Accumulator()
+    accumulator.update(MAPS[part], MASKS[part])
+    return accumulator
+
+
+def test_processes_can_share_the_work():
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        first, second = pool.map(accumulated, [slice(0, 1), slice(1, 4)])
+    first.merge(second)
+    assert first.compute() == metrics.evaluate(MAPS, MASKS)

@@ -1,7 +1,9 @@
-"""Connected components of a stack of masks.
+"""Connected components of a stack of masks, and the scores of their pixels.
 
 Letters: n masks, h x w pixels, k components over the whole stack.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,15 @@ from destseg.ops import _native
 
 Labels = NDArray[np.int32]
 Sizes = NDArray[np.int64]
+Scores = NDArray[np.floating]
+
+
+class Instances(NamedTuple):
+    """The k instances of one picture and the scores of their pixels."""
+
+    positives: Scores  # of instance 1, then of instance 2 .., in raster order each
+    sizes: Sizes  # (k,) pixels of each instance
+    found_at: Scores  # (k,) value at index int(0.5 * size) of the instance's scores in falling order
 
 
 def components(masks: NDArray[np.bool_ | np.uint8], connectivity: int = 8) -> tuple[Labels, Sizes]:
@@ -59,6 +70,48 @@ def components_ref(masks: NDArray[np.bool_ | np.uint8], connectivity: int = 8) -
     sizes = np.zeros(np.count_nonzero(is_root), np.int64)
     np.add.at(sizes, run_labels - 1, lengths)
     return labels, sizes
+
+
+def split(scores: Scores, mask: NDArray[np.bool_], normals: Scores) -> Instances:
+    """Split the scores of a picture into those of its 8-connected instances and those of normal pixels.
+
+    Args:
+        scores: (h, w) float32 or float64, no NaN.
+        mask: (h, w) bool, true in instances.
+        normals: as many as mask has false pixels, contiguous, of the dtype of scores: takes the scores of
+            these pixels, in raster order.
+
+    Raises:
+        ValueError: shapes or dtypes do not fit together.
+
+    Equivalent to: `split_ref`.
+    """
+    if scores.shape != mask.shape or scores.ndim != 2:
+        raise ValueError(f"scores and mask must be (h, w) both, got {scores.shape} and {mask.shape}")
+    positive_count = np.count_nonzero(mask)
+    if normals.shape != (mask.size - positive_count,) or normals.dtype != scores.dtype:
+        raise ValueError(
+            f"normals must be ({mask.size - positive_count},) {scores.dtype} for the false pixels of mask, "
+            f"got {normals.shape} {normals.dtype}"
+        )
+    if _native.kernels is None or scores.dtype not in (np.float32, np.float64):
+        return split_ref(scores, mask, normals)
+    positives = np.empty(positive_count, scores.dtype)
+    mask_bytes = np.ascontiguousarray(mask).view(np.uint8)
+    sizes, found_at = _native.kernels.split(np.ascontiguousarray(scores), mask_bytes, normals, positives)
+    return Instances(positives, sizes, found_at)
+
+
+def split_ref(scores: Scores, mask: NDArray[np.bool_], normals: Scores) -> Instances:
+    """The definition of `split`, in numpy."""
+    labels, sizes = components_ref(mask[None])
+    instances = labels[0][mask]
+    by_instance = np.argsort(instances, kind="stable")
+    positives = scores[mask][by_instance]
+    falling_by_instance = positives[np.lexsort((-positives, instances[by_instance]))]
+    middle = np.cumsum(sizes) - sizes + sizes // 2
+    normals[:] = scores[~mask]
+    return Instances(positives, sizes, falling_by_instance[middle])
 
 
 def _check(masks: NDArray[np.bool_ | np.uint8], connectivity: int) -> None:

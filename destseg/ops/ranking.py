@@ -1,30 +1,86 @@
-"""Where the scores of normal pixels fall among the scores of defect pixels."""
+"""What every point of an exact ranking curve needs.
+
+Letters: k instances, m distinct scores of their pixels.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from destseg.ops import _native
+
 Counts = NDArray[np.int64]
+Scores = NDArray[np.floating]
 
 
-def count_above(normals: NDArray[np.floating], thresholds: NDArray[np.floating]) -> tuple[Counts, Counts]:
-    """Count the normal scores above, and the normal scores not below, each threshold.
+class Ranking(NamedTuple):
+    """The distinct scores of defect pixels in falling order, and what reaches them."""
+
+    scores: Scores  # (m,)
+    positives: Counts  # (m,) defect pixels >= score
+    overlap: NDArray[np.float64]  # (m,) mean over all instances of the share of the instance >= score
+
+
+def rank(positives: Scores, sizes: Counts) -> Ranking:
+    """Rank the scores of defect pixels.
 
     Args:
-        normals: (count,) float, any order, no NaN.
-        thresholds: (m,) float, strictly falling, no NaN.
+        positives: (sizes.sum(),) float, no NaN: the scores of the first instance, then of the second ..
+        sizes: (k,) int64, pixels of each instance.
+
+    Raises:
+        ValueError: there are not as many scores as the sizes say.
+
+    Equivalent to: `rank_ref`.
+    """
+    if positives.shape != (sizes.sum(),):
+        raise ValueError(f"positives must be ({sizes.sum()},) as the sizes say, got {positives.shape}")
+    if _native.kernels is None or positives.dtype != np.float32:
+        return rank_ref(positives, sizes)
+    scores = np.empty_like(positives)
+    counts, overlap = np.empty(len(positives), np.int64), np.empty(len(positives))
+    m = _native.kernels.rank(
+        np.ascontiguousarray(positives), np.ascontiguousarray(sizes), scores, counts, overlap
+    )
+    return Ranking(scores[:m], counts[:m], overlap[:m])
+
+
+def rank_ref(positives: Scores, sizes: Counts) -> Ranking:
+    """The definition of `rank`, in numpy."""
+    falling = np.argsort(-positives, kind="stable")
+    scores = positives[falling]
+    share = np.repeat(1 / sizes, sizes)  # of its instance, that each of the pixels is
+    overlap = np.cumsum(share[falling]) / max(len(sizes), 1)
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], scores.size > 0))  # of each distinct score
+    return Ranking(scores[last], last + 1, overlap[last])
+
+
+def count_above(rising: Scores, thresholds: Scores) -> tuple[Counts, Counts]:
+    """Count the scores above, and the scores not below, each threshold.
+
+    Args:
+        rising: (count,) float32 or float64 in rising order, no NaN.
+        thresholds: (m,) float in falling order, no NaN.
 
     Returns:
-        above: (m,) int64, normal scores > threshold.
-        at_or_above: (m,) int64, normal scores >= threshold.
+        above: (m,) int64, scores > threshold.
+        at_or_above: (m,) int64, scores >= threshold.
 
-    Equivalent to: count_above_ref.
+    Equivalent to: `count_above_ref`.
     """
-    return count_above_ref(normals, thresholds)
+    same_dtype = rising.dtype == thresholds.dtype and rising.dtype in (np.float32, np.float64)
+    if _native.kernels is None or not same_dtype:
+        return count_above_ref(rising, thresholds)
+    above, at_or_above = np.empty(len(thresholds), np.int64), np.empty(len(thresholds), np.int64)
+    _native.kernels.count_above(
+        np.ascontiguousarray(rising), np.ascontiguousarray(thresholds), above, at_or_above
+    )
+    return above, at_or_above
 
 
-def count_above_ref(normals: NDArray[np.floating], thresholds: NDArray[np.floating]) -> tuple[Counts, Counts]:
+def count_above_ref(rising: Scores, thresholds: Scores) -> tuple[Counts, Counts]:
     """The definition of `count_above`, in numpy."""
-    rising = np.sort(normals)
     above = len(rising) - np.searchsorted(rising, thresholds, side="right")
     at_or_above = len(rising) - np.searchsorted(rising, thresholds, side="left")
     return above, at_or_above
