@@ -1,0 +1,245 @@
+"""Training batches: the same however they are asked for, every picture in turn, rotations and flips."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from destseg.folders import as_pictures
+from destseg.images import normalise
+from destseg.store import PictureStore
+from destseg.synthesis import FILL, Synthesis, augmented, check_augmentation, prefetched
+from destseg.textures import from_normals, from_pictures
+
+SIZE = (24, 32)
+
+
+def store_of(count, **arguments):
+    """A store of `count` pictures of noise."""
+    pictures = np.random.default_rng(3).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
+    return PictureStore(as_pictures(pictures), SIZE, **arguments)
+
+
+def synthesis(count=5, batch_size=3, memory=1 << 30, **arguments):
+    store = store_of(count, memory=memory)
+    return Synthesis(store, from_normals(store), batch_size, **arguments)
+
+
+def assert_equal(first, second):
+    assert first.indices == second.indices
+    for a, b in zip(first[:3], second[:3], strict=True):
+        assert torch.equal(a, b)
+
+
+def differ(first, second):
+    return not torch.equal(first.corrupted, second.corrupted)
+
+
+class Upper:
+    """Stands in for a generator: always the upper bound of `uniform`, the first choice, and `chance`."""
+
+    def __init__(self, chance=0.9):
+        self.chance = chance
+
+    def uniform(self, low, high):
+        return high
+
+    def choice(self, options):
+        return options[0]
+
+    def random(self):
+        return self.chance
+
+
+def test_what_a_batch_holds():
+    batch = synthesis(batch_size=4, seed=1).batch(0)
+    assert batch.corrupted.shape == batch.clean.shape == (4, 3, *SIZE)
+    assert batch.corrupted.dtype == batch.clean.dtype == torch.float32
+    assert batch.masks.shape == (4, 1, *SIZE) and batch.masks.dtype == torch.uint8
+    pictures = np.stack([store_of(5)[index] for index in batch.indices])
+    assert torch.equal(batch.clean, normalise(pictures))
+
+
+def test_pictures_change_under_the_mask_and_nowhere_else():
+    store = PictureStore(as_pictures(np.full((1, *SIZE, 3), 50, np.uint8)), SIZE)
+    white = PictureStore(as_pictures(np.full((1, *SIZE, 3), 255, np.uint8)), SIZE)
+    batch = Synthesis(store, from_pictures(white), 40).batch(0)
+    changed = (batch.corrupted - batch.clean).abs() > 1e-5
+    assert torch.equal(changed, batch.masks.bool().expand_as(changed))
+    assert 0 < batch.masks.float().mean() < 0.2
+
+
+def test_batches_do_not_depend_on_the_order_they_are_asked_in():
+    first, second = synthesis(), synthesis()
+    ahead = [first.batch(step) for step in range(4)]
+    for step in (2, 0, 3, 1):
+        assert_equal(second.batch(step), ahead[step])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches_do_not_depend_on_the_number_of_workers(workers):
+    expected = [synthesis().batch(step) for step in range(2, 9)]
+    found = list(prefetched(synthesis().batch, range(2, 9), workers))
+    for first, second in zip(expected, found, strict=True):
+        assert_equal(first, second)
+
+
+def test_batches_do_not_depend_on_the_memory_for_pictures():
+    assert_equal(synthesis(memory=0).batch(3), synthesis().batch(3))
+
+
+def test_samples_do_not_depend_on_those_beside_them():
+    few, many = synthesis(count=7, batch_size=2).batch(0), synthesis(count=7, batch_size=5).batch(0)
+    assert few.indices == many.indices[:2]
+    assert torch.equal(few.corrupted, many.corrupted[:2])
+
+
+def test_steps_and_seeds_change_everything():
+    batch = synthesis(count=1, seed=0).batch(0)
+    assert differ(batch, synthesis(count=1, seed=0).batch(1))
+    assert differ(batch, synthesis(count=1, seed=1).batch(0))
+    assert not torch.equal(batch.masks[0], batch.masks[1])  # one picture three times: three anomalies
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(7, 3), (5, 5), (2, 7), (1, 4)])
+def test_every_picture_comes_once_an_epoch(count, batch_size):
+    batches = synthesis(count, batch_size)
+    sequence = [index for step in range(3 * count) for index in batches.batch(step).indices]
+    epochs = [sequence[first : first + count] for first in range(0, len(sequence), count)]
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+    assert count == 1 or len({tuple(epoch) for epoch in epochs}) > 1  # each in an order of its own
+
+
+def test_clean_pictures_as_they_are():
+    found = synthesis().clean(range(1, 3))
+    assert torch.equal(found, normalise(np.stack([store_of(5)[1], store_of(5)[2]])))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        ({}, False),
+        ({"rotate": "0"}, False),
+        ({"rotate": 5}, True),
+        ({"rotate": "90"}, True),
+        ({"flip": "both"}, True),
+    ],
+)
+def test_whether_clean_pictures_are_changed(arguments, changes):
+    batches = synthesis(**arguments)
+    assert batches.changes_pictures is changes
+    batch = batches.batch(0)
+    assert torch.equal(batch.clean, batches.clean(batch.indices)) is not changes
+
+
+@pytest.mark.parametrize(("flip", "variants"), [("", 1), ("horizontal", 2), ("vertical", 2), ("both", 4)])
+def test_flips_mirror_half_of_the_pictures(flip, variants):
+    picture = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    mirrored = {"horizontal": picture[:, ::-1], "vertical": picture[::-1], "both": picture[::-1, ::-1]}
+    expected = {picture.tobytes()} | {mirrored[name].tobytes() for name in mirrored if flip in (name, "both")}
+    generator, draws = np.random.default_rng(0), 400
+    found = [augmented(picture, generator, 0, flip).tobytes() for _ in range(draws)]
+    assert set(found) == expected and len(expected) == variants
+    for variant in expected:  # equally often, within four standard deviations
+        assert found.count(variant) == pytest.approx(draws / variants, abs=40)
+
+
+def test_rotation_by_a_quarter_against_the_clock():
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    assert np.array_equal(augmented(picture, Upper(), 90, ""), np.rot90(picture))
+
+
+def test_rotation_fills_what_comes_from_outside():
+    turned = augmented(np.full((40, 40, 3), 255, np.uint8), Upper(), 45, "")
+    assert tuple(turned[0, 0]) == tuple(turned[-1, -1]) == FILL == (114, 114, 114)
+    assert tuple(turned[20, 20]) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("degrees", [5, "20", 90.0])
+def test_rotation_lies_within_its_bound_either_way(degrees):
+    seen = []
+
+    class Spy(Upper):
+        def uniform(self, low, high):
+            seen.append((low, high))
+            return 0.0
+
+    augmented(np.zeros((4, 4, 3), np.uint8), Spy(), degrees, "")
+    assert seen == [(-float(degrees), float(degrees))]
+
+
+@pytest.mark.parametrize(
+    ("size", "sides"), [((40, 40), {"left", "right", "top", "bottom"}), ((40, 60), {"left", "right"})]
+)
+def test_quarter_turns_of_squares_and_half_turns_of_oblongs(size, sides):
+    height, width = size
+    picture = np.zeros((*size, 3), np.uint8)
+    picture[15:25, -10:] = 255  # a mark in the middle of the right side
+    generator, found, distinct = np.random.default_rng(0), [], set()
+    for _ in range(200):
+        turned = augmented(picture, generator, "90", "")[..., 0].astype(int)
+        middle_row, middle_column = turned[height // 2], turned[:, width // 2]
+        brightness = {
+            "left": middle_row[5],
+            "right": middle_row[-6],
+            "top": middle_column[5],
+            "bottom": middle_column[-6],
+        }
+        found.append(max(brightness, key=brightness.get))
+        distinct.add(turned.tobytes())
+    assert set(found) == sides
+    assert all(found.count(side) > 200 / len(sides) - 30 for side in sides)
+    assert len(distinct) > 100  # a few degrees are added
+
+
+@pytest.mark.parametrize("rotate", ["around", -1, 181, float("nan"), "inf", None, [5]])
+def test_words_about_wrong_rotations(rotate):
+    words = r'rotate must be "90" \(quarter turns\) or degrees from 0 to 180, got '
+    with pytest.raises(ValueError, match=words):
+        check_augmentation(rotate, "")
+    with pytest.raises(ValueError, match=words):
+        synthesis(rotate=rotate)
+
+
+@pytest.mark.parametrize("flip", ["sideways", None, True])
+def test_words_about_wrong_flips(flip):
+    with pytest.raises(ValueError, match=rf"flip must be one of .*'horizontal', .*, got {flip!r}"):
+        synthesis(flip=flip)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_prefetching_raises_an_error_at_its_place(workers):
+    def make(step):
+        if step == 4:
+            raise RuntimeError("step 4")
+        return step
+
+    threads = threading.active_count()
+    found = []
+    with pytest.raises(RuntimeError, match="step 4"):
+        for value in prefetched(make, range(2, 9), workers):
+            found.append(value)
+    assert found == [2, 3]
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_prefetching_keeps_its_order_when_later_ones_are_ready_first(workers):
+    def make(step):
+        time.sleep(0.01 * (step % 3))
+        return step
+
+    assert list(prefetched(make, range(9, 0, -1), workers)) == list(range(9, 0, -1))
+    assert list(prefetched(make, range(0), workers)) == []
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_prefetching_stops_when_nobody_wants_more(workers):
+    threads, made = threading.active_count(), []
+    values = prefetched(lambda step: made.append(step) or step, range(1000), workers)
+    assert [next(values), next(values)] == [0, 1]
+    values.close()
+    assert threading.active_count() == threads
+    assert len(made) <= workers + 2  # two were wanted, and no more are made ahead than there are workers
