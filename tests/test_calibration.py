@@ -1,0 +1,145 @@
+"""Thresholds from normal pictures alone: by hand, their guarantee by simulation, splits, p-values."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from destseg.calibration import Calibration, check_rate, conformal_threshold, p_value, split
+from destseg.scoring import Scored
+
+NINE = [0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("scores", "rate", "expected"),
+    [
+        (NINE, 0.1, 0.9),  # k = 10 * 0.9 = 9: just enough pictures
+        (NINE, 0.2, 0.8),
+        (NINE, 0.25, 0.8),  # k = 7.5, rounded up
+        (NINE, 0.5, 0.5),
+        (NINE, 0.9, 0.1),
+        (NINE, 0.05, 0.9),  # k = 9.5 of 9: the largest
+        ([0.4], 0.01, 0.4),
+        ([0.2, 0.2, 0.2, 0.6], 0.4, 0.2),  # k = 3, ties
+        (range(1, 100), 0.01, 99),
+        (range(1, 100), 0.42, 58),  # 100 * (1 - 0.42) is a little more than 58 in floating point
+        (range(1, 1000), 0.01, 990),
+    ],
+)
+def test_threshold_by_hand(scores, rate, expected):
+    assert conformal_threshold(list(scores), rate) == expected
+
+
+@pytest.mark.parametrize(
+    ("pictures", "rate", "expected"),
+    [(30, 0.1, 3 / 31), (99, 0.01, 1 / 100), (19, 0.25, 5 / 20), (9, 0.01, 1 / 10), (1, 0.3, 1 / 2)],
+)
+def test_false_positives_stay_below_the_guaranteed_rate(pictures, rate, expected):
+    # Scores are uniform, so a threshold t lets 1 - t of all normal pictures through. The mean over splits is
+    # (m + 1 - k) / (m + 1): the k-th smallest of m uniform numbers has mean k / (m + 1).
+    generator, splits = np.random.default_rng(0), 4000
+    rates = [1 - conformal_threshold(generator.random(pictures), rate) for _ in range(splits)]
+    error = np.std(rates) / np.sqrt(splits)
+    assert np.mean(rates) == pytest.approx(expected, abs=4 * error)
+    guaranteed = Calibration((0.0,) * pictures, (0.0,) * pictures, rate).guaranteed_rate
+    assert expected <= guaranteed == pytest.approx(max(rate, 1 / (pictures + 1)))
+
+
+def test_ties_only_lower_the_rate():
+    generator = np.random.default_rng(0)
+    draws = generator.integers(0, 4, (2000, 20))  # 19 calibration pictures and a new one, four scores in all
+    false = [draw[19] > conformal_threshold(draw[:19], 0.25) for draw in draws]
+    assert np.mean(false) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [(0.0, 5 / 5), (0.1, 5 / 5), (0.15, 4 / 5), (0.2, 4 / 5), (0.3, 2 / 5), (0.9, 1 / 5)],
+)
+def test_p_value_by_hand(score, expected):
+    assert p_value(score, [0.1, 0.2, 0.2, 0.3]) == expected
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.3])
+def test_verdict_and_p_value_agree(rate):
+    scores = np.random.default_rng(2).integers(0, 30, 40) / 30
+    threshold = conformal_threshold(scores, rate)
+    for score in np.arange(-1, 32) / 30:
+        assert (score > threshold) == (p_value(score, scores) <= rate)
+
+
+def test_a_calibration_makes_both_thresholds():
+    calibration = Calibration(tuple(NINE), tuple(score / 2 for score in NINE), 0.2)
+    assert (calibration.threshold, calibration.pixel_threshold) == (0.8, 0.4)
+
+
+def test_verdict_on_a_picture():
+    calibration = Calibration(tuple(NINE), tuple(score / 2 for score in NINE), 0.2)
+    anomaly_map = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    pixels = np.zeros((2, 4, 3), np.uint8)
+    above = calibration.judge(Scored(anomaly_map, 0.85, 0.6, (2, 4)), pixels, "part.png")
+    assert above.is_anomalous and above.p_value == 2 / 10
+    assert (above.threshold, above.pixel_threshold, above.source) == (0.8, 0.4, "part.png")
+    # At the picture's own size: columns lie at -1/4, 1/4, 3/4 and 5/4 between the map's two.
+    np.testing.assert_allclose(above.anomaly_map, [[0.0, 0.25, 0.75, 1.0]] * 2, atol=1e-6)
+    assert above.mask.tolist() == [[False, False, True, True]] * 2
+    at_threshold = calibration.judge(Scored(anomaly_map, 0.8, 0.6, (2, 4)), pixels, "part.png")
+    assert not at_threshold.is_anomalous and at_threshold.p_value == 3 / 10
+
+
+def test_too_few_pictures_are_reported(caplog):
+    with caplog.at_level(logging.WARNING, "destseg"):
+        Calibration(tuple(NINE), tuple(NINE), 0.01).warn_if_short()
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "9 calibration pictures guarantee a false-positive rate of 0.1, not of 0.01: that takes 99"
+    )
+
+
+@pytest.mark.parametrize(("pictures", "rate"), [(9, 0.1), (99, 0.01), (19, 0.05), (1, 0.5)])
+def test_just_enough_pictures_are_not_reported(caplog, pictures, rate):
+    calibration = Calibration((0.5,) * pictures, (0.5,) * pictures, rate)
+    calibration.warn_if_short()
+    assert not caplog.records
+    assert calibration.guaranteed_rate == rate
+
+
+@pytest.mark.parametrize(
+    ("pictures", "held_out"), [(2, 1), (3, 1), (10, 5), (19, 9), (20, 10), (50, 10), (60, 12), (1000, 200)]
+)
+def test_split(pictures, held_out):
+    training, calibration = split(pictures, seed=0)
+    assert len(calibration) == held_out
+    assert sorted(training + calibration) == list(range(pictures))
+    assert training == sorted(training) and calibration == sorted(calibration)
+
+
+def test_a_single_picture_serves_for_both_with_a_warning(caplog):
+    assert split(1, seed=0) == ([0], [0])
+    assert "one picture only" in caplog.text and "no rate is guaranteed" in caplog.text
+
+
+def test_split_follows_the_seed():
+    assert split(100, seed=4) == split(100, seed=4)
+    assert split(100, seed=4) != split(100, seed=5)
+
+
+def test_every_picture_may_be_held_out():
+    held_out = {index for seed in range(60) for index in split(50, seed)[1]}
+    assert held_out == set(range(50))
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, float("nan")])
+def test_words_about_wrong_rates(rate):
+    words = rf"false_positive_rate must lie between 0 and 1, exclusive, got {rate}"
+    with pytest.raises(ValueError, match=words):
+        check_rate(rate)
+    with pytest.raises(ValueError, match=words):
+        conformal_threshold(NINE, rate)
+
+
+def test_words_about_no_scores():
+    with pytest.raises(ValueError, match="at least one normal picture, got none"):
+        conformal_threshold([], 0.1)
