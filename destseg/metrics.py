@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from destseg.curves import Curves
 from destseg.ground_truth import Mask, Pictures, Scores, pairs
-from destseg.normal_scores import BLOCK, NormalScores, in_threads
+from destseg.normal_scores import BLOCK, NormalScores, divided, in_threads
 from destseg.ops.components import Instances, split
 from destseg.ops.ranking import rank
 
@@ -165,7 +165,8 @@ class Accumulator:
         """Add pictures; arguments as for `evaluate`. After an error none of these pictures counts."""
         added = Accumulator(self.top, self._normals.memory, self._normals.folder)
         top = None if image_scores is not None else self.top
-        for groups in _groups(pairs(maps, masks)):
+        for batch in _batches(pairs(maps, masks)):
+            groups = divided(batch, lambda picture: picture[0].size)
             gathered = in_threads(lambda pictures: _gathered(pictures, top), groups)
             added._normals.add([group.normals for group in gathered])
             for group in gathered:
@@ -223,7 +224,7 @@ class Gathered(NamedTuple):
     image_scores: list[float]  # of each picture; empty if they are given
 
 
-def _gathered(pictures: list[tuple[Scores, Mask]], top: int | None) -> Gathered:
+def _gathered(pictures: Sequence[tuple[Scores, Mask]], top: int | None) -> Gathered:
     dtype = np.result_type(np.float32, *(scores for scores, _ in pictures))
     counts = [int(mask.size - np.count_nonzero(mask)) for _, mask in pictures]
     normals = np.empty(sum(counts), dtype)
@@ -235,17 +236,17 @@ def _gathered(pictures: list[tuple[Scores, Mask]], top: int | None) -> Gathered:
     return Gathered(normals, instances, image_scores)
 
 
-def _groups(pictures: Iterator[tuple[Scores, Mask]]) -> Iterator[list[list[tuple[Scores, Mask]]]]:
-    """Group pictures into blocks, as many at a time as there are threads."""
-    groups: list[list[tuple[Scores, Mask]]] = [[]]
+def _batches(pictures: Iterator[tuple[Scores, Mask]]) -> Iterator[list[tuple[Scores, Mask]]]:
+    """Collect pictures until they fill a block for each thread."""
+    batch: list[tuple[Scores, Mask]] = []
+    size = 0
     for picture in pictures:
-        if groups[-1] and sum(scores.size for scores, _ in groups[-1]) + picture[0].size > BLOCK:
-            if len(groups) == torch.get_num_threads():
-                yield groups
-                groups = []
-            groups.append([])
-        groups[-1].append(picture)
-    yield groups
+        batch.append(picture)
+        size += picture[0].size
+        if size >= BLOCK * torch.get_num_threads():
+            yield batch
+            batch, size = [], 0
+    yield batch
 
 
 def _joined(parts: Sequence[NDArray]) -> NDArray:

@@ -4,6 +4,7 @@ They lie in blocks, each sorted once with numpy's own (vectorised) sort. Beyond 
 most values repeat, as of quantised maps, shrinks to distinct values and their counts; others move to disk.
 """
 
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,6 +30,14 @@ def in_threads(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return [function(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, items))
+
+
+def divided(items: Sequence[T], size: Callable[[T], int]) -> list[Sequence[T]]:
+    """Divide items, in order, into as many groups as there are threads, of about the same total size."""
+    ends = np.cumsum([size(item) for item in items])
+    shares = np.arange(1, torch.get_num_threads()) / torch.get_num_threads()
+    cuts = np.searchsorted(ends, shares * ends[-1]).tolist() if items else []
+    return [items[a:b] for a, b in itertools.pairwise([0, *cuts, len(items)]) if a < b]
 
 
 class Block(NamedTuple):
@@ -96,7 +105,8 @@ class NormalScores:
 
     def count_above(self, thresholds: Scores) -> tuple[Counts, Counts]:
         """Count the scores above, and those not below, each of m falling thresholds: two (m,) int64."""
-        blocks = [*self._blocks, *([_block(self._pending)] if self._pending else [])]
+        pending = divided(self._pending, lambda part: part.size)
+        blocks = [*self._blocks, *in_threads(_block, pending)]
         above, at_or_above = np.zeros(len(thresholds), np.int64), np.zeros(len(thresholds), np.int64)
 
         def count(start: int) -> None:
