@@ -56,7 +56,9 @@ def _pictures(pictures: Pictures, name: str) -> list[NDArray]:
 
 
 def _scores(scores: NDArray, index: int) -> Scores:
-    if np.isnan(scores).any():
+    with np.errstate(invalid="ignore"):
+        lowest = scores.min()  # NaN if there is one
+    if np.isnan(lowest):
         row, column = np.argwhere(np.isnan(scores))[0]
         raise ValueError(f"maps must not hold NaN, got NaN in map {index} at row {row}, column {column}")
     return scores.astype(np.result_type(scores.dtype, np.float32), copy=False)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import multiprocessing
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -99,6 +100,20 @@ def test_results_do_not_depend_on_blocks_and_threads():
         results.append(metrics.evaluate(maps, masks))
     assert all(result == results[0] for result in results)
     assert results[0].pixel_ap == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("count", [1, 2])
+def test_extra_memory_stays_below_twice_the_maps(count):
+    torch.set_num_threads(count)
+    maps = np.random.default_rng(5).random((8, 512, 512), np.float32)
+    masks = np.zeros(maps.shape, bool)
+    masks[::2, 100:250, 100:250] = True
+    tracemalloc.start()
+    metrics.evaluate(maps, masks)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak <= 2 * maps.nbytes
 
 
 @pytest.mark.usefixtures("small_blocks")
