@@ -79,6 +79,15 @@ def test_patches_stay_whole(monkeypatch):
         assert np.array_equal(blocks.min(axis=(1, 3)), blocks.max(axis=(1, 3)))
 
 
+@pytest.mark.parametrize(("size", "steps"), [((16, 16), {1, -1, 16, -16}), ((8, 16), {1, -1})])
+def test_patches_are_mirrored_and_turned_where_they_are_square(monkeypatch, size, steps):
+    monkeypatch.setattr(textures, "recoloured", lambda picture, generator: picture)
+    picture = np.zeros((*size, 3), np.uint8)
+    picture[..., 0] = np.arange(size[0])[:, None] * 16 + np.arange(16)  # 1 along rows, 16 from row to row
+    corners = [shuffled(picture, generator)[0, :2, 0].astype(int) for generator in generators(100)]
+    assert {right - left for left, right in corners} == steps  # patches are at least two pixels wide
+
+
 def test_recolouring_changes_level_and_contrast_and_inverts_half_of_the_time():
     ramp = np.broadcast_to(np.arange(100, 120, dtype=np.uint8)[:, None, None], (20, 10, 3))
     inverted, grey = 0, 0
