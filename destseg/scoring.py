@@ -61,7 +61,7 @@ def scores(maps: Tensor) -> tuple[Tensor, Tensor]:
 
     Of the largest 100 / 65536 of a map's (n, h, w) pixels - 100 of 256 x 256 - the image score is the mean,
     and the pixel score the smallest. Since the one is never below the other, nor are thresholds made from
-    them, so a picture that is called anomalous always has pixels above the pixel threshold.
+    them, so the map of a picture that is called anomalous always exceeds the pixel threshold somewhere.
     """
     flat = maps.flatten(1)
     largest = flat.topk(max(1, round(TOP_SHARE * flat.shape[1]))).values.double()

@@ -51,6 +51,8 @@ def find_weights(address: str = ADDRESS) -> Path:
     """Return the path of the weight file: from the variable, torch hub's cache, or a checked download."""
     named = os.environ.get(VARIABLE)
     if named:
+        if not Path(named).is_file():
+            raise FileNotFoundError(f"the variable {VARIABLE} names a file that does not exist: {named}")
         return Path(named)
     cached = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
     if not cached.exists():
