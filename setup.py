@@ -23,7 +23,7 @@ class CMakeBuild(build_ext):
     def build_extension(self, extension: Extension) -> None:
         try:
             self.run_cmake(pathlib.Path(self.get_ext_fullpath(extension.name)).resolve().parent)
-        except (OSError, subprocess.CalledProcessError) as error:
+        except (ImportError, OSError, subprocess.CalledProcessError) as error:
             if WISH == "1":
                 raise
             sys.stderr.write(
