@@ -217,7 +217,7 @@ class DeSTSeg:
             if isinstance(pixels, Exception):
                 if strict:
                     raise pixels
-                logger.warning("left out %s: %s", source.name, pixels)
+                logger.warning("left out: %s", pixels)  # the message names it
                 yield source, pixels
                 continue
             yield source, calibration.judge(scored(network, self._size, pixels), pixels, source.name)

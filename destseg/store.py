@@ -58,7 +58,7 @@ class PictureStore:
                 if isinstance(picture, Exception):
                     if strict:
                         raise picture
-                    logger.warning("left out %s: %s", source.name, picture)
+                    logger.warning("left out: %s", picture)  # the message names it
                     first_error = first_error or picture
                 else:
                     self._pictures.append(picture if len(self._pictures) < keep else source)

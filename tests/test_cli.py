@@ -1,6 +1,7 @@
 """The command line: the same verbs, in a process of their own where that matters."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,25 @@ def test_fit_then_predict_in_another_process_with_only_the_saved_file(few_parts,
     assert {"score", "threshold", "is_anomalous", "p_value", "regions", "overlay", "map"} < set(lines[0])
     assert PIL.Image.open(lines[0]["overlay"]).size == (96, 80)
     assert np.asarray(PIL.Image.open(lines[0]["map"])).shape == (80, 96)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
+def test_fit_shows_stage_loss_and_time_left_on_a_terminal(few_parts, teacher_weights, tmp_path):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    command = [sys.executable, "-m", "destseg", "fit", few_parts, "-o", tmp_path / "m", "--size", "64"]
+    command += ["--steps", "1", "1", "--batch-size", "2", "--teacher-weights", teacher_weights]
+    process = subprocess.Popen(list(map(str, command)), stderr=theirs, cwd=tmp_path)
+    assert process.wait() == 0
+    shown = os.read(ours, 1 << 16).decode()
+    assert "student:" in shown and "segmentation: 100%" in shown
+    assert "loss=" in shown and "2/2 [" in shown
+    assert f"wrote {tmp_path / 'm'}" in shown
 
 
 def test_an_interrupted_fit_is_not_overwritten(few_parts, teacher_weights, tmp_path, capsys):
