@@ -2,6 +2,7 @@
 // copied or converted on the way (noconvert), and the interpreter's lock is free while a kernel runs.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <numeric>
@@ -9,8 +10,10 @@
 #include <vector>
 
 #include "components.h"
+#include "cosine.h"
 #include "perlin.h"
 #include "ranking.h"
+#include "similarity.h"
 
 namespace py = pybind11;
 
@@ -18,6 +21,9 @@ namespace {
 
 template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
+
+template <typename T>
+using Arrays = std::vector<Array<T>>;
 
 // What would corrupt memory if it were otherwise; the message is for whoever calls past destseg/ops.
 void require(bool holds, const char* what) {
@@ -142,6 +148,81 @@ void count_above(const Array<T>& rising, const Array<T>& thresholds, Array<int64
   destseg::count_above(scores, count, limits, m, above_out, at_or_above_out);
 }
 
+// The features of both networks, of every level: (n, h, w, c) where channels come last, else (n, c, h, w).
+template <typename T>
+struct Features {
+  std::vector<destseg::Level<T>> levels;
+  int64_t n = 0, channels = 0;
+  destseg::Order order;
+
+  Features(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last)
+      : order(channels_last ? destseg::Order::channels_last : destseg::Order::channels_first) {
+    require(!taught.empty() && taught.size() == learnt.size(), "taught and learnt must have the same levels");
+    for (size_t k = 0; k < taught.size(); ++k) {
+      require(taught[k].ndim() == 4 && learnt[k].ndim() == 4, "features must have four dimensions");
+      for (py::ssize_t d = 0; d < 4; ++d)
+        require(taught[k].shape(d) == learnt[k].shape(d), "taught and learnt must agree in shape");
+      if (k == 0) n = taught[k].shape(0);
+      require(taught[k].shape(0) == n, "levels must agree in the number of pictures");
+      const int64_t shape[3] = {taught[k].shape(1), taught[k].shape(2), taught[k].shape(3)};
+      require(shape[0] > 0 && shape[1] > 0 && shape[2] > 0, "features must not be empty");
+      const int64_t* size = channels_last ? shape : shape + 1;
+      levels.push_back({taught[k].data(), learnt[k].data(), shape[channels_last ? 2 : 0], size[0], size[1]});
+      channels += levels.back().channels;
+    }
+  }
+
+  void require_positions(const Arrays<T>& values) const {
+    require(values.size() == levels.size(), "there must be one array of positions a level");
+    for (size_t k = 0; k < levels.size(); ++k)
+      require(values[k].size() == n * levels[k].height * levels[k].width, "it must hold one value a position");
+  }
+};
+
+template <typename T>
+std::vector<T*> outputs(Arrays<T>& arrays) {
+  std::vector<T*> pointers;
+  for (Array<T>& array : arrays) pointers.push_back(array.mutable_data());
+  return pointers;
+}
+
+template <typename T>
+void similarity_input(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last, int64_t threads,
+                      Array<T>& output) {
+  const Features<T> features(taught, learnt, channels_last);
+  const int64_t pixels = features.levels[0].height * features.levels[0].width;
+  require(output.size() == features.n * features.channels * pixels, "output must be (n, sum of c, h_1, w_1)");
+  T* out = output.mutable_data();
+  py::gil_scoped_release unlocked;
+  destseg::similarity_input(features.levels, features.n, features.order, threads, out);
+}
+
+template <typename T>
+void cosine_distances(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last, int64_t threads,
+                      Arrays<T>& distances) {
+  const Features<T> features(taught, learnt, channels_last);
+  features.require_positions(distances);
+  const std::vector<T*> out = outputs(distances);
+  py::gil_scoped_release unlocked;
+  destseg::cosine_distances(features.levels, features.n, features.order, threads, out);
+}
+
+template <typename T>
+void cosine_gradients(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last, int64_t threads,
+                      const Arrays<T>& slopes, Arrays<T>& gradients) {
+  const Features<T> features(taught, learnt, channels_last);
+  features.require_positions(slopes);
+  require(gradients.size() == learnt.size(), "there must be one gradient a level");
+  std::vector<const T*> in;
+  for (size_t k = 0; k < learnt.size(); ++k) {
+    require(gradients[k].size() == learnt[k].size(), "gradients must be as large as learnt");
+    in.push_back(slopes[k].data());
+  }
+  const std::vector<T*> out = outputs(gradients);
+  py::gil_scoped_release unlocked;
+  destseg::cosine_gradients(features.levels, features.n, features.order, threads, in, out);
+}
+
 template <typename T>
 void bind_for_dtype(py::module_& module) {
   module.def("perlin", &perlin<T>, py::arg("angles").noconvert(), py::arg("rotation"),
@@ -150,6 +231,15 @@ void bind_for_dtype(py::module_& module) {
              py::arg("normals").noconvert(), py::arg("positives").noconvert());
   module.def("count_above", &count_above<T>, py::arg("rising").noconvert(), py::arg("thresholds").noconvert(),
              py::arg("above").noconvert(), py::arg("at_or_above").noconvert());
+  module.def("similarity_input", &similarity_input<T>, py::arg("taught").noconvert(),
+             py::arg("learnt").noconvert(), py::arg("channels_last"), py::arg("threads"),
+             py::arg("output").noconvert());
+  module.def("cosine_distances", &cosine_distances<T>, py::arg("taught").noconvert(),
+             py::arg("learnt").noconvert(), py::arg("channels_last"), py::arg("threads"),
+             py::arg("distances").noconvert());
+  module.def("cosine_gradients", &cosine_gradients<T>, py::arg("taught").noconvert(),
+             py::arg("learnt").noconvert(), py::arg("channels_last"), py::arg("threads"),
+             py::arg("slopes").noconvert(), py::arg("gradients").noconvert());
 }
 
 }  // namespace

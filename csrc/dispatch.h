@@ -2,9 +2,10 @@
 // widest form that the processor knows is chosen when the module is loaded. Elsewhere it means nothing.
 #pragma once
 
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && \
+// The levels x86-64-v3 and v4 ask what a processor can do; "arch=haswell" would ask whether it is a Haswell.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define DESTSEG_WIDE __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#define DESTSEG_WIDE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define DESTSEG_WIDE
 #endif

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cosine_loss(distances: tuple[Tensor, ...]) -> Tensor:
+def cosine_loss(distances: Sequence[Tensor]) -> Tensor:
     """Return the student's loss from the cosine distances (n, 1, h_k, w_k) of all levels.
 
     Each level's distances are averaged over positions; levels and IMAGES are summed, so the value and its

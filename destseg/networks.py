@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from destseg.ops.similarity import cosine_distances, destmap, normalised, similarity_input
+from destseg.ops.similarity import cosine_distances, destmap, similarity_input
 
 CHANNELS = (64, 128, 256, 512)
 SMALLEST_SIDE = 64  # below it the student's fourth stage is left with a single position to normalise over
@@ -22,7 +22,7 @@ class Output(NamedTuple):
 
     probability: Tensor | None  # (n, 1, h/4, w/4) in [0, 1]
     destmap: Tensor  # (n, 1, h/4, w/4), product over levels of the resized cosine distances
-    distances: tuple[Tensor, Tensor, Tensor]  # (n, 1, h_k, w_k) each, 1 - cosine similarity
+    distances: tuple[Tensor, ...]  # three of (n, 1, h_k, w_k), 1 - cosine similarity
 
 
 def resized(features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
@@ -171,7 +171,8 @@ class SegmentationNet(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, 1, 1),
         )
-        initialise(self)
+        # The blocks only: so large a start in the last convolution would saturate every probability.
+        initialise(self.res)
 
     def forward(self, similarities: Tensor) -> Tensor:
         return self.head(self.res(similarities))
@@ -200,7 +201,7 @@ class DeSTSegNet(nn.Module):
         self.segmentation_net = SegmentationNet() if segmentation else None
 
     def features(self, images: Tensor, clean: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
-        """Return teacher and student features, each vector of unit length, three levels each."""
+        """Return teacher and student features as the networks give them, three levels each."""
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < SMALLEST_SIDE:
             raise ValueError(
                 f"images must be (n, 3, h, w) with sides of at least {SMALLEST_SIDE}, "
@@ -208,9 +209,8 @@ class DeSTSegNet(nn.Module):
             )
         seen = images if clean is None else clean
         with torch.no_grad():
-            taught = [normalised(level) for level in self.teacher_net(seen)]
-        learnt = [normalised(level) for level in self.student_net(images if self.denoising else seen)]
-        return taught, learnt
+            taught = self.teacher_net(seen)
+        return taught, self.student_net(images if self.denoising else seen)
 
     def logits(self, taught: list[Tensor], learnt: list[Tensor]) -> Tensor:
         """Return the segmentation network's output before the sigmoid, (n, 1, h/4, w/4)."""

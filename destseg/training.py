@@ -17,7 +17,7 @@ from tqdm import tqdm
 from destseg.files import read_tensors, write_tensors
 from destseg.losses import cosine_loss, segmentation_loss
 from destseg.networks import DeSTSegNet
-from destseg.ops.similarity import cosine_distances, normalised
+from destseg.ops.similarity import cosine_distances
 from destseg.synthesis import Batch, Synthesis, prefetched
 
 PUBLISHED_BATCH = 32  # the student's rate belongs to a loss summed over so many pictures
@@ -197,9 +197,7 @@ class Trainer:
             return student_loss(self.network, corrupted, batch.clean.to(self.device))
         taught = [level[batch.indices].to(self.device) for level in self._taught]
         seen = corrupted if self.plan.denoising else batch.clean.to(self.device)
-        return cosine_loss(
-            cosine_distances(taught, [normalised(level) for level in self.network.student_net(seen)])
-        )
+        return cosine_loss(cosine_distances(taught, self.network.student_net(seen)))
 
     def _remember_teacher(self) -> None:
         """Compute the teacher's features of all clean pictures once, if that pays and they fit."""
@@ -213,9 +211,7 @@ class Trainer:
         for first in range(0, len(normals), batch_size):
             clean = self.synthesis.clean(range(first, min(first + batch_size, len(normals))))
             with torch.no_grad(), self._autocast():
-                chunks.append(
-                    [normalised(level) for level in self.network.teacher_net(clean.to(self.device))]
-                )
+                chunks.append(self.network.teacher_net(clean.to(self.device)))
         self._taught = [torch.cat(levels) for levels in zip(*chunks, strict=True)]
 
     def _autocast(self) -> torch.autocast:

@@ -1,70 +1,262 @@
-"""Similarity of teacher and student features, by hand, and its gradients."""
+"""Similarity of teacher and student features: by hand, kernels against references, gradients, layouts."""
 
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
-from destseg.ops.similarity import cosine_distances, destmap, normalised, similarity_input
+from destseg.losses import cosine_loss
+from destseg.ops import _native
+from destseg.ops.similarity import (
+    cosine_distances,
+    cosine_distances_ref,
+    destmap,
+    normalised,
+    similarity_input,
+    similarity_input_ref,
+)
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
+SHAPES = {  # (c, h, w) of each level
+    "network": [(64, 16, 16), (128, 8, 8), (256, 4, 4)],
+    "odd": [(17, 13, 21), (3, 7, 11), (1, 4, 6)],
+    "not halves": [(3, 5, 7), (17, 3, 2), (64, 2, 6)],
+    "one position": [(64, 1, 1), (1, 1, 1), (3, 1, 1)],
+    "coarse first": [(3, 2, 3), (17, 9, 11), (1, 1, 1)],
+    "one level": [(5, 33, 31)],
+    "many blocks": [(3, 40, 50), (2, 20, 25)],
+}
+ORDERS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
+
+needs_kernels = pytest.mark.skipif(_native.kernels is None, reason="the compiled kernels are not there")
 
 
-def features(*vectors):
+def vectors(*rows):
     """One image of one row: a feature vector per position, (1, c, 1, w)."""
-    return torch.tensor(vectors, dtype=torch.float64).T[None, :, None, :]
+    return torch.tensor(rows, dtype=torch.float64).T[None, :, None, :]
+
+
+def features(shapes, n=2, dtype=torch.float32, order=torch.contiguous_format, seed=0):
+    """Teacher and student features as after a ReLU, with a position of zeros in each."""
+    generator = torch.Generator().manual_seed(seed)
+    levels = [
+        torch.randn(n, *shape, dtype=dtype, generator=generator).relu() for shape in shapes for _ in range(2)
+    ]
+    for level in levels[1:]:
+        level[:1, :, 0, 0] = 0
+    levels = [level.contiguous(memory_format=order) for level in levels]
+    return levels[::2], levels[1::2]
+
+
+def assert_close(found, expected):
+    found, expected = ([x] if isinstance(x, torch.Tensor) else x for x in (found, expected))
+    tolerance = TOLERANCE[expected[0].dtype]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture(params=["fast", "reference"])
+def either(request):
+    """(similarity_input, cosine_distances), as called and as defined."""
+    if request.param == "fast":
+        return similarity_input, cosine_distances
+    return similarity_input_ref, cosine_distances_ref
 
 
 def test_feature_vectors_get_unit_length():
-    found = normalised(features([3, 4], [0, -2], [0, 0]))
-    torch.testing.assert_close(found, features([0.6, 0.8], [0, -1], [0, 0]), rtol=0, atol=1e-11)
+    found = normalised(vectors([3, 4], [0, -2], [0, 0]))
+    torch.testing.assert_close(found, vectors([0.6, 0.8], [0, -1], [0, 0]), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_features_are_normalised_in_single(dtype):
-    found = normalised(features([300, 400]).to(dtype))  # whose squares overflow float16
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), features([0.6, 0.8]), rtol=0, atol=2e-3)
+def test_half_precision_is_computed_with_in_single(dtype):
+    level = vectors([300, 400], [0, 100]).to(dtype)  # whose squares overflow float16
+    assert normalised(level).dtype == torch.float32
+    torch.testing.assert_close(normalised(level).double(), vectors([0.6, 0.8], [0, 1]), rtol=0, atol=2e-3)
+    (distance,) = cosine_distances([level], [level])
+    assert distance.dtype == torch.float32
+    torch.testing.assert_close(distance, torch.zeros(1, 1, 1, 2), rtol=0, atol=1e-5)
 
 
-def test_cosine_distances_by_hand():
-    level = features([1, 0], [1, 0], [1, 0], [0.6, 0.8])
-    other = features([1, 0], [0, 1], [-1, 0], [0.8, 0.6])
-    first, second, third = cosine_distances([level] * 3, [level, other, -level])
-    torch.testing.assert_close(first, features([0], [0], [0], [0]))
-    torch.testing.assert_close(second, features([0], [1], [2], [0.04]))
-    torch.testing.assert_close(third, features([2], [2], [2], [2]))
+def test_cosine_distances_by_hand(either):
+    level = vectors([1, 0], [2, 0], [3, 0], [3, 4], [0, 0])
+    other = vectors([7, 0], [0, 1], [-1, 0], [8, 6], [1, 1])
+    first, second, third = either[1]([level] * 3, [level, other, -level])
+    torch.testing.assert_close(first, vectors([0], [0], [0], [0], [1]))
+    torch.testing.assert_close(second, vectors([0], [1], [2], [0.04], [1]))
+    torch.testing.assert_close(third, vectors([2], [2], [2], [2], [1]))
 
 
-def test_similarity_input_is_minus_the_products_on_the_finest_level():
-    fine, coarse = features([1, 0], [0.6, 0.8], [1, 0], [0, 1]), features([3], [5])
-    found = similarity_input([fine, coarse], [fine, coarse])
-    # Two columns of 9 and 25 stretched to four: a quarter and three quarters of the way between the middles.
-    expected = -features([1, 0, 9], [0.36, 0.64, 13], [1, 0, 21], [0, 1, 25])
+def test_similarity_input_by_hand(either):
+    fine, coarse = vectors([1, 0], [3, 4], [1, 0], [0, 2]), vectors([3, 4], [4, 3])
+    found = either[0]([fine, coarse], [fine, coarse])
+    # Two columns stretched to four: a quarter and three quarters of the way between the middles.
+    expected = -vectors([1, 0, 0.36, 0.64], [0.36, 0.64, 0.43, 0.57], [1, 0, 0.57, 0.43], [0, 1, 0.64, 0.36])
     torch.testing.assert_close(found, expected)
 
 
 def test_destmap_is_the_product_of_the_stretched_distances():
-    found = destmap((features([1], [2], [1], [2]), features([0], [4]), features([3])))
-    torch.testing.assert_close(found, features([0], [6], [9], [24]))
+    distances = vectors([1], [2], [1], [2]), vectors([0], [4]), vectors([3])
+    torch.testing.assert_close(destmap(distances), vectors([0], [6], [9], [24]))
+    torch.testing.assert_close(destmap(distances, (1, 2)), vectors([3], [16.5]))
+    expected = interpolate(destmap(distances), size=(5, 7), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(destmap(distances, (5, 7)), expected)
 
 
-def test_positions_without_any_feature_do_not_poison_training():
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_agrees_with_the_reference(shapes, order, dtype):
+    taught, learnt = features(SHAPES[shapes], dtype=dtype, order=ORDERS[order])
+    found, expected = similarity_input(taught, learnt), similarity_input_ref(taught, learnt)
+    assert_close(found, expected)
+    if shapes == "network":  # where the order of each level is not in doubt
+        assert found.is_contiguous(memory_format=ORDERS[order])
+        assert expected.is_contiguous(memory_format=ORDERS[order])
+    assert_close(cosine_distances(taught, learnt), cosine_distances_ref(taught, learnt))
+
+
+def test_agrees_with_the_reference_on_random_shapes():
+    generator = torch.Generator().manual_seed(1)
+    for seed in range(40):
+        n, *sizes = torch.randint(1, 20, (10,), generator=generator).tolist()
+        shapes = [(c, h, w) for c, h, w in zip(sizes[:3], sizes[3:6], sizes[6:], strict=True)]
+        for order in ORDERS.values():
+            taught, learnt = features(shapes, n=n % 4, order=order, seed=seed)
+            assert_close(similarity_input(taught, learnt), similarity_input_ref(taught, learnt))
+            assert_close(cosine_distances(taught, learnt), cosine_distances_ref(taught, learnt))
+
+
+@pytest.mark.parametrize(
+    "strided",
+    [
+        lambda level: level.repeat_interleave(2, dim=3)[..., ::2],
+        lambda level: level.repeat_interleave(2, dim=1)[:, ::2],
+        lambda level: level.transpose(2, 3).contiguous().transpose(2, 3),
+        lambda level: level[:1].expand(2, -1, -1, -1),
+    ],
+    ids=["every other column", "every other channel", "transposed", "expanded"],
+)
+def test_features_of_any_strides(strided):
+    taught, learnt = features(SHAPES["odd"])
+    taught, learnt = [strided(level) for level in taught], [strided(level) for level in learnt]
+    assert_close(similarity_input(taught, learnt), similarity_input_ref(taught, learnt))
+    assert_close(cosine_distances(taught, learnt), cosine_distances_ref(taught, learnt))
+
+
+def test_orders_may_be_mixed():
+    taught, _ = features(SHAPES["odd"])
+    _, learnt = features(SHAPES["odd"], order=torch.channels_last)
+    assert_close(similarity_input(taught, learnt), similarity_input_ref(taught, learnt))
+    assert_close(cosine_distances(taught, learnt), cosine_distances_ref(taught, learnt))
+
+
+def test_no_images(either):
+    taught, learnt = features(SHAPES["odd"], n=0)
+    assert either[0](taught, learnt).shape == (0, 21, 13, 21)
+    distances = either[1](taught, [level.requires_grad_() for level in learnt])
+    assert [tuple(d.shape) for d in distances] == [(0, 1, 13, 21), (0, 1, 7, 11), (0, 1, 4, 6)]
+    assert destmap(distances, (5, 6)).shape == (0, 1, 5, 6)
+    cosine_loss(distances).backward()
+    assert learnt[0].grad.shape == learnt[0].shape
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_gradient_of_the_distances(either, order):
+    taught, learnt = features([(3, 4, 5), (7, 2, 3)], dtype=torch.float64, order=ORDERS[order])
+    learnt = [(level + 0.1).requires_grad_() for level in learnt]
+    assert torch.autograd.gradcheck(lambda *levels: either[1](taught, levels), learnt)
+    assert torch.autograd.gradcheck(lambda *levels: cosine_loss(either[1](taught, levels)), learnt)
+    assert torch.autograd.gradcheck(lambda *levels: destmap(either[1](taught, levels)), learnt)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_gradient_agrees_with_the_reference(shapes, order, dtype):
+    def gradients(distances_of):
+        taught, learnt = features(SHAPES[shapes], dtype=dtype, order=ORDERS[order])
+        # Lengths of a thousandth or a hundred; not 0, where the gradient has the size of 1e12.
+        learnt = [((level + 0.01) * 10).requires_grad_() for level in learnt]
+        cosine_loss(distances_of(taught, learnt)).backward()
+        return [level.grad for level in learnt]
+
+    assert_close(gradients(cosine_distances), gradients(cosine_distances_ref))
+
+
+def test_similarity_input_is_differentiable():
+    taught, learnt = features(SHAPES["one position"], dtype=torch.float64)
+    learnt = [(level + 0.1).requires_grad_() for level in learnt]
+    assert torch.autograd.gradcheck(lambda *levels: similarity_input(taught, levels), learnt)
+
+
+def test_the_teacher_may_want_a_gradient():
+    taught, learnt = features([(3, 2, 2)], dtype=torch.float64)
+    taught = [(level + 0.1).requires_grad_() for level in taught]
+    assert torch.autograd.gradcheck(lambda level: cosine_distances([level], learnt), taught)
+
+
+def test_positions_without_any_feature_do_not_poison_training(either):
     raw = torch.tensor([[-1.0, 2.0], [-3.0, 1.0]])[None, :, None, :].requires_grad_()
-    learnt = normalised(torch.relu(raw))  # the first position's features are all 0
-    (distance,) = cosine_distances([torch.ones_like(learnt)] * 3, [learnt] * 3)[:1]
+    learnt = torch.relu(raw)  # the first position's features are all 0
+    (distance,) = either[1]([torch.ones_like(learnt)], [learnt])
     distance.sum().backward()
     assert torch.isfinite(raw.grad).all()
 
 
-def test_gradients():
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("order", ORDERS)
+def test_results_do_not_depend_on_the_number_of_threads(order):
+    taught, learnt = features([(5, 40, 30), (7, 20, 15), (3, 9, 7)], n=3, order=ORDERS[order])
+    before = torch.get_num_threads()
 
-    def level(channels, side):
-        return torch.randn(2, channels, side, side, dtype=torch.float64, generator=generator)
-
-    taught = [normalised(level(channels, side)) for channels, side in ((3, 4), (4, 2), (5, 1))]
-    learnt = [level(channels, side).requires_grad_() for channels, side in ((3, 4), (4, 2), (5, 1))]
-
-    def outputs(*levels):
-        levels = [normalised(features) for features in levels]
+    def everything(threads):
+        torch.set_num_threads(threads)
+        levels = [level.detach().requires_grad_() for level in learnt]
         distances = cosine_distances(taught, levels)
-        return (*distances, destmap(distances), similarity_input(taught, levels))
+        cosine_loss(distances).backward()
+        return [similarity_input(taught, learnt), *distances, *(level.grad for level in levels)]
 
-    assert torch.autograd.gradcheck(outputs, learnt)
+    try:
+        for one, many in zip(everything(1), everything(5), strict=True):
+            assert torch.equal(one, many)
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_kernels
+def test_ten_thousand_repeats_give_the_same_bits():
+    taught, learnt = features([(3, 17, 3), (2, 9, 2)], order=torch.channels_last)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)  # bands and blocks of the same rows side by side
+    try:
+        first_input, first_distances = similarity_input(taught, learnt), cosine_distances(taught, learnt)
+        for _ in range(10_000):
+            assert torch.equal(similarity_input(taught, learnt), first_input)
+            assert all(map(torch.equal, cosine_distances(taught, learnt), first_distances))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("taught", "learnt", "words"),
+    [
+        ([], [], "features of the same levels, got 0 and 0"),
+        ([(1, 2, 3, 3)], [], "features of the same levels, got 1 and 0"),
+        ([(1, 2, 3, 3)], [(1, 3, 3, 3)], r"got \(1, 2, 3, 3\) and \(1, 3, 3, 3\)"),
+        ([(2, 3, 3)], [(2, 3, 3)], r"must be \(n, c, h, w\) .* got \(2, 3, 3\)"),
+        ([(1, 2, 3, 3), (2, 2, 3, 3)], [(1, 2, 3, 3), (2, 2, 3, 3)], "one n for all levels"),
+        ([(1, 2, 0, 3)], [(1, 2, 0, 3)], "c, h and w of at least 1"),
+    ],
+)
+def test_shapes_that_do_not_fit(either, taught, learnt, words):
+    for operation in either:
+        with pytest.raises(ValueError, match=words):
+            operation([torch.ones(shape) for shape in taught], [torch.ones(shape) for shape in learnt])
+
+
+def test_dtypes_that_do_not_fit(either):
+    level = torch.ones(1, 2, 3, 3)
+    for operation in either:
+        with pytest.raises(ValueError, match=r"floating point of one precision, got .*float32.*float64"):
+            operation([level], [level.double()])
+        with pytest.raises(ValueError, match=r"floating point of one precision, got .*int64"):
+            operation([level.long()], [level.long()])

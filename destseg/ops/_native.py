@@ -30,9 +30,9 @@ def usable(*tensors: torch.Tensor) -> bool:
     """Whether the CPU kernels can take these tensors: compiled, in CPU memory, float32 or float64, eager.
 
     Everything else - meta and fake tensors, half precision, torch.compile and torch.export, no compiler -
-    belongs to the reference, so that an exported graph holds standard operators only.
+    belongs to the reference, so that an exported or traced graph holds standard operators only.
     """
-    if kernels is None or torch.compiler.is_compiling():
+    if kernels is None or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     return all(
         type(tensor) in (torch.Tensor, torch.nn.Parameter)

@@ -1,47 +1,218 @@
-"""Similarity of teacher and student features on several levels, and what is made of it."""
+"""Similarity of teacher and student features on several levels, and what is made of it.
 
+Letters: n images; level k = 1, 2, .. has c_k channels and h_k x w_k positions, of any sizes. The operations
+take features as the networks give them and bring every vector to unit length themselves: it is divided by
+(its L2 norm + 1e-12), at its own level, before any resizing. Half precision is computed with in float32.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from destseg.ops import _native
+
+Levels = Sequence[Tensor]
+
 
 def normalised(features: Tensor) -> Tensor:
     """Divide each feature vector of (n, c, h, w) by its L2 norm + 1e-12, in at least single precision."""
-    if features.dtype in (torch.float16, torch.bfloat16):
-        features = features.float()
-    return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-12)
+    # vector_norm, whose gradient at a vector of zeros is zero; that of a square root would not be finite.
+    features = _at_least_single(features)
+    return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-12)
 
 
-def cosine_distances(taught: list[Tensor], learnt: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return 1 - cosine similarity of each level, (n, 1, h_k, w_k), from features of unit length."""
-    first, second, third = (
-        1 - (teacher * student).sum(dim=1, keepdim=True)
-        for teacher, student in zip(taught, learnt, strict=True)
-    )
-    return first, second, third
+def similarity_input(taught: Levels, learnt: Levels) -> Tensor:
+    """Return the segmentation network's input: minus the products of teacher and student, level by level.
 
+    The sign is the published one, so that published weights keep their meaning.
 
-def similarity_input(taught: list[Tensor], learnt: list[Tensor]) -> Tensor:
-    """Return the segmentation network's input, (n, sum of c_k, h_1, w_1): minus the element-wise products.
+    Args:
+        taught: the teacher's features of each level, (n, c_k, h_k, w_k) floating point.
+        learnt: the student's, of the same shapes and dtype.
 
-    Each level is normalised before, and resized bilinearly (align_corners=False) after the product. The sign
-    is the published one, so that published weights keep their meaning.
+    Returns:
+        (n, sum of c_k, h_1, w_1): the element-wise products of unit vectors, each level resized bilinearly
+        (align_corners=False) to the first one's size; in channels-last memory order if all features are.
+
+    Raises:
+        ValueError: there are no levels, or shapes or dtypes do not fit together.
+
+    Equivalent to: `similarity_input_ref`. Source: DeSTSeg (arXiv 2211.11317), section 3.3.
     """
+    taught, learnt = _checked(taught, learnt)
+    if not _native.usable(*taught, *learnt) or _wants_gradient(*taught, *learnt):
+        return similarity_input_ref(taught, learnt)
+    n, _, height, width = taught[0].shape
+    channels_last = _channels_last(*taught, *learnt)
+    output = torch.empty(
+        (n, sum(level.shape[1] for level in taught), height, width),
+        dtype=taught[0].dtype,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
+    _native.kernels.similarity_input(
+        _arrays(taught, channels_last),
+        _arrays(learnt, channels_last),
+        channels_last,
+        torch.get_num_threads(),
+        _array(output, channels_last),
+    )
+    return output
+
+
+def similarity_input_ref(taught: Levels, learnt: Levels) -> Tensor:
+    """The definition of `similarity_input`, on any device; differentiable."""
+    taught, learnt = _checked(taught, learnt)
     size = taught[0].shape[-2:]
-    products = [-(teacher * student) for teacher, student in zip(taught, learnt, strict=True)]
+    products = [-(normalised(t) * normalised(s)) for t, s in zip(taught, learnt, strict=True)]
     return torch.cat([_resized(product, size) for product in products], dim=1)
 
 
-def destmap(distances: tuple[Tensor, ...]) -> Tensor:
-    """Return the DeST map (n, 1, h_1, w_1): the product over levels of the resized cosine distances."""
-    size = distances[0].shape[-2:]
+def cosine_distances(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
+    """Return 1 - cosine similarity of teacher and student at every position of every level.
+
+    Args:
+        taught: the teacher's features of each level, (n, c_k, h_k, w_k) floating point.
+        learnt: the student's, of the same shapes and dtype.
+
+    Returns:
+        (n, 1, h_k, w_k) for each level; differentiable.
+
+    Raises:
+        ValueError: there are no levels, or shapes or dtypes do not fit together.
+
+    Equivalent to: `cosine_distances_ref`. Source: DeSTSeg (arXiv 2211.11317), section 3.2.
+    """
+    taught, learnt = _checked(taught, learnt)
+    if not _native.usable(*taught, *learnt) or _wants_gradient(*taught):
+        return cosine_distances_ref(taught, learnt)
+    if not _wants_gradient(*learnt):
+        return _measured(taught, learnt)
+    return _CosineDistances.apply(*taught, *learnt)
+
+
+def cosine_distances_ref(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
+    """The definition of `cosine_distances`, on any device; differentiable also in the teacher."""
+    taught, learnt = _checked(taught, learnt)
+    return tuple(
+        1 - (normalised(t) * normalised(s)).sum(dim=1, keepdim=True)
+        for t, s in zip(taught, learnt, strict=True)
+    )
+
+
+def destmap(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> Tensor:
+    """Return the DeST map: the product over levels of the cosine distances.
+
+    Args:
+        distances: (n, 1, h_k, w_k) of each level, as `cosine_distances` gives them.
+        size: height and width of the map; the first level's when not given.
+
+    Returns:
+        (n, 1, height, width): each level's distances resized bilinearly (align_corners=False) to the first
+        one's size and multiplied; the product is then resized the same way to `size`.
+
+    Source: DeSTSeg (arXiv 2211.11317), section 4.4; its result without the segmentation network.
+    """
+    finest = distances[0].shape[-2:]
     product = distances[0]
     for distance in distances[1:]:
-        product = product * _resized(distance, size)
-    return product
+        product = product * _resized(distance, finest)
+    return product if size is None else _resized(product, tuple(size))
 
 
-def _resized(image: Tensor, size: torch.Size) -> Tensor:
-    if image.shape[-2:] == size:
+class _CosineDistances(torch.autograd.Function):
+    """The kernels of `cosine_distances` and of its gradient with respect to the student.
+
+    Nothing but the features is kept in between: taking their sums again costs less than reading them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *features: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(*features)
+        return _measured(*_halves(features))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        features = ctx.saved_tensors
+        taught, learnt = _halves(features)
+        channels_last = _channels_last(*features)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        gradients = [torch.empty_like(level, memory_format=layout) for level in learnt]
+        _native.kernels.cosine_gradients(
+            _arrays(taught, channels_last),
+            _arrays(learnt, channels_last),
+            channels_last,
+            torch.get_num_threads(),
+            _arrays(slopes, False),
+            _arrays(gradients, channels_last),
+        )
+        return (*(None for _ in taught), *gradients)
+
+
+def _measured(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
+    """Call the kernel of `cosine_distances`."""
+    channels_last = _channels_last(*taught, *learnt)
+    distances = tuple(level.new_empty(level.shape[0], 1, *level.shape[2:]) for level in taught)
+    _native.kernels.cosine_distances(
+        _arrays(taught, channels_last),
+        _arrays(learnt, channels_last),
+        channels_last,
+        torch.get_num_threads(),
+        _arrays(distances, False),
+    )
+    return distances
+
+
+def _checked(taught: Levels, learnt: Levels) -> tuple[Levels, Levels]:
+    """Return the features in at least single precision."""
+    if not taught or len(taught) != len(learnt):
+        raise ValueError(
+            f"taught and learnt must be features of the same levels, got {len(taught)} and {len(learnt)}"
+        )
+    for t, s in zip(taught, learnt, strict=True):
+        if t.ndim != 4 or t.shape != s.shape or t.shape[0] != taught[0].shape[0] or 0 in t.shape[1:]:
+            raise ValueError(
+                "features must be (n, c, h, w) with c, h and w of at least 1, one n for all levels and one "
+                f"shape for taught and learnt, got {tuple(t.shape)} and {tuple(s.shape)}"
+            )
+    taught, learnt = [_at_least_single(t) for t in taught], [_at_least_single(s) for s in learnt]
+    dtypes = {level.dtype for level in (*taught, *learnt)}
+    if len(dtypes) != 1 or not taught[0].is_floating_point():
+        raise ValueError(f"features must be floating point of one precision, got {sorted(map(str, dtypes))}")
+    return taught, learnt
+
+
+def _at_least_single(features: Tensor) -> Tensor:
+    return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+
+
+def _resized(image: Tensor, size: tuple[int, ...]) -> Tensor:
+    if tuple(image.shape[-2:]) == tuple(size):
         return image
     return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+
+
+def _wants_gradient(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def _halves(features: Levels) -> tuple[Levels, Levels]:
+    return features[: len(features) // 2], features[len(features) // 2 :]
+
+
+def _channels_last(*tensors: Tensor) -> bool:
+    return all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in tensors)
+
+
+def _arrays(levels: Levels, channels_last: bool) -> list[np.ndarray]:
+    return [_array(level, channels_last) for level in levels]
+
+
+def _array(features: Tensor, channels_last: bool) -> np.ndarray:
+    """Return features as the kernels take them, (n, h, w, c) or (n, c, h, w); a copy if in neither order."""
+    features = features.detach()
+    return (features.permute(0, 2, 3, 1) if channels_last else features.contiguous()).numpy()

@@ -1,0 +1,196 @@
+// Cosine distances of teacher and student features, and their gradient with respect to the student.
+//
+// Features are never written out at unit length. One pass over a block of positions gives three sums over
+// channels - teacher squared, student squared, teacher times student. The distances follow from the sums
+// alone; the gradient is a weighted sum of both raw features, taken while the block is still in the cache.
+// Each memory order, channels first or last, has loops whose innermost index is contiguous.
+// Source: DeSTSeg (arXiv 2211.11317), section 3.2.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "dispatch.h"
+#include "parallel.h"
+
+namespace destseg {
+
+constexpr double kNormOffset = 1e-12;     // keeps a vector of zeros from being divided by zero
+constexpr int64_t kBlockPositions = 256;  // whose sums stay in the first-level cache
+
+enum class Order { channels_first, channels_last };
+
+// One level of both networks: n pictures in the same memory order.
+template <typename T>
+struct Level {
+  const T *taught, *learnt;
+  int64_t channels, height, width;
+};
+
+// Neighbouring positions of one picture. Channel c of position p lies at c * stride + p where channels come
+// first, and at p * stride + c where they come last.
+template <typename T>
+struct Block {
+  const T *taught, *learnt;
+  int64_t positions, channels, stride;
+};
+
+template <typename T>
+DESTSEG_INLINE Block<T> block_of(const Level<T>& level, Order order, int64_t image, int64_t begin,
+                                 int64_t end) {
+  const int64_t channels = level.channels, plane = level.height * level.width;
+  const bool channels_last = order == Order::channels_last;
+  const int64_t first = image * plane * channels + (channels_last ? begin * channels : begin);
+  const int64_t stride = channels_last ? channels : plane;
+  return {level.taught + first, level.learnt + first, end - begin, channels, stride};
+}
+
+// For each of up to kBlockPositions positions, over its channels.
+template <typename T>
+struct Sums {
+  T taught[kBlockPositions], learnt[kBlockPositions];  // of squares
+  T both[kBlockPositions];                             // of products
+};
+
+template <typename T>
+DESTSEG_INLINE void sum_channels(const Block<T>& block, Order order, Sums<T>& sums) {
+  if (order == Order::channels_last) {
+    for (int64_t p = 0; p < block.positions; ++p) {
+      const T *taught = block.taught + p * block.stride, *learnt = block.learnt + p * block.stride;
+      T taught_squared = 0, learnt_squared = 0, both = 0;
+#pragma omp simd reduction(+ : taught_squared, learnt_squared, both)
+      for (int64_t c = 0; c < block.channels; ++c) {
+        taught_squared += taught[c] * taught[c];
+        learnt_squared += learnt[c] * learnt[c];
+        both += taught[c] * learnt[c];
+      }
+      sums.taught[p] = taught_squared;
+      sums.learnt[p] = learnt_squared;
+      sums.both[p] = both;
+    }
+    return;
+  }
+  std::fill_n(sums.taught, block.positions, T(0));
+  std::fill_n(sums.learnt, block.positions, T(0));
+  std::fill_n(sums.both, block.positions, T(0));
+  for (int64_t c = 0; c < block.channels; ++c) {
+    const T *taught = block.taught + c * block.stride, *learnt = block.learnt + c * block.stride;
+#pragma omp simd
+    for (int64_t p = 0; p < block.positions; ++p) {
+      sums.taught[p] += taught[p] * taught[p];
+      sums.learnt[p] += learnt[p] * learnt[p];
+      sums.both[p] += taught[p] * learnt[p];
+    }
+  }
+}
+
+// What brings both vectors of a position to unit length.
+template <typename T>
+DESTSEG_INLINE T unit_scale(const Sums<T>& sums, int64_t p) {
+  const T offset = static_cast<T>(kNormOffset);
+  return 1 / ((std::sqrt(sums.taught[p]) + offset) * (std::sqrt(sums.learnt[p]) + offset));
+}
+
+// 1 - cosine similarity of each position.
+template <typename T>
+DESTSEG_INLINE void block_distances(const Block<T>& block, Order order, T* distances) {
+  Sums<T> sums;
+  sum_channels(block, order, sums);
+  for (int64_t p = 0; p < block.positions; ++p) {
+    distances[p] = 1 - sums.both[p] * unit_scale(sums, p);
+  }
+}
+
+// The distances' gradient with respect to the raw student features, times the slope of each position. For
+// vectors t and s, and D = 1 - (t . s) u with the scale u of above:
+// dD/ds = -u t + (t . s) u s / (|s| (|s| + offset)), whose second part is 0 for a student of length 0.
+template <typename T>
+DESTSEG_INLINE void block_gradients(const Block<T>& block, Order order, const T* slopes, T* gradients) {
+  Sums<T> sums;
+  sum_channels(block, order, sums);
+  for (int64_t p = 0; p < block.positions; ++p) {
+    const T scale = slopes[p] * unit_scale(sums, p), length = std::sqrt(sums.learnt[p]);
+    const T pull = sums.both[p] * scale / (length * (length + static_cast<T>(kNormOffset)));
+    sums.taught[p] = -scale;
+    sums.learnt[p] = length > 0 ? pull : 0;
+  }
+  const T *weight_taught = sums.taught, *weight_learnt = sums.learnt;
+  const bool channels_last = order == Order::channels_last;
+  for (int64_t k = 0; k < (channels_last ? block.positions : block.channels); ++k) {
+    const T *taught = block.taught + k * block.stride, *learnt = block.learnt + k * block.stride;
+    T* out = gradients + k * block.stride;
+    if (channels_last) {
+      const T first = weight_taught[k], second = weight_learnt[k];
+#pragma omp simd
+      for (int64_t c = 0; c < block.channels; ++c) out[c] = first * taught[c] + second * learnt[c];
+    } else {
+#pragma omp simd
+      for (int64_t p = 0; p < block.positions; ++p) {
+        out[p] = weight_taught[p] * taught[p] + weight_learnt[p] * learnt[p];
+      }
+    }
+  }
+}
+
+DESTSEG_WIDE inline void block_distances_wide(const Block<float>& block, Order order, float* distances) {
+  block_distances(block, order, distances);
+}
+
+DESTSEG_WIDE inline void block_distances_wide(const Block<double>& block, Order order, double* distances) {
+  block_distances(block, order, distances);
+}
+
+DESTSEG_WIDE inline void block_gradients_wide(const Block<float>& block, Order order, const float* slopes,
+                                              float* gradients) {
+  block_gradients(block, order, slopes, gradients);
+}
+
+DESTSEG_WIDE inline void block_gradients_wide(const Block<double>& block, Order order, const double* slopes,
+                                              double* gradients) {
+  block_gradients(block, order, slopes, gradients);
+}
+
+// Calls body(k, block, position) for every block of every level k; position is that of the block's beginning
+// among all pictures' positions.
+template <typename T, typename Body>
+void for_each_block(const std::vector<Level<T>>& levels, int64_t n, Order order, int64_t threads,
+                    const Body& body) {
+  std::vector<int64_t> ends;  // of the levels, among all blocks
+  for (const Level<T>& level : levels) {
+    const int64_t blocks = (level.height * level.width + kBlockPositions - 1) / kBlockPositions;
+    ends.push_back((ends.empty() ? 0 : ends.back()) + n * blocks);
+  }
+  parallel_for(ends.back(), threads, [&](int64_t index) {
+    size_t k = 0;
+    while (index >= ends[k]) ++k;
+    const int64_t plane = levels[k].height * levels[k].width;
+    const int64_t blocks = (plane + kBlockPositions - 1) / kBlockPositions;
+    const int64_t among_level = index - (k == 0 ? 0 : ends[k - 1]);
+    const int64_t image = among_level / blocks, begin = among_level % blocks * kBlockPositions;
+    const int64_t end = std::min(begin + kBlockPositions, plane);
+    body(k, block_of(levels[k], order, image, begin, end), image * plane + begin);
+  });
+}
+
+// distances[k]: (n, h_k, w_k).
+template <typename T>
+void cosine_distances(const std::vector<Level<T>>& levels, int64_t n, Order order, int64_t threads,
+                      const std::vector<T*>& distances) {
+  for_each_block(levels, n, order, threads, [&](size_t k, const Block<T>& block, int64_t position) {
+    block_distances_wide(block, order, distances[k] + position);
+  });
+}
+
+// slopes[k]: (n, h_k, w_k), of whatever the distances are used for; gradients[k]: as the student's features.
+template <typename T>
+void cosine_gradients(const std::vector<Level<T>>& levels, int64_t n, Order order, int64_t threads,
+                      const std::vector<const T*>& slopes, const std::vector<T*>& gradients) {
+  for_each_block(levels, n, order, threads, [&](size_t k, const Block<T>& block, int64_t position) {
+    T* out = gradients[k] + (block.learnt - levels[k].learnt);
+    block_gradients_wide(block, order, slopes[k] + position, out);
+  });
+}
+
+}  // namespace destseg
