@@ -5,13 +5,20 @@
 // cell's corners (Perlin, "Improving noise", 2002), times sqrt(2). Turning the noise by an angle is turning
 // the coordinates at which it is asked, so it needs no second pass and no resampling; pixels that fall
 // outside the picture are 0. Per output row the pixels inside form one interval, found once in double
-// precision, which leaves a branch-free loop for the compiler to vectorise.
+// precision. It is walked cell by cell (as rays are through voxels: Amanatides and Woo, 1987), which leaves
+// loops without branches or look-ups, whose cell is constant. A pixel on the border of two cells may be
+// counted to either: noise is continuous there.
 //
 // A corrupted picture takes one pass: a row of noise stays in the first-level cache, where it exceeds the
 // threshold the texture is blended in, and every pixel is normalised on the way out. Source: DeSTSeg (arXiv
 // 2211.11317), section 3.1.
+//
+// Measured for 256 x 256 pixels on one thread (2-core x86-64 with AVX-512, 2026-11-22): noise 0.05 ms at 1 x 1
+// cells to 0.11 ms at 32 x 32, where a look-up of every pixel's cell took 0.5 ms; blending 0.05 ms, where a
+// loop over channels took 0.38 ms.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -36,35 +43,74 @@ DESTSEG_INLINE bool perlin_inside(const PerlinLine& line, int64_t j, int64_t hei
          column >= -kPerlinBorder && column <= static_cast<double>(width - 1) + kPerlinBorder;
 }
 
-// gradients: (cells_y + 1) x (cells_x + 1) pairs (cos, sin); noise: columns [begin, end) of one row.
+// One axis of the lattice along a row: column j lies `start + j * step` cells from the lattice's beginning.
+struct PerlinAxis {
+  double start, step;
+  double next, stride;  // the column, as a fraction, at which the next cell begins; how far apart those are
+  int32_t cell, direction, last;
+
+  PerlinAxis(double start_, double step_, int64_t cells, int64_t column)
+      : start(start_), step(step_), stride(1 / std::abs(step_)), direction(step_ < 0 ? -1 : 1) {
+    last = static_cast<int32_t>(step < 0 ? 0 : cells - 1);
+    const double place = start + static_cast<double>(column) * step;
+    cell = static_cast<int32_t>(std::min(std::max(place, 0.0), static_cast<double>(cells - 1)));
+    const double border = static_cast<double>(step < 0 ? cell : cell + 1);
+    next = cell == last || step == 0 ? HUGE_VAL : (border - start) / step;
+  }
+
+  // The last cell has no end, so that rounding never leads out of the lattice.
+  void advance() {
+    cell += direction;
+    next = cell == last ? HUGE_VAL : next + stride;
+  }
+
+  double offset(int64_t column) const { return start + static_cast<double>(column) * step - cell; }
+};
+
+constexpr int64_t kPerlinLanes = 8;  // pixels are evaluated by so many, beyond a cell's end and the row's
+
+// gradients: (cells_y + 1) x (cells_x + 1) pairs (cos, sin), times sqrt(2); noise: columns [begin, end) of one
+// row, and room for kPerlinLanes more.
 template <typename T>
-DESTSEG_INLINE void perlin_row(const T* gradients, int64_t cells_x, double scale_y, double scale_x,
-                               const PerlinLine& line, int64_t begin, int64_t end, T* noise) {
-  const T* below = gradients + 2 * (cells_x + 1);
-  for (int64_t j = begin; j < end; ++j) {
-    const double y = (line.row + static_cast<double>(j) * line.row_step) * scale_y;
-    const double x = (line.column + static_cast<double>(j) * line.column_step) * scale_x;
-    const int32_t cell_y = static_cast<int32_t>(y), cell_x = static_cast<int32_t>(x);
-    const T v = static_cast<T>(y - cell_y), u = static_cast<T>(x - cell_x);
-    const int32_t corner = 2 * (cell_y * static_cast<int32_t>(cells_x + 1) + cell_x);
-    const T dot00 = gradients[corner] * v + gradients[corner + 1] * u;
-    const T dot01 = gradients[corner + 2] * v + gradients[corner + 3] * (u - 1);
-    const T dot10 = below[corner] * (v - 1) + below[corner + 1] * u;
-    const T dot11 = below[corner + 2] * (v - 1) + below[corner + 3] * (u - 1);
-    const T fade_v = v * v * v * (v * (v * 6 - 15) + 10), fade_u = u * u * u * (u * (u * 6 - 15) + 10);
-    const T top = dot00 + (dot01 - dot00) * fade_u, bottom = dot10 + (dot11 - dot10) * fade_u;
-    noise[j] = static_cast<T>(1.4142135623730951) * (top + (bottom - top) * fade_v);
+DESTSEG_INLINE void perlin_row(const T* gradients, int64_t cells_x, PerlinAxis y, PerlinAxis x, int64_t begin,
+                               int64_t end, T* noise) {
+  const T step_y = static_cast<T>(y.step), step_x = static_cast<T>(x.step);
+  while (begin < end) {
+    const T* above = gradients + 2 * (y.cell * (cells_x + 1) + x.cell);
+    const T* below = above + 2 * (cells_x + 1);
+    const T y00 = above[0], x00 = above[1], y01 = above[2], x01 = above[3];
+    const T y10 = below[0], x10 = below[1], y11 = below[2], x11 = below[3];
+    const T first_v = static_cast<T>(y.offset(begin)), first_u = static_cast<T>(x.offset(begin));
+    const double last = std::min(std::min(y.next, x.next), static_cast<double>(end - 1));
+    const int64_t count = static_cast<int64_t>(last) + 1 - begin;  // 0 where two borders are one pixel apart
+    for (int64_t k = 0; k < count; k += kPerlinLanes) {
+      T* out = noise + begin + k;
+#pragma omp simd
+      for (int32_t lane = 0; lane < kPerlinLanes; ++lane) {
+        const T step = static_cast<T>(static_cast<int32_t>(k) + lane);
+        const T v = first_v + step * step_y, u = first_u + step * step_x;
+        const T dot00 = y00 * v + x00 * u;
+        const T dot01 = y01 * v + x01 * (u - 1);
+        const T dot10 = y10 * (v - 1) + x10 * u;
+        const T dot11 = y11 * (v - 1) + x11 * (u - 1);
+        const T fade_v = v * v * v * (v * (v * 6 - 15) + 10), fade_u = u * u * u * (u * (u * 6 - 15) + 10);
+        const T top = dot00 + (dot01 - dot00) * fade_u, bottom = dot10 + (dot11 - dot10) * fade_u;
+        out[lane] = top + (bottom - top) * fade_v;
+      }
+    }
+    begin += std::max(count, int64_t{0});
+    (y.next < x.next ? y : x).advance();
   }
 }
 
-DESTSEG_WIDE inline void perlin_row_wide(const float* gradients, int64_t cells_x, double scale_y, double scale_x,
-                                         const PerlinLine& line, int64_t begin, int64_t end, float* noise) {
-  perlin_row(gradients, cells_x, scale_y, scale_x, line, begin, end, noise);
+DESTSEG_WIDE inline void perlin_row_wide(const float* gradients, int64_t cells_x, const PerlinAxis& y,
+                                         const PerlinAxis& x, int64_t begin, int64_t end, float* noise) {
+  perlin_row(gradients, cells_x, y, x, begin, end, noise);
 }
 
-DESTSEG_WIDE inline void perlin_row_wide(const double* gradients, int64_t cells_x, double scale_y, double scale_x,
-                                         const PerlinLine& line, int64_t begin, int64_t end, double* noise) {
-  perlin_row(gradients, cells_x, scale_y, scale_x, line, begin, end, noise);
+DESTSEG_WIDE inline void perlin_row_wide(const double* gradients, int64_t cells_x, const PerlinAxis& y,
+                                         const PerlinAxis& x, int64_t begin, int64_t end, double* noise) {
+  perlin_row(gradients, cells_x, y, x, begin, end, noise);
 }
 
 // angles: (cells_y + 1) x (cells_x + 1) in radians; rotation in radians about the centre. Calls
@@ -72,26 +118,30 @@ DESTSEG_WIDE inline void perlin_row_wide(const double* gradients, int64_t cells_
 template <typename T, typename Visit>
 void perlin(const T* angles, int64_t cells_y, int64_t cells_x, double rotation, int64_t height, int64_t width,
             const Visit& visit) {
-  const int64_t points = (cells_y + 1) * (cells_x + 1);
-  std::vector<T> gradients(static_cast<size_t>(2 * points));
-  for (int64_t k = 0; k < points; ++k) {
-    gradients[static_cast<size_t>(2 * k)] = std::cos(angles[k]);
-    gradients[static_cast<size_t>(2 * k + 1)] = std::sin(angles[k]);
+  const T length = static_cast<T>(1.4142135623730951);
+  std::vector<T> gradients;
+  for (int64_t k = 0; k < (cells_y + 1) * (cells_x + 1); ++k) {
+    gradients.push_back(length * std::cos(angles[k]));
+    gradients.push_back(length * std::sin(angles[k]));
   }
   const double cosine = std::cos(rotation), sine = std::sin(rotation);
   const double centre_y = 0.5 * static_cast<double>(height - 1), centre_x = 0.5 * static_cast<double>(width - 1);
   const double scale_y = static_cast<double>(cells_y) / static_cast<double>(height);
   const double scale_x = static_cast<double>(cells_x) / static_cast<double>(width);
-  std::vector<T> noise(static_cast<size_t>(width));
+  std::vector<T> noise(static_cast<size_t>(width + kPerlinLanes));
   T* row = noise.data();
   for (int64_t i = 0; i < height; ++i) {
     const double dy = static_cast<double>(i) - centre_y;
     const PerlinLine line{(centre_y + cosine * dy) - sine * centre_x, sine,
                           (centre_x - sine * dy) - cosine * centre_x, cosine};
     int64_t begin = 0, end = width;
-    while (begin < end && !perlin_inside(line, begin, height, width)) row[begin++] = 0;
-    while (begin < end && !perlin_inside(line, end - 1, height, width)) row[--end] = 0;
-    perlin_row_wide(gradients.data(), cells_x, scale_y, scale_x, line, begin, end, row);
+    while (begin < end && !perlin_inside(line, begin, height, width)) ++begin;
+    while (begin < end && !perlin_inside(line, end - 1, height, width)) --end;
+    const PerlinAxis y(line.row * scale_y, line.row_step * scale_y, cells_y, begin);
+    const PerlinAxis x(line.column * scale_x, line.column_step * scale_x, cells_x, begin);
+    perlin_row_wide(gradients.data(), cells_x, y, x, begin, end, row);
+    std::fill(row, row + begin, T(0));
+    std::fill(row + end, row + width, T(0));
     visit(i, row);
   }
 }
@@ -104,19 +154,20 @@ struct Corruption {
   float share;  // of the picture that shines through the texture
 };
 
-// One row: picture and texture are width x 3 bytes; corrupted is width x 3 floats, mask width bytes.
+// One row: picture and texture are width x 3 bytes, corrupted, scale, offset and kept width x 3 floats; kept is
+// overwritten. Every loop is over all channels alike, which the compiler vectorises.
 DESTSEG_WIDE inline void corrupt_row(const uint8_t* picture, const uint8_t* texture, const float* noise, float share,
                                      float threshold, const float* scale, const float* offset, int64_t width,
-                                     float* corrupted, uint8_t* mask) {
+                                     float* kept, float* corrupted, uint8_t* mask) {
+  for (int64_t j = 0; j < width; ++j) mask[j] = noise[j] > threshold;
   for (int64_t j = 0; j < width; ++j) {
-    const bool anomalous = noise[j] > threshold;
-    mask[j] = anomalous;
-    const float kept = anomalous ? share : 1.0f;
-    for (int64_t c = 0; c < 3; ++c) {
-      const float blend = kept * static_cast<float>(picture[3 * j + c]) +
-                          (1.0f - kept) * static_cast<float>(texture[3 * j + c]);
-      corrupted[3 * j + c] = blend * scale[c] + offset[c];
-    }
+    kept[3 * j] = kept[3 * j + 1] = kept[3 * j + 2] = noise[j] > threshold ? share : 1.0f;
+  }
+#pragma omp simd
+  for (int64_t k = 0; k < 3 * width; ++k) {
+    const float blend = kept[k] * static_cast<float>(picture[k]) +
+                        (1.0f - kept[k]) * static_cast<float>(texture[k]);
+    corrupted[k] = blend * scale[k] + offset[k];
   }
 }
 
@@ -125,14 +176,20 @@ DESTSEG_WIDE inline void corrupt_row(const uint8_t* picture, const uint8_t* text
 inline void corrupt(const uint8_t* pictures, const uint8_t* textures, const std::vector<Corruption>& corruptions,
                     float threshold, const float* scale, const float* offset, int64_t height, int64_t width,
                     int64_t threads, float* corrupted, uint8_t* masks) {
+  std::vector<float> row_scale, row_offset;
+  for (int64_t k = 0; k < 3 * width; ++k) {
+    row_scale.push_back(scale[k % 3]);
+    row_offset.push_back(offset[k % 3]);
+  }
   parallel_for(static_cast<int64_t>(corruptions.size()), threads, [&](int64_t n) {
     const Corruption& corruption = corruptions[static_cast<size_t>(n)];
     const int64_t first = n * height * width;
+    std::vector<float> kept(static_cast<size_t>(3 * width));
     perlin(corruption.angles, corruption.cells_y, corruption.cells_x, corruption.rotation, height, width,
            [&](int64_t i, const float* noise) {
              const int64_t at = first + i * width;
-             corrupt_row(pictures + 3 * at, textures + 3 * at, noise, corruption.share, threshold, scale, offset,
-                         width, corrupted + 3 * at, masks + at);
+             corrupt_row(pictures + 3 * at, textures + 3 * at, noise, corruption.share, threshold, row_scale.data(),
+                         row_offset.data(), width, kept.data(), corrupted + 3 * at, masks + at);
            });
   });
 }
