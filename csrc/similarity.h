@@ -50,7 +50,7 @@ DESTSEG_INLINE void negative_products(const Level<T>& level, Order order, int64_
 }
 
 // Bilinear resizing of one side, align_corners=False: output k is source low[k] and high[k] mixed, the latter
-// with weight share[k].
+// with weight share[k]; they are the same where output and source coincide.
 template <typename T>
 struct Taps {
   std::vector<int32_t> low, high;
@@ -61,9 +61,9 @@ struct Taps {
     for (int64_t k = 0; k < target; ++k) {
       const T place = std::max(scale * (static_cast<T>(k) + T(0.5)) - T(0.5), T(0));
       const int64_t below = std::min(static_cast<int64_t>(place), source - 1);
-      low.push_back(static_cast<int32_t>(below));
-      high.push_back(static_cast<int32_t>(std::min(below + 1, source - 1)));
       share.push_back(std::min(place - static_cast<T>(below), T(1)));
+      low.push_back(static_cast<int32_t>(below));
+      high.push_back(static_cast<int32_t>(std::min(below + (share.back() > 0), source - 1)));
     }
   }
 };

@@ -1,0 +1,195 @@
+// Runs every kernel on random shapes, one pixel and nothing among them, for the sanitizers to watch: arrays
+// are exactly as large as the kernels are told. What is cheap to know about the results is checked as well,
+// above all that the threaded kernels give the same bits from one thread and from many.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../components.h"
+#include "../perlin.h"
+#include "../ranking.h"
+#include "../similarity.h"
+
+namespace {
+
+std::mt19937 generator(0);
+
+int64_t between(int64_t low, int64_t high) {
+  return std::uniform_int_distribution<int64_t>(low, high)(generator);
+}
+
+double uniform(double low, double high) {
+  return std::uniform_real_distribution<double>(low, high)(generator);
+}
+
+void check(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "does not hold: %s\n", what);
+  std::exit(1);
+}
+
+template <typename T>
+std::vector<T> random_array(int64_t size, double low, double high) {
+  std::vector<T> values(static_cast<size_t>(size));
+  for (T& value : values) value = static_cast<T>(uniform(low, high));
+  return values;
+}
+
+std::vector<uint8_t> random_mask(int64_t size) {
+  const double density = uniform(0, 1);
+  std::vector<uint8_t> mask(static_cast<size_t>(size));
+  for (uint8_t& pixel : mask) pixel = uniform(0, 1) < density ? static_cast<uint8_t>(between(1, 255)) : 0;
+  return mask;
+}
+
+double rotation() {
+  const double quarter_turns = static_cast<double>(between(-2, 2));
+  return between(0, 2) ? uniform(-2, 2) : 1.5707963267948966 * quarter_turns;
+}
+
+template <typename T>
+void test_perlin() {
+  const int64_t height = between(1, 40), width = between(1, 40);
+  const int64_t cells_y = between(1, 50), cells_x = between(1, 50);
+  const auto angles = random_array<T>((cells_y + 1) * (cells_x + 1), -7, 7);
+  int64_t rows = 0;
+  destseg::perlin(angles.data(), cells_y, cells_x, rotation(), height, width, [&](int64_t i, const T* noise) {
+    check(i == rows++, "rows come in order");
+    for (int64_t j = 0; j < width; ++j) check(std::abs(noise[j]) < 1.01, "noise lies in [-1, 1]");
+  });
+  check(rows == height, "every row comes");
+}
+
+void test_corrupt() {
+  const int64_t n = between(0, 4), height = between(1, 20), width = between(1, 30);
+  const int64_t values = n * height * width * 3;
+  const auto pictures = random_array<uint8_t>(values, 0, 255), textures = random_array<uint8_t>(values, 0, 255);
+  std::vector<std::vector<float>> lattices;
+  std::vector<destseg::Corruption> corruptions;
+  for (int64_t k = 0; k < n; ++k) {
+    const int64_t cells_y = between(1, 32), cells_x = between(1, 32);
+    lattices.push_back(random_array<float>((cells_y + 1) * (cells_x + 1), -7, 7));
+    corruptions.push_back({lattices.back().data(), cells_y, cells_x, rotation(), static_cast<float>(uniform(0, 1))});
+  }
+  const float scale[3] = {0.1f, 0.2f, 0.3f}, offset[3] = {-1, -2, -3};
+  const auto run = [&](int64_t threads) {
+    std::vector<float> corrupted(static_cast<size_t>(values));
+    std::vector<uint8_t> masks(static_cast<size_t>(values / 3), 7);
+    destseg::corrupt(pictures.data(), textures.data(), corruptions, 0.5f, scale, offset, height, width, threads,
+                     corrupted.data(), masks.data());
+    for (const uint8_t pixel : masks) check(pixel <= 1, "masks are 0 or 1");
+    return std::make_pair(corrupted, masks);
+  };
+  check(run(1) == run(4), "corrupted pictures do not depend on threads");
+}
+
+void test_components() {
+  const int64_t n = between(0, 3), height = between(0, 20), width = between(0, 150);
+  const auto mask = random_mask(n * height * width);
+  std::vector<int32_t> labels(mask.size(), -1);
+  const auto sizes = destseg::components(mask.data(), n, height, width, between(0, 1), labels.data());
+  std::vector<int64_t> counted(sizes.size());
+  for (size_t k = 0; k < mask.size(); ++k) {
+    check((labels[k] > 0) == (mask[k] > 0), "foreground is labelled");
+    if (labels[k] > 0) ++counted.at(static_cast<size_t>(labels[k] - 1));
+    const bool joined = k % static_cast<size_t>(width) && mask[k] && mask[k - 1];
+    if (joined) check(labels[k] == labels[k - 1], "neighbours have one label");
+  }
+  check(counted == sizes, "sizes count the labels");
+}
+
+void test_ranking() {
+  const int64_t height = between(0, 20), width = between(0, 80), pixels = height * width;
+  const auto mask = random_mask(pixels);
+  auto scores = random_array<float>(pixels, -2, 2);
+  if (between(0, 1))
+    for (float& score : scores) score = std::round(score);  // ties, both zeros
+  destseg::Runs runs;
+  std::vector<int64_t> sizes;
+  destseg::read_picture(mask.data(), height, width, true, runs);
+  destseg::number_runs(runs, sizes);
+  const size_t count = static_cast<size_t>(pixels - std::count(mask.begin(), mask.end(), 0));
+  std::vector<float> positives(count), normals(mask.size() - count), distinct(count);
+  destseg::split(scores.data(), height, width, runs, sizes, normals.data(), positives.data());
+  check(destseg::found_at(positives.data(), sizes).size() == sizes.size(), "every instance is found somewhere");
+  std::vector<int64_t> counts(count);
+  std::vector<double> overlap(count);
+  const int64_t m = destseg::rank(positives.data(), sizes.data(), static_cast<int64_t>(sizes.size()),
+                                  distinct.data(), counts.data(), overlap.data());
+  check(m == 0 || counts[static_cast<size_t>(m - 1)] == static_cast<int64_t>(count), "all positives are reached");
+  std::sort(normals.begin(), normals.end());
+  std::vector<int64_t> above(static_cast<size_t>(m)), at_or_above(static_cast<size_t>(m));
+  destseg::count_above(normals.data(), static_cast<int64_t>(normals.size()), distinct.data(), m, above.data(),
+                       at_or_above.data());
+  for (size_t k = 0; k < above.size(); ++k) check(above[k] <= at_or_above[k], "counts do not fall");
+}
+
+template <typename T>
+struct Pyramid {
+  std::vector<std::vector<T>> taught, learnt;
+  std::vector<destseg::Level<T>> levels;
+  int64_t n = between(0, 3), channels = 0;
+
+  Pyramid() {
+    for (int64_t k = between(1, 4); k > 0; --k) {
+      const int64_t size[3] = {between(1, 40), between(1, 25), between(1, 25)};
+      const int64_t values = n * size[0] * size[1] * size[2];
+      taught.push_back(random_array<T>(values, -1, 1));
+      learnt.push_back(random_array<T>(values, -1, 1));
+      levels.push_back({taught.back().data(), learnt.back().data(), size[0], size[1], size[2]});
+      channels += size[0];
+    }
+  }
+
+  int64_t positions(size_t k) const { return n * levels[k].height * levels[k].width; }
+};
+
+template <typename T>
+void test_similarity() {
+  const Pyramid<T> pyramid;
+  const auto order = between(0, 1) ? destseg::Order::channels_last : destseg::Order::channels_first;
+  std::vector<std::vector<T>> slopes;
+  std::vector<const T*> slopes_in;
+  for (size_t k = 0; k < pyramid.levels.size(); ++k) {
+    slopes.push_back(random_array<T>(pyramid.positions(k), -1, 1));
+    slopes_in.push_back(slopes.back().data());
+  }
+  const auto run = [&](int64_t threads) {
+    std::vector<std::vector<T>> results(1);
+    results[0].resize(static_cast<size_t>(pyramid.positions(0) * pyramid.channels));
+    std::vector<T*> distances, gradients;
+    for (size_t k = 0; k < pyramid.levels.size(); ++k) results.emplace_back(slopes[k].size());
+    for (size_t k = 0; k < pyramid.levels.size(); ++k) results.emplace_back(pyramid.learnt[k].size());
+    for (size_t k = 0; k < pyramid.levels.size(); ++k) {
+      distances.push_back(results[1 + k].data());
+      gradients.push_back(results[1 + pyramid.levels.size() + k].data());
+    }
+    destseg::similarity_input(pyramid.levels, pyramid.n, order, threads, results[0].data());
+    destseg::cosine_distances(pyramid.levels, pyramid.n, order, threads, distances);
+    destseg::cosine_gradients(pyramid.levels, pyramid.n, order, threads, slopes_in, gradients);
+    for (const T value : results[0]) check(std::abs(value) < 1.001, "products of unit vectors lie in [-1, 1]");
+    for (size_t k = 0; k < pyramid.levels.size(); ++k)
+      for (const T value : results[1 + k]) check(value > -0.001 && value < 2.001, "distances lie in [0, 2]");
+    return results;
+  };
+  check(run(1) == run(4), "similarities do not depend on threads");
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+  constexpr int kRepeats = 400;
+  for (int repeat = 0; repeat < kRepeats; ++repeat) {
+    test_perlin<float>();
+    test_perlin<double>();
+    test_corrupt();
+    test_components();
+    test_ranking();
+    test_similarity<float>();
+    test_similarity<double>();
+  }
+  std::printf("%d random shapes of every kernel, %s: all checks hold\n", kRepeats, arguments[1]);
+}
