@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,6 +42,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (
         Exception
@@ -52,6 +54,15 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a dict of tensors, got {type(content).__name__}")
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """Raise BadZipFile where a torch file's checksums do not hold: torch writes them, and does not look."""
+    if zipfile.is_zipfile(path):  # files of old torch versions have no checksums
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise zipfile.BadZipFile(f"the checksum of {broken} does not hold")
 
 
 def matching_tensors(

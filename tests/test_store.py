@@ -68,8 +68,8 @@ def test_broken_pictures_are_left_out_by_name(folder, caplog):
         store = PictureStore(as_pictures(folder), SIZE)
     assert levels(store) == [0, 30]
     first, second, total = (record.getMessage() for record in caplog.records)
-    assert first.startswith(f"left out {folder / '1.png'}: ")
-    assert second.startswith(f"left out {folder / '2.png'}: ") and "no PNG" in second
+    assert first.startswith(f"left out: {folder / '1.png'} ")
+    assert second.startswith(f"left out: {folder / '2.png'} ") and "no PNG" in second
     assert total == "left out 2 of 4 pictures"
 
 

@@ -56,7 +56,7 @@ def test_fitting_leaves_the_random_state_of_torch_alone(few_parts, teacher_weigh
     assert torch.equal(torch.rand(3), expected)
 
 
-KILLED = """
+PROCESS = """
     import os, sys
     import destseg
     from destseg.training import Trainer
@@ -65,43 +65,53 @@ KILLED = """
     real_step = Trainer.step
 
     def step(self, step, batch):
-        if step == int(after):
+        if step == int(after) and int(number):
             os.kill(os.getpid(), int(number))
         return real_step(self, step, batch)
 
     Trainer.step = step
     model = destseg.DeSTSeg(image_size=64, precision="float32", teacher_weights=weights)
-    model.fit(parts, steps=(3, 3), batch_size=2, progress=False, checkpoint=checkpoint,
+    resume = checkpoint if os.path.exists(checkpoint) else None
+    model.fit(parts, steps=(3, 3), batch_size=2, progress=False, checkpoint=checkpoint, resume=resume,
               checkpoint_minutes=float(minutes))
+    model.save(checkpoint + ".model")
 """
+
+
+def fit_in_a_process(parts, weights, checkpoint, number=0, step=0, minutes=1000.0):
+    """Fit, or go on with the checkpoint if there is one; the process sends itself a signal in that step."""
+    arguments = [parts, weights, checkpoint, int(number), step, minutes]
+    command = [sys.executable, "-c", textwrap.dedent(PROCESS), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=checkpoint.parent)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_process(few_parts, teacher_weights, tmp_path_factory):
+    checkpoint = tmp_path_factory.mktemp("whole") / "part"
+    assert fit_in_a_process(few_parts, teacher_weights, checkpoint).returncode == 0
+    return destseg.load(f"{checkpoint}.model")
 
 
 @pytest.mark.parametrize(
     ("number", "step", "minutes"),
     [
-        (signal.SIGTERM, 1, 1000),  # asked to stop: the checkpoint is written for that
+        (signal.SIGTERM, 2, 1000),  # asked to stop, at the last step of the first stage
         (signal.SIGINT, 4, 1000),  # Ctrl-C, in the second stage
-        (signal.SIGTERM, 2, 1000),  # at the last step of the first stage
-        (signal.SIGKILL, 5, 0),  # without a chance to react: the last regular checkpoint
+        (signal.SIGKILL, 2, 0),  # without a chance to react: the last regular checkpoint
     ],
 )
 def test_a_killed_process_is_continued_to_the_same_weights(
-    uninterrupted, few_parts, teacher_weights, tmp_path, number, step, minutes
+    uninterrupted_process, few_parts, teacher_weights, tmp_path, number, step, minutes
 ):
-    checkpoint = tmp_path / "part.checkpoint"
-    arguments = [few_parts, teacher_weights, checkpoint, int(number), step, minutes]
-    process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+    checkpoint = tmp_path / "part"
+    process = fit_in_a_process(few_parts, teacher_weights, checkpoint, number, step, minutes)
     # Python turns SIGINT into KeyboardInterrupt, and ends itself with the signal after that.
     assert process.returncode == -number, process.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["part.checkpoint"]
-    resumed = fit(few_parts, teacher_weights, resume=checkpoint)
-    assert resumed.losses_ == uninterrupted.losses_
-    assert_same_weights(resumed, uninterrupted)
+    assert [path.name for path in tmp_path.iterdir()] == ["part"]
+    assert fit_in_a_process(few_parts, teacher_weights, checkpoint).returncode == 0
+    resumed = destseg.load(f"{checkpoint}.model")
+    assert resumed.losses_ == uninterrupted_process.losses_
+    assert_same_weights(resumed, uninterrupted_process)
 
 
 def test_a_finished_checkpoint_is_continued_without_a_step(
