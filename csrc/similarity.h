@@ -6,6 +6,11 @@
 // levels stay in the second-level cache, from where they are resized into their place among the output's
 // channels, so features are read once and the output is written once.
 // Source: DeSTSeg (arXiv 2211.11317), section 3.3.
+//
+// Measured for the features of one 256 x 256 picture on one thread (2-core x86-64 with AVX-512, 2026-11-22), call
+// from Python included: 0.8 ms channels last, where eager torch takes 2 to 7 ms depending on what memory it is
+// given, and 1.2 ms channels first, where it takes 17 ms; torch.compile takes 20 to 30 ms. Filling an output of
+// this size takes 0.3 ms.
 #pragma once
 
 #include <algorithm>
