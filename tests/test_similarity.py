@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from destseg.losses import cosine_loss
-from destseg.ops import _native
+from destseg.ops import _native, similarity
 from destseg.ops.similarity import (
     cosine_distances,
     cosine_distances_ref,
@@ -204,7 +204,8 @@ def test_positions_without_any_feature_do_not_poison_training(either):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_results_do_not_depend_on_the_number_of_threads(order):
+def test_results_do_not_depend_on_the_number_of_threads(order, monkeypatch):
+    monkeypatch.setattr(similarity, "VALUES_PER_THREAD", 1)
     taught, learnt = features([(5, 40, 30), (7, 20, 15), (3, 9, 7)], n=3, order=ORDERS[order])
     before = torch.get_num_threads()
 
@@ -223,7 +224,8 @@ def test_results_do_not_depend_on_the_number_of_threads(order):
 
 
 @needs_kernels
-def test_ten_thousand_repeats_give_the_same_bits():
+def test_ten_thousand_repeats_give_the_same_bits(monkeypatch):
+    monkeypatch.setattr(similarity, "VALUES_PER_THREAD", 1)
     taught, learnt = features([(3, 17, 3), (2, 9, 2)], order=torch.channels_last)
     before = torch.get_num_threads()
     torch.set_num_threads(3)  # bands and blocks of the same rows side by side

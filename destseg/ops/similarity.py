@@ -17,6 +17,8 @@ from destseg.ops import _native
 
 Levels = Sequence[Tensor]
 
+VALUES_PER_THREAD = 1 << 19  # of fewer, another thread's start costs more than its help is worth
+
 
 def normalised(features: Tensor) -> Tensor:
     """Divide each feature vector of (n, c, h, w) by its L2 norm + 1e-12, in at least single precision."""
@@ -57,7 +59,7 @@ def similarity_input(taught: Levels, learnt: Levels) -> Tensor:
         _arrays(taught, channels_last),
         _arrays(learnt, channels_last),
         channels_last,
-        torch.get_num_threads(),
+        _threads(output),
         _array(output, channels_last),
     )
     return output
@@ -146,7 +148,7 @@ class _CosineDistances(torch.autograd.Function):
             _arrays(taught, channels_last),
             _arrays(learnt, channels_last),
             channels_last,
-            torch.get_num_threads(),
+            _threads(*learnt),
             _arrays(slopes, False),
             _arrays(gradients, channels_last),
         )
@@ -161,7 +163,7 @@ def _measured(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
         _arrays(taught, channels_last),
         _arrays(learnt, channels_last),
         channels_last,
-        torch.get_num_threads(),
+        _threads(*learnt),
         _arrays(distances, False),
     )
     return distances
@@ -206,6 +208,10 @@ def _halves(features: Levels) -> tuple[Levels, Levels]:
 
 def _channels_last(*tensors: Tensor) -> bool:
     return all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in tensors)
+
+
+def _threads(*tensors: Tensor) -> int:
+    return min(torch.get_num_threads(), 1 + sum(tensor.numel() for tensor in tensors) // VALUES_PER_THREAD)
 
 
 def _arrays(levels: Levels, channels_last: bool) -> list[np.ndarray]:
