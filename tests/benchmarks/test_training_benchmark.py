@@ -1,9 +1,9 @@
 """A training step of either stage beside the published recipe's, and the synthesis of its batch.
 
 The published step is eager float32 in torch's default layout, with the work it does for nothing: the
-segmentation network in the student stage, gradients through the frozen student in the segmentation stage. Ours
-is the trainer's, with the precision that "auto" takes on this machine; in float32 both must give the same loss.
-DESTSEG_BENCHMARK_SIDE and DESTSEG_BENCHMARK_BATCH set pixels and pictures (128 and 16 in the README's table).
+segmentation network in the student stage, gradients through the frozen student in the segmentation stage.
+Ours is the trainer's, with the precision that "auto" takes on this machine; in float32 both must give the
+same loss. DESTSEG_BENCHMARK_SIDE and DESTSEG_BENCHMARK_BATCH set pixels and pictures (README: 128 and 16).
 """
 
 import os
