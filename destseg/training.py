@@ -150,7 +150,8 @@ class Trainer:
                 if not bar.disable and step % 10 == 0:  # reading a loss waits for the device
                     bar.set_postfix(loss=f"{self.losses[-1].item():.4f}", refresh=False)
                 bar.update()
-                if checkpoint and (requests or time.monotonic() - written > 60 * minutes):
+                due = requests or step == steps[-1] or time.monotonic() - written > 60 * minutes
+                if checkpoint and due:  # also at the end: calibration and saving are still to come
                     self.save(checkpoint)
                     written = time.monotonic()
                 if requests:
