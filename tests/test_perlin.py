@@ -26,7 +26,7 @@ def lattice(points_y, points_x, seed=0, dtype=torch.float32):
     return torch.from_numpy(angles).to(dtype)
 
 
-def close(found, expected, atol):
+def assert_close(found, expected, atol):
     torch.testing.assert_close(found, expected, rtol=0, atol=atol)
 
 
@@ -41,7 +41,7 @@ def test_recorded_noise(golden, tolerance, function, case):
     recorded = np.load(golden / "perlin.npz")
     angles = torch.from_numpy(recorded[f"case{case}_angles"]).float()
     expected = torch.from_numpy(recorded[f"case{case}_noise"])
-    close(function(angles, tuple(expected.shape)), expected, tolerance[torch.float32])
+    assert_close(function(angles, tuple(expected.shape)), expected, tolerance[torch.float32])
 
 
 @pytest.mark.parametrize("function", KINDS)
@@ -49,13 +49,13 @@ def test_recorded_noise(golden, tolerance, function, case):
 def test_one_cell_by_hand(tolerance, function, dtype):
     noise = function(ONE_CELL.to(dtype), (2, 2))
     assert noise.dtype == dtype
-    close(noise, ONE_CELL_NOISE.to(dtype), tolerance[dtype])
+    assert_close(noise, ONE_CELL_NOISE.to(dtype), tolerance[dtype])
 
 
 @pytest.mark.parametrize("function", KINDS)
 def test_quarter_turn_by_hand(tolerance, function):
     turned = math.sqrt(2) * torch.tensor([[-0.25, 0.25], [0.0, 0.5]], dtype=torch.float64)
-    close(function(ONE_CELL, (2, 2), QUARTER), turned, tolerance[torch.float64])
+    assert_close(function(ONE_CELL, (2, 2), QUARTER), turned, tolerance[torch.float64])
 
 
 @pytest.mark.parametrize("function", KINDS)
@@ -63,14 +63,14 @@ def test_quarter_turn_by_hand(tolerance, function):
 def test_quarter_turns_of_a_square_lose_nothing(tolerance, function, quarters):
     angles = lattice(5, 9)
     expected = torch.rot90(function(angles, (31, 31)), quarters)
-    close(function(angles, (31, 31), quarters * QUARTER), expected, tolerance[torch.float32])
+    assert_close(function(angles, (31, 31), quarters * QUARTER), expected, tolerance[torch.float32])
 
 
 @pytest.mark.parametrize("function", KINDS)
 def test_half_turn_of_an_oblong(tolerance, function):
     angles = lattice(3, 5)
     expected = function(angles, (12, 20)).flip(0, 1)
-    close(function(angles, (12, 20), math.pi), expected, tolerance[torch.float32])
+    assert_close(function(angles, (12, 20), math.pi), expected, tolerance[torch.float32])
 
 
 @pytest.mark.parametrize("function", KINDS)
@@ -96,7 +96,7 @@ def test_what_turns_in_from_outside_is_zero(function):
 def test_a_row_on_end_keeps_its_centre_alone(tolerance, function):
     angles = lattice(2, 3)
     level, on_end = function(angles, (1, 7)), function(angles, (1, 7), QUARTER)
-    close(on_end[0, 3], level[0, 3], tolerance[torch.float32])
+    assert_close(on_end[0, 3], level[0, 3], tolerance[torch.float32])
     assert on_end[0, [0, 1, 2, 4, 5, 6]].tolist() == [0] * 6
 
 
@@ -113,13 +113,13 @@ def test_noise_vanishes_at_lattice_points(function):
 def test_kernel_agrees_with_reference(tolerance, dtype, size, points):
     angles = lattice(*points, seed=size[0], dtype=dtype)
     for rotation in (0.0, 0.3, -1.2, QUARTER, -QUARTER, 100.0):
-        close(perlin(angles, size, rotation), perlin_ref(angles, size, rotation), tolerance[dtype])
+        assert_close(perlin(angles, size, rotation), perlin_ref(angles, size, rotation), tolerance[dtype])
 
 
 def test_angles_with_gaps_in_memory(tolerance):
     wide = lattice(10, 14)
     for angles in (wide[::2, 1::3], wide.T, wide[3:, 5:].flip(0)):
-        close(
+        assert_close(
             perlin(angles, (20, 30), 0.5), perlin_ref(angles.clone(), (20, 30), 0.5), tolerance[torch.float32]
         )
 
@@ -159,7 +159,7 @@ def test_other_tensors_take_the_reference(tolerance):
     half = lattice(3, 3).bfloat16()
     noise = perlin(half, (8, 6), 0.5)
     assert noise.dtype == torch.bfloat16
-    close(noise.float(), perlin(half.float(), (8, 6), 0.5), tolerance[torch.bfloat16])
+    assert_close(noise.float(), perlin(half.float(), (8, 6), 0.5), tolerance[torch.bfloat16])
 
 
 @pytest.mark.parametrize(
