@@ -11,6 +11,7 @@
 
 #include "components.h"
 #include "cosine.h"
+#include "destmap.h"
 #include "perlin.h"
 #include "ranking.h"
 #include "similarity.h"
@@ -223,6 +224,22 @@ void cosine_gradients(const Arrays<T>& taught, const Arrays<T>& learnt, bool cha
   destseg::cosine_gradients(features.levels, features.n, features.order, threads, in, out);
 }
 
+// distances: (n, h_k, w_k) of every level; output: (n, h, w).
+template <typename T>
+void destmap(const Arrays<T>& distances, int64_t threads, Array<T>& output) {
+  require(!distances.empty() && output.ndim() == 3, "there must be distances, and output must be (n, h, w)");
+  std::vector<destseg::Planes<T>> levels;
+  for (const Array<T>& level : distances) {
+    require(level.ndim() == 3 && level.shape(0) == output.shape(0), "distances must be (n, h, w)");
+    require(level.shape(1) > 0 && level.shape(2) > 0, "distances must not be empty");
+    levels.push_back({level.data(), level.shape(1), level.shape(2)});
+  }
+  const int64_t n = output.shape(0), height = output.shape(1), width = output.shape(2);
+  T* out = output.mutable_data();
+  py::gil_scoped_release unlocked;
+  destseg::destmap(levels, n, height, width, threads, out);
+}
+
 template <typename T>
 void bind_for_dtype(py::module_& module) {
   module.def("perlin", &perlin<T>, py::arg("angles").noconvert(), py::arg("rotation"),
@@ -240,6 +257,8 @@ void bind_for_dtype(py::module_& module) {
   module.def("cosine_gradients", &cosine_gradients<T>, py::arg("taught").noconvert(),
              py::arg("learnt").noconvert(), py::arg("channels_last"), py::arg("threads"),
              py::arg("slopes").noconvert(), py::arg("gradients").noconvert());
+  module.def("destmap", &destmap<T>, py::arg("distances").noconvert(), py::arg("threads"),
+             py::arg("output").noconvert());
 }
 
 }  // namespace

@@ -21,6 +21,7 @@
 #include "dispatch.h"
 #include "memory.h"
 #include "parallel.h"
+#include "resize.h"
 
 namespace destseg {
 
@@ -52,32 +53,6 @@ DESTSEG_INLINE void negative_products(const Level<T>& level, Order order, int64_
     }
     products += block.positions * (channels_last ? stride : 1);
   }
-}
-
-// Bilinear resizing of one side, align_corners=False: output k is source low[k] and high[k] mixed, the latter
-// with weight share[k]; they are the same where output and source coincide.
-template <typename T>
-struct Taps {
-  std::vector<int32_t> low, high;
-  std::vector<T> share;
-
-  Taps(int64_t source, int64_t target) {
-    const T scale = static_cast<T>(source) / static_cast<T>(target);
-    for (int64_t k = 0; k < target; ++k) {
-      const T place = std::max(scale * (static_cast<T>(k) + T(0.5)) - T(0.5), T(0));
-      const int64_t below = std::min(static_cast<int64_t>(place), source - 1);
-      share.push_back(std::min(place - static_cast<T>(below), T(1)));
-      low.push_back(static_cast<int32_t>(below));
-      high.push_back(static_cast<int32_t>(std::min(below + (share.back() > 0), source - 1)));
-    }
-  }
-};
-
-template <typename T>
-DESTSEG_INLINE void mix(const T* low, const T* high, T share, int64_t count, T* out) {
-  const T rest = 1 - share;
-#pragma omp simd
-  for (int64_t k = 0; k < count; ++k) out[k] = low[k] * rest + high[k] * share;
 }
 
 // A picture's rows [first, last] of the output, (n, channels, height, width) of the first level's size.
@@ -139,8 +114,7 @@ DESTSEG_INLINE void band_channels_first(const Band<T>& band) {
   for (size_t k = 0; k < band.levels.size(); ++k) {
     const Level<T>& level = band.levels[k];
     const int32_t *low_row = band.rows[k].low.data(), *high_row = band.rows[k].high.data();
-    const int32_t *low_column = band.columns[k].low.data(), *high_column = band.columns[k].high.data();
-    const T *row_share = band.rows[k].share.data(), *column_share = band.columns[k].share.data();
+    const T* row_share = band.rows[k].share.data();
     const int64_t top = low_row[band.first], end = high_row[band.last] + 1;
     const int64_t stride = (end - top) * level.width;
     if (level.height == band.height && level.width == width) {
@@ -156,11 +130,7 @@ DESTSEG_INLINE void band_channels_first(const Band<T>& band) {
     for (int64_t c = 0; c < level.channels; ++c) {
       for (int64_t i = 0; i < end - top; ++i) {
         const T* row = products.data() + c * stride + i * level.width;
-        T* wide = widened.data() + i * width;
-#pragma omp simd
-        for (int64_t j = 0; j < width; ++j) {
-          wide[j] = row[low_column[j]] * (1 - column_share[j]) + row[high_column[j]] * column_share[j];
-        }
+        widen(row, band.columns[k], width, widened.data() + i * width);
       }
       for (int64_t i = band.first; i <= band.last; ++i) {
         const T* low = widened.data() + (low_row[i] - top) * width;

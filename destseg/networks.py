@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from destseg.ops.similarity import cosine_distances, destmap, similarity_input
+from destseg.ops.destmap import destmap
+from destseg.ops.similarity import cosine_distances, similarity_input
 
 CHANNELS = (64, 128, 256, 512)
 SMALLEST_SIDE = 64  # below it the student's fourth stage is left with a single position to normalise over

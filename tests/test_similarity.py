@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from torch.nn.functional import interpolate
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from destseg.losses import cosine_loss
 from destseg.ops import _native, similarity
 from destseg.ops.similarity import (
     cosine_distances,
     cosine_distances_ref,
-    destmap,
     normalised,
     similarity_input,
     similarity_input_ref,
@@ -94,14 +94,6 @@ def test_similarity_input_by_hand(either):
     torch.testing.assert_close(found, expected)
 
 
-def test_destmap_is_the_product_of_the_stretched_distances():
-    distances = vectors([1], [2], [1], [2]), vectors([0], [4]), vectors([3])
-    torch.testing.assert_close(destmap(distances), vectors([0], [6], [9], [24]))
-    torch.testing.assert_close(destmap(distances, (1, 2)), vectors([3], [16.5]))
-    expected = interpolate(destmap(distances), size=(5, 7), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(destmap(distances, (5, 7)), expected)
-
-
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("shapes", SHAPES)
@@ -115,15 +107,24 @@ def test_agrees_with_the_reference(shapes, order, dtype):
     assert_close(cosine_distances(taught, learnt), cosine_distances_ref(taught, learnt))
 
 
-def test_agrees_with_the_reference_on_random_shapes():
-    generator = torch.Generator().manual_seed(1)
-    for seed in range(40):
-        n, *sizes = torch.randint(1, 20, (10,), generator=generator).tolist()
-        shapes = [(c, h, w) for c, h, w in zip(sizes[:3], sizes[3:6], sizes[6:], strict=True)]
-        for order in ORDERS.values():
-            taught, learnt = features(shapes, n=n % 4, order=order, seed=seed)
-            assert_close(similarity_input(taught, learnt), similarity_input_ref(taught, learnt))
-            assert_close(cosine_distances(taught, learnt), cosine_distances_ref(taught, learnt))
+@given(
+    st.integers(0, 3),
+    st.lists(st.tuples(st.integers(1, 70), st.integers(1, 20), st.integers(1, 40)), min_size=1, max_size=4),
+    st.sampled_from([*ORDERS.values()]),
+    st.sampled_from([*TOLERANCE]),
+    st.integers(0, 1000),
+)
+@settings(deadline=None)
+def test_agrees_with_the_reference_on_any_shapes(n, shapes, order, dtype, seed):
+    taught, learnt = features(shapes, n, dtype, order, seed)
+    assert_close(similarity_input(taught, learnt), similarity_input_ref(taught, learnt))
+    assert_close(cosine_distances(taught, learnt), cosine_distances_ref(taught, learnt))
+    gradients = []
+    for distances_of in (cosine_distances, cosine_distances_ref):
+        levels = [((level + 0.01) * 10).requires_grad_() for level in learnt]
+        cosine_loss(distances_of(taught, levels)).backward()
+        gradients.append([level.grad for level in levels])
+    assert_close(*gradients)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,6 @@ def test_no_images(either):
     assert either[0](taught, learnt).shape == (0, 21, 13, 21)
     distances = either[1](taught, [level.requires_grad_() for level in learnt])
     assert [tuple(d.shape) for d in distances] == [(0, 1, 13, 21), (0, 1, 7, 11), (0, 1, 4, 6)]
-    assert destmap(distances, (5, 6)).shape == (0, 1, 5, 6)
     cosine_loss(distances).backward()
     assert learnt[0].grad.shape == learnt[0].shape
 
@@ -166,7 +166,6 @@ def test_gradient_of_the_distances(either, order):
     learnt = [(level + 0.1).requires_grad_() for level in learnt]
     assert torch.autograd.gradcheck(lambda *levels: either[1](taught, levels), learnt)
     assert torch.autograd.gradcheck(lambda *levels: cosine_loss(either[1](taught, levels)), learnt)
-    assert torch.autograd.gradcheck(lambda *levels: destmap(either[1](taught, levels)), learnt)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

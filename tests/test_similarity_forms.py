@@ -5,9 +5,10 @@ import torch
 
 from destseg.losses import cosine_loss
 from destseg.ops import _native
-from destseg.ops.similarity import cosine_distances, destmap, similarity_input
+from destseg.ops.destmap import destmap
+from destseg.ops.similarity import cosine_distances, similarity_input
 
-KERNELS = ("similarity_input", "cosine_distances", "cosine_gradients")
+KERNELS = ("similarity_input", "cosine_distances", "cosine_gradients", "destmap")
 
 
 def features(seed=0):
@@ -69,4 +70,5 @@ def test_the_kernels_are_reached(monkeypatch):
         )
     similarity_input(taught, learnt)
     cosine_loss(cosine_distances(taught, [level.bfloat16().requires_grad_() for level in learnt])).backward()
+    destmap([level[:, :1].abs() for level in taught])
     assert reached == list(KERNELS)

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../components.h"
+#include "../destmap.h"
 #include "../perlin.h"
 #include "../ranking.h"
 #include "../similarity.h"
@@ -150,6 +151,7 @@ struct Pyramid {
 template <typename T>
 void test_similarity() {
   const Pyramid<T> pyramid;
+  const int64_t height = between(1, 60), width = between(1, 60);
   const auto order = between(0, 1) ? destseg::Order::channels_last : destseg::Order::channels_first;
   std::vector<std::vector<T>> slopes;
   std::vector<const T*> slopes_in;
@@ -163,6 +165,7 @@ void test_similarity() {
     std::vector<T*> distances, gradients;
     for (size_t k = 0; k < pyramid.levels.size(); ++k) results.emplace_back(slopes[k].size());
     for (size_t k = 0; k < pyramid.levels.size(); ++k) results.emplace_back(pyramid.learnt[k].size());
+    results.emplace_back(static_cast<size_t>(pyramid.n * height * width), T(-1));
     for (size_t k = 0; k < pyramid.levels.size(); ++k) {
       distances.push_back(results[1 + k].data());
       gradients.push_back(results[1 + pyramid.levels.size() + k].data());
@@ -170,9 +173,14 @@ void test_similarity() {
     destseg::similarity_input(pyramid.levels, pyramid.n, order, threads, results[0].data());
     destseg::cosine_distances(pyramid.levels, pyramid.n, order, threads, distances);
     destseg::cosine_gradients(pyramid.levels, pyramid.n, order, threads, slopes_in, gradients);
+    std::vector<destseg::Planes<T>> planes;
+    for (size_t k = 0; k < pyramid.levels.size(); ++k)
+      planes.push_back({distances[k], pyramid.levels[k].height, pyramid.levels[k].width});
+    destseg::destmap(planes, pyramid.n, height, width, threads, results.back().data());
     for (const T value : results[0]) check(std::abs(value) < 1.001, "products of unit vectors lie in [-1, 1]");
     for (size_t k = 0; k < pyramid.levels.size(); ++k)
       for (const T value : results[1 + k]) check(value > -0.001 && value < 2.001, "distances lie in [0, 2]");
+    for (const T value : results.back()) check(value > -0.001 && value < 16.01, "four such distances' products");
     return results;
   };
   check(run(1) == run(4), "similarities do not depend on threads");

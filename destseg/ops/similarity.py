@@ -1,4 +1,4 @@
-"""Similarity of teacher and student features on several levels, and what is made of it.
+"""Similarity of teacher and student features on several levels.
 
 Letters: n images; level k = 1, 2, .. has c_k channels and h_k x w_k positions, of any sizes. The operations
 take features as the networks give them and bring every vector to unit length themselves: it is divided by
@@ -103,26 +103,6 @@ def cosine_distances_ref(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
         1 - (normalised(t) * normalised(s)).sum(dim=1, keepdim=True)
         for t, s in zip(taught, learnt, strict=True)
     )
-
-
-def destmap(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> Tensor:
-    """Return the DeST map: the product over levels of the cosine distances.
-
-    Args:
-        distances: (n, 1, h_k, w_k) of each level, as `cosine_distances` gives them.
-        size: height and width of the map; the first level's when not given.
-
-    Returns:
-        (n, 1, height, width): each level's distances resized bilinearly (align_corners=False) to the first
-        one's size and multiplied; the product is then resized the same way to `size`.
-
-    Source: DeSTSeg (arXiv 2211.11317), section 4.4; its result without the segmentation network.
-    """
-    finest = distances[0].shape[-2:]
-    product = distances[0]
-    for distance in distances[1:]:
-        product = product * _resized(distance, finest)
-    return product if size is None else _resized(product, tuple(size))
 
 
 class _CosineDistances(torch.autograd.Function):

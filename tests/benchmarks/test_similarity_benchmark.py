@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from destseg.losses import cosine_loss
+from destseg.ops.destmap import destmap, destmap_ref
 from destseg.ops.similarity import (
     cosine_distances,
     cosine_distances_ref,
-    destmap,
     similarity_input,
     similarity_input_ref,
 )
@@ -37,7 +37,7 @@ OPERATIONS = {  # ours and the reference
     "distances": (cosine_distances, cosine_distances_ref),
     "destmap at 256 x 256": (
         lambda taught, learnt: destmap(cosine_distances(taught, learnt), (256, 256)),
-        lambda taught, learnt: destmap(cosine_distances_ref(taught, learnt), (256, 256)),
+        lambda taught, learnt: destmap_ref(cosine_distances_ref(taught, learnt), (256, 256)),
     ),
     "loss and gradients": (loss_and_gradients(cosine_distances), loss_and_gradients(cosine_distances_ref)),
 }

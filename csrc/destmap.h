@@ -1,0 +1,80 @@
+// The DeST map from each level's cosine distances: resized to the first level's size, multiplied, and the product
+// resized to the output's, one picture after the other, so that nothing but the output leaves the cache.
+// Source: DeSTSeg (arXiv 2211.11317), section 4.4.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "dispatch.h"
+#include "parallel.h"
+#include "resize.h"
+
+namespace destseg {
+
+// (n, height, width): one value a position.
+template <typename T>
+struct Planes {
+  const T* values;
+  int64_t height, width;
+};
+
+// Calls take(i, row) for every row i of one picture's plane, resized to height x width.
+template <typename T, typename Take>
+DESTSEG_INLINE void for_each_resized_row(const T* plane, int64_t plane_height, int64_t plane_width,
+                                         int64_t height, int64_t width, const Take& take) {
+  const Taps<T> rows(plane_height, height), columns(plane_width, width);
+  std::vector<T> mixed(static_cast<size_t>(plane_width)), widened(static_cast<size_t>(width));
+  for (int64_t i = 0; i < height; ++i) {
+    const T *low = plane + rows.low.data()[i] * plane_width, *high = plane + rows.high.data()[i] * plane_width;
+    mix(low, high, rows.share.data()[i], plane_width, mixed.data());
+    widen(mixed.data(), columns, width, widened.data());
+    take(i, widened.data());
+  }
+}
+
+template <typename T>
+DESTSEG_INLINE void destmap_of_one(const std::vector<Planes<T>>& distances, int64_t image, int64_t height,
+                                   int64_t width, T* out) {
+  const int64_t finest_height = distances[0].height, finest_width = distances[0].width;
+  const T* first = distances[0].values + image * finest_height * finest_width;
+  std::vector<T> product(first, first + finest_height * finest_width);
+  for (size_t k = 1; k < distances.size(); ++k) {
+    const Planes<T>& level = distances[k];
+    const T* plane = level.values + image * level.height * level.width;
+    const auto multiply = [&](int64_t i, const T* row) {
+      T* factor = product.data() + i * finest_width;
+#pragma omp simd
+      for (int64_t j = 0; j < finest_width; ++j) factor[j] *= row[j];
+    };
+    for_each_resized_row(plane, level.height, level.width, finest_height, finest_width, multiply);
+  }
+  if (height == finest_height && width == finest_width) {
+    std::copy(product.begin(), product.end(), out);
+    return;
+  }
+  const auto write = [&](int64_t i, const T* row) { std::copy(row, row + width, out + i * width); };
+  for_each_resized_row(product.data(), finest_height, finest_width, height, width, write);
+}
+
+DESTSEG_WIDE inline void destmap_wide(const std::vector<Planes<float>>& distances, int64_t image, int64_t height,
+                                      int64_t width, float* out) {
+  destmap_of_one(distances, image, height, width, out);
+}
+
+DESTSEG_WIDE inline void destmap_wide(const std::vector<Planes<double>>& distances, int64_t image,
+                                      int64_t height, int64_t width, double* out) {
+  destmap_of_one(distances, image, height, width, out);
+}
+
+// out: (n, height, width).
+template <typename T>
+void destmap(const std::vector<Planes<T>>& distances, int64_t n, int64_t height, int64_t width, int64_t threads,
+             T* out) {
+  parallel_for(n, threads, [&](int64_t image) {
+    destmap_wide(distances, image, height, width, out + image * height * width);
+  });
+}
+
+}  // namespace destseg

@@ -1,0 +1,97 @@
+"""The DeST map: by hand, the kernel against its reference and torch, gradients, the errors' words."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import interpolate
+
+from destseg.ops.destmap import destmap, destmap_ref
+from destseg.ops.similarity import cosine_distances
+
+SIZES = st.tuples(st.integers(1, 30), st.integers(1, 40))
+
+either = pytest.mark.parametrize("compute", [destmap, destmap_ref])
+
+
+def row(*values):
+    """One image of one row, (1, 1, 1, w)."""
+    return torch.tensor(values, dtype=torch.float64)[None, None, None]
+
+
+def random_distances(n, sizes, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    return [2 * torch.rand(n, 1, *size, dtype=dtype, generator=generator) for size in sizes]
+
+
+@either
+def test_the_map_is_the_product_of_the_stretched_distances(compute):
+    distances = row(1, 2, 1, 2), row(0, 4), row(3)
+    # Four columns from two: a quarter and three quarters of the way between their middles.
+    torch.testing.assert_close(compute(distances), row(0, 6, 9, 24))
+    torch.testing.assert_close(compute(distances, (1, 2)), row(3, 16.5))
+    torch.testing.assert_close(compute(distances, (2, 4)), row(0, 6, 9, 24).expand(1, 1, 2, 4))
+
+
+@either
+def test_other_sizes_are_the_finest_map_resized(compute):
+    distances = random_distances(2, [(16, 12), (8, 6), (4, 3)], torch.float64)
+    for size in [(5, 7), (64, 48), (16, 13), [32, 24]]:
+        expected = interpolate(compute(distances), size=tuple(size), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(compute(distances, size), expected)
+
+
+@given(st.integers(0, 3), st.lists(SIZES, min_size=1, max_size=4), st.none() | SIZES, st.booleans())
+@settings(deadline=None)
+def test_agrees_with_the_reference(tolerance, n, sizes, size, double):
+    dtype = torch.float64 if double else torch.float32
+    distances = random_distances(n, sizes, dtype)
+    found, expected = destmap(distances, size), destmap_ref(distances, size)
+    assert found.dtype == dtype
+    assert found.shape == (n, 1, *(size or sizes[0]))
+    # Products of up to four distances, each up to 2.
+    torch.testing.assert_close(found, expected, rtol=tolerance[dtype], atol=16 * tolerance[dtype])
+
+
+def test_distances_of_any_strides():
+    distances = [level.transpose(2, 3) for level in random_distances(2, [(9, 16), (5, 8)])]
+    torch.testing.assert_close(destmap(distances, (20, 11)), destmap_ref(distances, (20, 11)))
+
+
+@either
+def test_gradients(compute):
+    taught, learnt = (
+        [torch.rand(2, 3, *size, dtype=torch.float64) + 0.1 for size in [(4, 5), (2, 3)]] for _ in range(2)
+    )
+    learnt = [level.requires_grad_() for level in learnt]
+    assert torch.autograd.gradcheck(lambda *s: compute(cosine_distances(taught, s), (7, 6)), learnt)
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    distances, before = random_distances(5, [(20, 30), (7, 9)]), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = destmap(distances, (50, 40))
+        torch.set_num_threads(4)
+        assert torch.equal(destmap(distances, (50, 40)), alone)
+    finally:
+        torch.set_num_threads(before)
+
+
+@either
+@pytest.mark.parametrize(
+    ("distances", "size", "words"),
+    [
+        ([], None, "at least one level, got none"),
+        ([torch.ones(1, 2, 3, 3)], None, r"must be \(n, 1, h, w\) .* got \(1, 2, 3, 3\)"),
+        ([torch.ones(1, 3, 3)], None, r"got \(1, 3, 3\)"),
+        ([torch.ones(1, 1, 3, 3), torch.ones(2, 1, 3, 3)], None, r"one n for all levels, got \(2, 1, 3, 3\)"),
+        ([torch.ones(1, 1, 0, 3)], None, "h and w of at least 1"),
+        ([torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3).double()], None, "float32 and torch.float64"),
+        ([torch.ones(1, 1, 3, 3, dtype=torch.int32)], None, "floating point"),
+        ([torch.ones(1, 1, 3, 3)], (0, 5), r"at least 1 each, got \(0, 5\)"),
+    ],
+)
+def test_what_does_not_fit(compute, distances, size, words):
+    with pytest.raises(ValueError, match=words):
+        compute(distances, size)
