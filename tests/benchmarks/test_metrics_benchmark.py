@@ -5,11 +5,9 @@ minutes). Each entry is checked against the others' values first; compare within
 """
 
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 
 from destseg import metrics
 from destseg.ops import _native
@@ -38,14 +36,6 @@ def test_set() -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def result(test_set) -> metrics.Metrics:
     return metrics.evaluate(*test_set)
-
-
-@pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
-def threads(request) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def rate(benchmark, maps: np.ndarray) -> None:

@@ -1,11 +1,8 @@
 """Similarity of a 256 x 256 picture's features beside its reference, eager and through torch.compile.
 
-Each entry first checks that all agree, then is timed; the rivals are timed within the entry, and
-`extra_info` says how many times longer the fastest of their calls took than the fastest of ours.
+Each entry first checks that all agree, then is timed; `extra_info` says how many times as long the rivals'
+median call takes, theirs and ours in turn.
 """
-
-import time
-from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -43,28 +40,10 @@ OPERATIONS = {  # ours and the reference
 }
 
 
-def fastest(call: Callable[[], object], seconds: float = 1.0) -> float:
-    call()
-    times, end = [], time.perf_counter() + seconds
-    while not times or time.perf_counter() < end:
-        begin = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - begin)
-    return min(times)
-
-
-@pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
-def threads(request) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("batch", [1, 8])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_similarity(benchmark, operation, order, batch, threads):
+def test_similarity(benchmark, compare, operation, order, batch, threads):
     benchmark.group = f"{operation}, {order}, batch of {batch}, {threads} threads"
     ours, reference = OPERATIONS[operation]
     torch.manual_seed(0)
@@ -80,8 +59,6 @@ def test_similarity(benchmark, operation, order, batch, threads):
     expected = reference(taught, learnt)
     for candidate in (ours, *rivals.values()):
         torch.testing.assert_close(candidate(taught, learnt), expected, rtol=1e-5, atol=1e-5)
-    taken = {name: fastest(lambda rival=rival: rival(taught, learnt)) for name, rival in rivals.items()}
+    for name, rival in rivals.items():
+        compare(name, lambda: ours(taught, learnt), lambda rival=rival: rival(taught, learnt))
     benchmark.pedantic(ours, (taught, learnt), rounds=100, warmup_rounds=5)
-    if benchmark.stats:
-        for name, seconds in taken.items():
-            benchmark.extra_info[f"{name} takes times as long"] = round(seconds / benchmark.stats["min"], 1)

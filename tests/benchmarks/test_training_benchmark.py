@@ -15,7 +15,7 @@ import torch
 from destseg.folders import Source
 from destseg.losses import cosine_loss, segmentation_loss
 from destseg.networks import DeSTSegNet
-from destseg.ops.similarity import cosine_distances
+from destseg.ops.similarity import cosine_distances_ref
 from destseg.presets import PRESETS
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
@@ -54,7 +54,7 @@ def published_step(net, optimizer, batch, stage: str) -> float:
     taught, learnt = net.features(images, seen.contiguous())
     logits = net.logits(taught, learnt)
     if stage == "student":
-        loss = cosine_loss(cosine_distances(taught, learnt))
+        loss = cosine_loss(cosine_distances_ref(taught, learnt))
         scaled = loss * (PUBLISHED_BATCH / len(images))
     else:
         loss = scaled = segmentation_loss(logits, batch.masks)
