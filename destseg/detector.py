@@ -17,7 +17,7 @@ from destseg.images import to_rgb
 from destseg.networks import DeSTSegNet
 from destseg.presets import input_size, loaded_network, new_network, parts_of, torch_device
 from destseg.result import Prediction
-from destseg.scoring import scored
+from destseg.scoring import Scored, scored
 from destseg.store import MEMORY, PictureStore, attempt
 from destseg.synthesis import Rotate, Synthesis, check_augmentation, prefetched
 from destseg.teachers import Weights
@@ -123,7 +123,7 @@ class DeSTSeg:
             checkpoint: file for the state of training, every `checkpoint_minutes` and on SIGINT or SIGTERM;
                 by default that of `resume`.
             workers: threads that prepare batches; the result does not depend on it.
-            memory: bound in bytes on the decoded pictures kept, and on the teacher's features kept.
+            memory: bound in bytes on decoded pictures kept, on textures, and on the teacher's features, each.
             strict: raise at the first unreadable picture instead of leaving it out with a warning.
 
         Returns the model itself. Raises ValueError, OSError or TypeError for input it cannot work with.
@@ -138,11 +138,13 @@ class DeSTSeg:
         store = PictureStore(sources, self._size, memory, strict, progress)
         training, held_out = split(len(store), self.seed)
         normals = store.subset(training)
-        draw_texture = from_normals(normals)
+        texture_store, draw_texture = None, from_normals(normals)
         if textures is not None:
-            draw_texture = from_pictures(PictureStore(textures, self._size, memory, strict, progress))
+            texture_store = PictureStore(textures, self._size, memory, strict, progress)
+            draw_texture = from_pictures(texture_store)
         synthesis = Synthesis(normals, draw_texture, batch_size, self.seed, rotate, flip)
-        plan = plan_of(synthesis, steps, training_precision(self.precision, device), self._parts)
+        precision = training_precision(self.precision, device)
+        plan = plan_of(network, synthesis, steps, precision, self._parts, texture_store)
         trainer = Trainer(network, synthesis, plan, memory)
         if resume is not None:
             trainer.resume(Path(resume))
@@ -232,14 +234,11 @@ class DeSTSeg:
             progress: show a progress bar on a terminal.
         """
         network = self._network()
-        samples = read_mvtec(dataset)
-        return evaluate(
-            samples,
-            lambda path: scored(network, self._size, to_rgb(path)),
-            protocol,
-            self.threshold_,
-            progress,
-        )
+
+        def score(path: Path) -> Scored:
+            return scored(network, self._size, to_rgb(path))
+
+        return evaluate(read_mvtec(dataset), score, protocol, self.threshold_, progress)
 
     def save(self, path: FilePath) -> None:
         """Write everything that `destseg.load` needs, teacher included, into one file, atomically."""

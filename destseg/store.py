@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -35,6 +36,9 @@ class PictureStore:
         strict: raise at the first broken picture instead of leaving it out.
         progress: show a progress bar on a terminal.
 
+    Attributes:
+        checksum: CRC-32 over the pixels of all readable pictures; that of a subset is the whole's.
+
     Raises:
         ValueError: no picture can be read, or `strict` and one cannot.
     """
@@ -48,6 +52,7 @@ class PictureStore:
         progress: bool = True,
     ) -> None:
         self.size = size
+        self.checksum = 0
         self._pictures: list[np.ndarray | Source] = []  # decoded, or to be decoded at every reading
         keep = memory // (3 * size[0] * size[1])
         first_error: Exception | None = None
@@ -61,6 +66,7 @@ class PictureStore:
                     logger.warning("left out: %s", picture)  # the message names it
                     first_error = first_error or picture
                 else:
+                    self.checksum = zlib.crc32(picture, self.checksum)
                     self._pictures.append(picture if len(self._pictures) < keep else source)
         if not self._pictures:
             raise ValueError(f"none of {len(sources)} pictures can be read; the first: {first_error}")

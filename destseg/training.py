@@ -1,60 +1,59 @@
 """The two stages of training: first the student learns the teacher, then the segmentation network both."""
 
+import math
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from destseg.files import read_tensors, write_tensors
+from destseg import checkpoints
+from destseg.checkpoints import Plan
 from destseg.losses import cosine_loss, segmentation_loss
 from destseg.networks import DeSTSegNet
 from destseg.ops.similarity import cosine_distances
+from destseg.store import PictureStore
 from destseg.synthesis import Batch, Synthesis, prefetched
 
 PUBLISHED_BATCH = 32  # the student's rate belongs to a loss summed over so many pictures
 STUDENT_RATE = 0.4
 RESIDUAL_RATE, HEAD_RATE = 0.1, 0.01  # of the segmentation network
 PRECISIONS = ("auto", "float32", "bfloat16")
-CHECKPOINT_FORMAT = "destseg checkpoint 1"
+AVERAGED_SHARE = 4  # the last quarter of a stage
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run is determined by; a checkpoint is continued only by a run with the same plan."""
+def plan_of(
+    network: DeSTSegNet,
+    synthesis: Synthesis,
+    steps: tuple[int, int],
+    precision: str,
+    parts: dict[str, bool],
+    textures: PictureStore | None = None,
+) -> Plan:
+    """Return the plan of training a network of these parts with these batches.
 
-    steps: tuple[int, int]  # of the student stage and the segmentation stage
-    batch_size: int
-    seed: int
-    image_size: tuple[int, int]
-    rotate: str
-    flip: str
-    pictures: int
-    precision: str  # "float32" or "bfloat16"
-    denoising: bool
-    encoder_decoder: bool
-    segmentation: bool
-
-
-def plan_of(synthesis: Synthesis, steps: tuple[int, int], precision: str, parts: dict[str, bool]) -> Plan:
-    """Return the plan of training a network of these parts with these batches."""
+    Args:
+        textures: the texture source that the synthesis draws from, if there is one.
+    """
+    rotate = synthesis.rotate
     return Plan(
-        steps=(steps[0], steps[1]),
-        batch_size=synthesis.batch_size,
-        seed=synthesis.seed,
+        steps=(int(steps[0]), int(steps[1])),
+        batch_size=int(synthesis.batch_size),
+        seed=int(synthesis.seed),
         image_size=synthesis.normals.size,
-        rotate=str(synthesis.rotate),
+        rotate=rotate if isinstance(rotate, str) else float(rotate),
         flip=synthesis.flip,
         pictures=len(synthesis.normals),
         precision=precision,
+        normals=synthesis.normals.checksum,
+        textures=0 if textures is None else textures.checksum,
+        teacher=checkpoints.checksum(network.teacher_net),
         **parts,
     )
 
@@ -65,7 +64,8 @@ def check_precision(wanted: str) -> None:
 
 
 def check_schedule(steps: Any, batch_size: Any) -> None:
-    if len(steps) != 2 or not all(isinstance(count, int) and count >= 0 for count in steps):
+    is_pair = isinstance(steps, Sequence) and len(steps) == 2
+    if not is_pair or not all(isinstance(count, int) and count >= 0 for count in steps):
         raise ValueError(f"steps must be two whole numbers, (student, segmentation), got {steps!r}")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
@@ -112,6 +112,10 @@ def fusion_loss(network: DeSTSegNet, corrupted: Tensor, masks: Tensor) -> Tensor
 class Trainer:
     """Runs a plan on a network, step by step; its whole state can be written down and continued.
 
+    At a constant rate the weights never settle: what is kept of each stage is their average over its last
+    quarter, running statistics included, where the published recipe keeps the last step's. Source: Izmailov
+    et al., "Averaging Weights Leads to Wider Optima" (arXiv 1803.05407).
+
     Args:
         network: on its device; changed in place.
         synthesis: makes the batches.
@@ -126,6 +130,7 @@ class Trainer:
         self.device = next(network.parameters()).device
         self.losses: list[Tensor] = []
         self.optimizer: Optimizer | None = None
+        self.average: AveragedModel | None = None  # of the stage's network, once its last quarter has begun
         self._taught: list[Tensor] | None = None
 
     @property
@@ -139,22 +144,26 @@ class Trainer:
 
         With a checkpoint path, the state is written there every so many minutes and when SIGINT or SIGTERM
         asks to stop; then the signal takes its usual course.
+
+        Raises:
+            RuntimeError: the loss is not finite any more.
         """
         written = time.monotonic()
         steps = range(len(self.losses), self.total_steps)
         bar = tqdm(total=self.total_steps, initial=steps.start, disable=None if progress else True)
-        with bar, stop_requests(wanted=checkpoint is not None) as requests:
+        with bar, checkpoints.stop_requests(wanted=checkpoint is not None) as requests:
             for step, batch in zip(steps, prefetched(self.synthesis.batch, steps, workers), strict=True):
                 self.losses.append(self.step(step, batch))
                 bar.set_description("student" if step < self.plan.steps[0] else "segmentation", refresh=False)
-                if not bar.disable and step % 10 == 0:  # reading a loss waits for the device
-                    bar.set_postfix(loss=f"{self.losses[-1].item():.4f}", refresh=False)
+                asked, last = bool(requests), step == steps[-1]
+                due = checkpoint and (asked or last or time.monotonic() - written > 60 * minutes)
+                if due or last or step % 10 == 0:  # reading a loss waits for the device
+                    bar.set_postfix(loss=f"{self._finite_loss(step):.4f}", refresh=False)
                 bar.update()
-                due = requests or step == steps[-1] or time.monotonic() - written > 60 * minutes
                 if checkpoint and due:  # also at the end: calibration and saving are still to come
                     self.save(checkpoint)
                     written = time.monotonic()
-                if requests:
+                if asked:
                     break
         self.network.eval()
         if requests:  # the handlers are back in place: the signal does what it always does
@@ -177,21 +186,46 @@ class Trainer:
         self.optimizer.zero_grad()
         scaled.backward()
         self.optimizer.step()
+        self._keep_average(step)
         return loss.detach()
+
+    def _keep_average(self, step: int) -> None:
+        """In a stage's last quarter, count this step's weights in; at its end, put their average in place."""
+        stage = 0 if step < self.plan.steps[0] else 1
+        end, network = sum(self.plan.steps[: stage + 1]), self._trained_network(stage == 0)
+        if step < end - self.plan.steps[stage] // AVERAGED_SHARE:
+            return
+        if self.average is None:
+            self.average = AveragedModel(network, use_buffers=True)
+        self.average.update_parameters(network)
+        if step == end - 1:
+            network.load_state_dict(self.average.module.state_dict())
+            self.average = None
+
+    def _trained_network(self, student_stage: bool) -> nn.Module:
+        network = self.network.student_net if student_stage else self.network.segmentation_net
+        assert network is not None  # there is no second stage without a segmentation network
+        return network
+
+    def _finite_loss(self, step: int) -> float:
+        loss = self.losses[-1].item()
+        if not math.isfinite(loss):
+            raise RuntimeError(
+                f"training diverged: the loss of step {step} is {loss}; try other pictures or another seed"
+                + (', or precision="float32"' if self.plan.precision != "float32" else "")
+            )
+        return loss
 
     def _enter(self, student_stage: bool) -> Optimizer:
         """Put every part into the mode its stage wants, and make the stage's optimiser."""
-        network = self.network
-        network.eval()
-        network.student_net.requires_grad_(student_stage)
+        self.network.eval()
+        self.network.student_net.requires_grad_(student_stage)
+        self._trained_network(student_stage).train()
         if student_stage:
-            network.student_net.train()
             self._remember_teacher()
-            return student_optimizer(network)
+            return student_optimizer(self.network)
         self._taught = None
-        assert network.segmentation_net is not None
-        network.segmentation_net.train()
-        return segmentation_optimizer(network)
+        return segmentation_optimizer(self.network)
 
     def _student_loss(self, corrupted: Tensor, batch: Batch) -> Tensor:
         if self._taught is None:
@@ -208,26 +242,23 @@ class Trainer:
         seen = self.plan.steps[0] * batch_size
         if self.synthesis.changes_pictures or size > self.cache_memory or seen < len(normals):
             return
-        chunks = []
+        taught: list[Tensor] = []
         for first in range(0, len(normals), batch_size):
-            clean = self.synthesis.clean(range(first, min(first + batch_size, len(normals))))
+            chunk = range(first, min(first + batch_size, len(normals)))
+            clean = self.synthesis.clean(chunk).to(self.device)
             with torch.no_grad(), self._autocast():
-                chunks.append(self.network.teacher_net(clean.to(self.device)))
-        self._taught = [torch.cat(levels) for levels in zip(*chunks, strict=True)]
+                levels = self.network.teacher_net(clean)
+            taught = taught or [level.new_empty(len(normals), *level.shape[1:]) for level in levels]
+            for kept, level in zip(taught, levels, strict=True):
+                kept[chunk.start : chunk.stop] = level
+        self._taught = taught
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bfloat16")
 
     def save(self, path: Path) -> None:
         """Write everything that the next step depends on."""
-        state = {
-            "format": CHECKPOINT_FORMAT,
-            "plan": plain(self.plan),
-            "network": trained(self.network),
-            "optimizer": self.optimizer.state_dict() if self.optimizer else {},
-            "losses": torch.stack(self.losses).cpu() if self.losses else torch.empty(0),
-        }
-        write_tensors(path, state)
+        checkpoints.write(path, self.plan, self.network, self.optimizer, self.average, self.losses)
 
     def resume(self, path: Path) -> None:
         """Continue from a file written by `save`.
@@ -236,53 +267,13 @@ class Trainer:
             FileNotFoundError: there is no such file.
             ValueError: it is no checkpoint, is damaged, or belongs to another plan; the difference is named.
         """
-        state = read_tensors(path)
-        if state.get("format") != CHECKPOINT_FORMAT:
-            raise ValueError(f"{path} is no checkpoint of this version of destseg")
-        then, now = state["plan"], plain(self.plan)
-        changed = [
-            f"{name} was {then.get(name)!r}, now {now[name]!r}" for name in now if then.get(name) != now[name]
-        ]
-        if changed:
-            raise ValueError(f"{path} belongs to another run: {'; '.join(changed)}")
+        state = checkpoints.read(path, self.plan)
         self.network.load_state_dict(state["network"], strict=False)
         self.losses = list(state["losses"].to(self.device))
+        student_stage = len(self.losses) <= self.plan.steps[0]
         if state["optimizer"]:
-            self.optimizer = self._enter(len(self.losses) <= self.plan.steps[0])
+            self.optimizer = self._enter(student_stage)
             self.optimizer.load_state_dict(state["optimizer"])
-
-
-def trained(network: nn.Module) -> dict[str, Tensor]:
-    """Return the state dict without the teacher, which training leaves as it is."""
-    return {
-        name: value for name, value in network.state_dict().items() if not name.startswith("teacher_net.")
-    }
-
-
-def plain(plan: Plan) -> dict[str, Any]:
-    """Return the plan as values that a file of tensors may hold and that compare equal when read back."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
-
-
-@contextmanager
-def stop_requests(wanted: bool) -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM into the list that is yielded, instead of letting them end the process.
-
-    Only the main thread may handle signals; elsewhere, and where not wanted, the list stays empty.
-    """
-    requests: list[int] = []
-    if not wanted or threading.current_thread() is not threading.main_thread():
-        yield requests
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if requests:  # asked a second time: do not wait for the step to end
-            raise KeyboardInterrupt
-        requests.append(number)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requests
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        if state["average"]:
+            self.average = AveragedModel(self._trained_network(student_stage), use_buffers=True)
+            self.average.load_state_dict(state["average"])

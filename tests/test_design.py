@@ -20,7 +20,7 @@ LAYERS = (
     {"ops.*"},
     {"files", "images", "folders", "curves", "ground_truth", "normal_scores", "metrics", "result"},
     {"store", "textures", "synthesis", "networks", "losses", "teachers", "presets", "scoring", "evaluation"},
-    {"training", "calibration", "modelfile"},
+    {"checkpoints", "training", "calibration", "modelfile"},
     {"detector"},
     {"cli", "__main__"},
 )

@@ -1,16 +1,19 @@
-"""Training: checkpoints, interruptions, reproducibility, small numbers of pictures, the ablation's rows."""
+"""Training: reproducibility, no wasted work, averages, small numbers of pictures, the ablation's rows."""
 
+import copy
 import itertools
-import signal
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
 
 import destseg
-from destseg.training import Plan, Trainer, plain, stop_requests, training_precision
+from destseg.folders import as_pictures
+from destseg.networks import DeSTSegNet
+from destseg.presets import PRESETS
+from destseg.store import PictureStore
+from destseg.synthesis import Synthesis
+from destseg.textures import from_normals
+from destseg.training import Trainer, fusion_loss, plan_of, student_loss, training_precision
 
 SETTINGS = {"image_size": 64, "precision": "float32"}
 SCHEDULE = {"steps": (3, 3), "batch_size": 2, "progress": False}
@@ -54,89 +57,6 @@ def test_fitting_leaves_the_random_state_of_torch_alone(few_parts, teacher_weigh
     torch.manual_seed(5)
     fit(few_parts, teacher_weights, steps=(0, 1))
     assert torch.equal(torch.rand(3), expected)
-
-
-PROCESS = """
-    import os, sys
-    import destseg
-    from destseg.training import Trainer
-
-    parts, weights, checkpoint, number, after, minutes = sys.argv[1:]
-    real_step = Trainer.step
-
-    def step(self, step, batch):
-        if step == int(after) and int(number):
-            os.kill(os.getpid(), int(number))
-        return real_step(self, step, batch)
-
-    Trainer.step = step
-    model = destseg.DeSTSeg(image_size=64, precision="float32", teacher_weights=weights)
-    resume = checkpoint if os.path.exists(checkpoint) else None
-    model.fit(parts, steps=(3, 3), batch_size=2, progress=False, checkpoint=checkpoint, resume=resume,
-              checkpoint_minutes=float(minutes))
-    model.save(checkpoint + ".model")
-"""
-
-
-def fit_in_a_process(parts, weights, checkpoint, number=0, step=0, minutes=1000.0):
-    """Fit, or go on with the checkpoint if there is one; the process sends itself a signal in that step."""
-    arguments = [parts, weights, checkpoint, int(number), step, minutes]
-    command = [sys.executable, "-c", textwrap.dedent(PROCESS), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=checkpoint.parent)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted_process(few_parts, teacher_weights, tmp_path_factory):
-    checkpoint = tmp_path_factory.mktemp("whole") / "part"
-    assert fit_in_a_process(few_parts, teacher_weights, checkpoint).returncode == 0
-    return destseg.load(f"{checkpoint}.model")
-
-
-@pytest.mark.parametrize(
-    ("number", "step", "minutes"),
-    [
-        (signal.SIGTERM, 2, 1000),  # asked to stop, at the last step of the first stage
-        (signal.SIGINT, 4, 1000),  # Ctrl-C, in the second stage
-        (signal.SIGKILL, 2, 0),  # without a chance to react: the last regular checkpoint
-    ],
-)
-def test_a_killed_process_is_continued_to_the_same_weights(
-    uninterrupted_process, few_parts, teacher_weights, tmp_path, number, step, minutes
-):
-    checkpoint = tmp_path / "part"
-    process = fit_in_a_process(few_parts, teacher_weights, checkpoint, number, step, minutes)
-    # Python turns SIGINT into KeyboardInterrupt, and ends itself with the signal after that.
-    assert process.returncode == -number, process.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["part"]
-    assert fit_in_a_process(few_parts, teacher_weights, checkpoint).returncode == 0
-    resumed = destseg.load(f"{checkpoint}.model")
-    assert resumed.losses_ == uninterrupted_process.losses_
-    assert_same_weights(resumed, uninterrupted_process)
-
-
-def test_a_finished_checkpoint_is_continued_without_a_step(
-    uninterrupted, few_parts, teacher_weights, tmp_path
-):
-    path = tmp_path / "done.checkpoint"
-    fit(few_parts, teacher_weights, checkpoint=path, checkpoint_minutes=0)
-    assert_same_weights(fit(few_parts, teacher_weights, resume=path), uninterrupted)
-
-
-def test_a_checkpoint_of_another_run_is_refused_and_the_difference_named(
-    few_parts, teacher_weights, tmp_path
-):
-    path = tmp_path / "a.checkpoint"
-    fit(few_parts, teacher_weights, steps=(1, 0), checkpoint=path, checkpoint_minutes=0)
-    with pytest.raises(ValueError, match=r"another run: steps was \[1, 0\], now \[3, 3\]"):
-        fit(few_parts, teacher_weights, resume=path)
-    with pytest.raises(FileNotFoundError, match=r"no such file: .*b\.checkpoint"):
-        fit(few_parts, teacher_weights, resume=tmp_path / "b.checkpoint")
-    path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(ValueError, match="damaged, truncated"):
-        fit(few_parts, teacher_weights, steps=(1, 0), resume=path)
-    torch.save({"format": "something else"}, path)
-    with pytest.raises(ValueError, match="no checkpoint of this version"):
-        fit(few_parts, teacher_weights, steps=(1, 0), resume=path)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -206,20 +126,94 @@ def test_auto_precision_is_bfloat16_only_where_the_hardware_has_it():
     assert training_precision("auto", torch.device("mps")) == "float32"
 
 
-def test_signals_keep_their_handlers_where_no_checkpoint_is_wanted():
-    before = signal.getsignal(signal.SIGINT)
-    with stop_requests(wanted=False):
-        assert signal.getsignal(signal.SIGINT) is before
-    with stop_requests(wanted=True) as requests:
-        signal.raise_signal(signal.SIGTERM)
-        assert requests == [signal.SIGTERM]
-        with pytest.raises(KeyboardInterrupt):  # asked twice: at once
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+@pytest.fixture
+def trainer(few_parts):
+    """Of four steps in either stage, ready for the first; 8 pictures, three a batch."""
+    sources = as_pictures(sorted(few_parts.iterdir())[:8])
+    store = PictureStore(sources, (64, 64), progress=False)
+    synthesis = Synthesis(store, from_normals(store), 3)
+    torch.manual_seed(0)
+    network = DeSTSegNet()
+    return Trainer(
+        network, synthesis, plan_of(network, synthesis, (4, 4), "float32", PRESETS["paper"]), 1 << 30
+    )
 
 
-def test_a_plan_survives_a_file_of_tensors():
-    plan = Plan((1, 2), 3, 4, (64, 96), "90", "", 5, "float32", True, True, True)
-    assert plain(plan)["steps"] == [1, 2]
-    assert plain(plan)["image_size"] == [64, 96]
-    assert Trainer.__doc__
+def calls_of(module):
+    """A list that grows by the shape of every batch that the module sees."""
+    seen = []
+    module.register_forward_hook(lambda module, inputs, output: seen.append(tuple(inputs[0].shape)))
+    return seen
+
+
+def test_no_work_is_wasted(trainer):
+    network, synthesis = trainer.network, trainer.synthesis
+    teacher, student = calls_of(network.teacher_net), calls_of(network.student_net)
+    segmentation = calls_of(network.segmentation_net)
+    for step in range(4):
+        trainer.step(step, synthesis.batch(step))
+    assert sum(n for n, *_ in teacher) == 8  # every clean picture once, not once a step
+    assert (len(student), len(segmentation)) == (4, 0)
+    teacher.clear()
+    for parameter in network.student_net.parameters():
+        parameter.grad = None
+    for step in range(4, 8):
+        trainer.step(step, synthesis.batch(step))
+    assert (len(teacher), len(student), len(segmentation)) == (4, 8, 4)
+    assert all(parameter.grad is None for parameter in network.student_net.parameters())
+    assert not network.student_net.training
+
+
+def test_one_pass_of_each_network_for_a_prediction(few_parts, teacher_weights):
+    model = fit(few_parts, teacher_weights, steps=(0, 0))
+    networks = (model.network_.teacher_net, model.network_.student_net, model.network_.segmentation_net)
+    seen = [calls_of(network) for network in networks]
+    model.predict(sorted(few_parts.iterdir())[0])
+    assert [len(calls) for calls in seen] == [1, 1, 1]
+
+
+def test_steps_start_from_the_losses_of_the_method(trainer):
+    """The gradient is that of the published scale: 32 / batch times the student's loss, once the other."""
+    for step, loss_of, scale in [(0, student_loss, 32 / 3), (4, fusion_loss, 1)]:
+        batch, apart = trainer.synthesis.batch(step), copy.deepcopy(trainer.network).eval()
+        part = "student_net" if step == 0 else "segmentation_net"
+        getattr(apart, part).train()
+        loss = loss_of(apart, batch.corrupted, batch.clean if step == 0 else batch.masks)
+        loss.backward()
+        assert trainer.step(step, batch).item() == pytest.approx(loss.item(), rel=1e-4)
+        expected = dict(getattr(apart, part).named_parameters())
+        for name, parameter in getattr(trainer.network, part).named_parameters():
+            tolerance = 1e-3 * scale * expected[name].grad.abs().max()
+            torch.testing.assert_close(parameter.grad, scale * expected[name].grad, rtol=0, atol=tolerance)
+
+
+def test_each_stage_ends_with_the_average_of_its_last_quarter(few_parts, teacher_weights):
+    """Eight steps, of which the last two count, against the weights after seven and eight steps."""
+    kept = []
+    real_average = Trainer._keep_average
+
+    def spy(self, step):
+        network = self._trained_network(step < 8)
+        kept.append({name: value.clone() for name, value in network.state_dict().items()})
+        real_average(self, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_keep_average", spy)
+        model = fit(few_parts, teacher_weights, steps=(8, 8))
+    for part, (before_last, last) in (("student_net", kept[6:8]), ("segmentation_net", kept[14:])):
+        for name, value in getattr(model.network_, part).state_dict().items():
+            if value.is_floating_point():
+                assert not torch.equal(before_last[name], last[name])
+                torch.testing.assert_close(value, (before_last[name] + last[name]) / 2)
+
+
+def test_training_that_diverges_says_so(few_parts, teacher_weights, monkeypatch):
+    monkeypatch.setattr("destseg.training.STUDENT_RATE", float("inf"))
+    with pytest.raises(RuntimeError, match="training diverged: the loss of step 5 is nan"):
+        fit(few_parts, teacher_weights)
+
+
+@pytest.mark.parametrize("steps", [5, (1,), (1, 2.5), (-1, 2), "ab"])
+def test_words_about_wrong_schedules(few_parts, teacher_weights, steps):
+    with pytest.raises(ValueError, match=r"steps must be two whole numbers, \(student, segmentation\), got"):
+        fit(few_parts, teacher_weights, steps=steps)

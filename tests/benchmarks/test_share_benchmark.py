@@ -75,7 +75,8 @@ def test_training_step(benchmark, compare, stage):
     def new_step() -> Callable[[], float]:
         torch.manual_seed(0)
         network = destseg.networks.DeSTSegNet()
-        trainer = Trainer(network, synthesis, plan_of(synthesis, steps, precision, PRESETS["paper"]), 2 << 30)
+        plan = plan_of(network, synthesis, steps, precision, PRESETS["paper"])
+        trainer = Trainer(network, synthesis, plan, 2 << 30)
         trainer.optimizer = trainer._enter(stage == "student")
         return lambda: trainer.step(STEPS[stage], synthesis.batch(0)).item()
 

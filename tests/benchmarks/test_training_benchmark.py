@@ -67,7 +67,7 @@ def published_step(net, optimizer, batch, stage: str) -> float:
 def our_trainer(synthesis: Synthesis, stage: str, precision: str) -> Trainer:
     steps = (1, 0) if stage == "student" else (0, 10**6 + 1)
     net = network()
-    trainer = Trainer(net, synthesis, plan_of(synthesis, steps, precision, PRESETS["paper"]), 2 << 30)
+    trainer = Trainer(net, synthesis, plan_of(net, synthesis, steps, precision, PRESETS["paper"]), 2 << 30)
     trainer.optimizer = trainer._enter(stage == "student")
     return trainer
 

@@ -1,0 +1,165 @@
+"""Checkpoints: killed processes continue to the same weights, other runs are refused, signals are kept."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import destseg
+from destseg import checkpoints
+from destseg.checkpoints import Plan, plain, stop_requests
+
+SCHEDULE = {"steps": (4, 4), "batch_size": 2, "progress": False}
+
+
+def fit(parts, weights, **schedule):
+    model = destseg.DeSTSeg(image_size=64, precision="float32", teacher_weights=weights)
+    return model.fit(parts, **(SCHEDULE | schedule))
+
+
+def assert_same_weights(first, second):
+    for name, value in first.network_.state_dict().items():
+        assert torch.equal(value, second.network_.state_dict()[name]), name
+
+
+PROCESS = """
+    import os, sys
+    import destseg
+    from destseg.training import Trainer
+
+    parts, weights, checkpoint, number, after, minutes = sys.argv[1:]
+    real_step = Trainer.step
+
+    def step(self, step, batch):
+        if step == int(after) and int(number):
+            os.kill(os.getpid(), int(number))
+        return real_step(self, step, batch)
+
+    Trainer.step = step
+    model = destseg.DeSTSeg(image_size=64, precision="float32", teacher_weights=weights)
+    resume = checkpoint if os.path.exists(checkpoint) else None
+    model.fit(parts, steps=(4, 4), batch_size=2, progress=False, checkpoint=checkpoint, resume=resume,
+              checkpoint_minutes=float(minutes))
+    model.save(checkpoint + ".model")
+"""
+
+
+def fit_in_a_process(parts, weights, checkpoint, number=0, step=0, minutes=1000.0):
+    """Fit, or go on with the checkpoint if there is one; the process sends itself a signal in that step."""
+    arguments = [parts, weights, checkpoint, int(number), step, minutes]
+    command = [sys.executable, "-c", textwrap.dedent(PROCESS), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=checkpoint.parent)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_process(few_parts, teacher_weights, tmp_path_factory):
+    checkpoint = tmp_path_factory.mktemp("whole") / "part"
+    assert fit_in_a_process(few_parts, teacher_weights, checkpoint).returncode == 0
+    return destseg.load(f"{checkpoint}.model")
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "minutes"),
+    [
+        (signal.SIGTERM, 3, 1000),  # asked to stop, at the last step of the first stage
+        (signal.SIGINT, 5, 1000),  # Ctrl-C, in the second stage
+        (signal.SIGKILL, 2, 0),  # without a chance to react: the last regular checkpoint
+    ],
+)
+def test_a_killed_process_is_continued_to_the_same_weights(
+    uninterrupted_process, few_parts, teacher_weights, tmp_path, number, step, minutes
+):
+    checkpoint = tmp_path / "part"
+    process = fit_in_a_process(few_parts, teacher_weights, checkpoint, number, step, minutes)
+    # Python turns SIGINT into KeyboardInterrupt, and ends itself with the signal after that.
+    assert process.returncode == -number, process.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["part"]
+    assert fit_in_a_process(few_parts, teacher_weights, checkpoint).returncode == 0
+    resumed = destseg.load(f"{checkpoint}.model")
+    assert resumed.losses_ == uninterrupted_process.losses_
+    assert_same_weights(resumed, uninterrupted_process)
+
+
+def test_every_step_is_continued_to_the_same_weights(few_parts, teacher_weights, tmp_path, monkeypatch):
+    """Also where the average of a stage's last quarter has begun: eight steps have two of them."""
+    path, steps = tmp_path / "part.checkpoint", {"steps": (8, 8)}
+    copies = []
+    real_write = checkpoints.write
+
+    def write(target, *state):
+        real_write(target, *state)
+        copies.append(target.read_bytes())
+
+    monkeypatch.setattr(checkpoints, "write", write)
+    whole = fit(few_parts, teacher_weights, checkpoint=path, checkpoint_minutes=0, **steps)
+    assert len(copies) == 16
+    for content in (copies[6], copies[7], copies[14], copies[15]):
+        path.write_bytes(content)
+        assert_same_weights(fit(few_parts, teacher_weights, resume=path, **steps), whole)
+
+
+def test_a_signal_at_any_moment_leaves_a_checkpoint(few_parts, teacher_weights, tmp_path, monkeypatch):
+    """Here while the time is looked up, when it has been decided that no checkpoint is due."""
+    path, real_time = tmp_path / "part.checkpoint", time.monotonic
+
+    def monotonic():
+        caller = sys._getframe(1)
+        if caller.f_code.co_name == "run" and caller.f_locals.get("step") == 2:
+            signal.raise_signal(signal.SIGINT)
+        return real_time()
+
+    monkeypatch.setattr(time, "monotonic", monotonic)
+    with pytest.raises(KeyboardInterrupt):
+        fit(few_parts, teacher_weights, checkpoint=path)
+    assert path.exists()
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_the_difference_named(
+    few_parts, teacher_weights, tmp_path
+):
+    path = tmp_path / "a.checkpoint"
+    fit(few_parts, teacher_weights, steps=(1, 0), checkpoint=path, checkpoint_minutes=0)
+    with pytest.raises(ValueError, match=r"another run: steps was \[1, 0\], now \[4, 4\]$"):
+        fit(few_parts, teacher_weights, resume=path)
+    with pytest.raises(ValueError, match=r"another run: textures was 0, now \d+$"):
+        fit(few_parts, teacher_weights, steps=(1, 0), resume=path, texture_source=few_parts)
+    with pytest.raises(ValueError, match=r"another run: rotate was 0.0, now '90'$"):
+        fit(few_parts, teacher_weights, steps=(1, 0), resume=path, rotate="90")
+    changed = np.stack([destseg.images.to_rgb(part) for part in sorted(few_parts.iterdir())])
+    changed[-1] += 1
+    with pytest.raises(ValueError, match=r"another run: normals was \d+, now \d+$"):
+        fit(changed, teacher_weights, steps=(1, 0), resume=path)
+    state = torch.load(teacher_weights, weights_only=True)
+    with pytest.raises(ValueError, match=r"another run: teacher was \d+, now \d+$"):
+        fit(few_parts, state | {"bn1.bias": state["bn1.bias"] + 1}, steps=(1, 0), resume=path)
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*b\.checkpoint"):
+        fit(few_parts, teacher_weights, resume=tmp_path / "b.checkpoint")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(ValueError, match="damaged, truncated"):
+        fit(few_parts, teacher_weights, steps=(1, 0), resume=path)
+    torch.save({"format": "something else"}, path)
+    with pytest.raises(ValueError, match="no checkpoint of this version"):
+        fit(few_parts, teacher_weights, steps=(1, 0), resume=path)
+
+
+def test_signals_keep_their_handlers_where_no_checkpoint_is_wanted():
+    before = signal.getsignal(signal.SIGINT)
+    with stop_requests(wanted=False):
+        assert signal.getsignal(signal.SIGINT) is before
+    with stop_requests(wanted=True) as requests:
+        signal.raise_signal(signal.SIGTERM)
+        assert requests == [signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt):  # asked twice: at once
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_plan_survives_a_file_of_tensors():
+    plan = Plan((1, 2), 3, 4, (64, 96), "90", "", 5, "float32", 6, 7, 8, True, True, True)
+    assert plain(plan)["steps"] == [1, 2]
+    assert plain(plan)["image_size"] == [64, 96]
