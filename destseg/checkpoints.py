@@ -36,6 +36,7 @@ class Plan:
     denoising: bool
     encoder_decoder: bool
     segmentation: bool
+    light: bool
 
 
 def checksum(network: nn.Module) -> int:

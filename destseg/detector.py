@@ -15,7 +15,7 @@ from destseg.files import read_tensors
 from destseg.folders import Pictures, Source, as_pictures, is_several, read_mvtec
 from destseg.images import to_rgb
 from destseg.networks import DeSTSegNet
-from destseg.presets import input_size, loaded_network, new_network, parts_of, torch_device
+from destseg.presets import SWITCHES, input_size, loaded_network, new_network, parts_of, torch_device
 from destseg.result import Prediction
 from destseg.scoring import Scored, scored
 from destseg.store import MEMORY, PictureStore, attempt
@@ -35,7 +35,8 @@ class DeSTSeg:
     """Finds and outlines defects after seeing normal pictures only.
 
     Args, stored as given:
-        preset: "paper", the published network, or "stpm", the student-teacher baseline it starts from.
+        preset: "paper", the published network; "fast", a light one for CPUs; or "stpm", the student-teacher
+            baseline it starts from.
         teacher: "resnet18", ImageNet weights of torchvision.
         image_size: sides of the network's input in pixels, one number or (height, width), at least 64.
         seed: of everything drawn at random.
@@ -247,7 +248,8 @@ class DeSTSeg:
             "teacher": self.teacher,
             "image_size": list(self._size),
         }
-        settings |= {"seed": self.seed, "precision": self.precision, **self._parts}
+        settings |= {"seed": self.seed, "precision": self.precision}
+        settings |= {name: self._parts[name] for name in SWITCHES}
         modelfile.write(path, self._network(), settings, self.calibration_, self.losses_)
 
     @classmethod

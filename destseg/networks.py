@@ -55,17 +55,41 @@ def block_pair(channels_in: int, channels: int, stride: int = 1) -> nn.Sequentia
     return nn.Sequential(BasicBlock(channels_in, channels, stride), BasicBlock(channels, channels))
 
 
-class ResNet18(nn.Module):
-    """The stem and the first stages of ResNet18; returns the features of every stage."""
-
-    def __init__(self, stages: int) -> None:
+class ConvNormRelu(nn.Module):
+    def __init__(self, channels_in: int, channels: int, kernel: int, dilation: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        padding = dilation * (kernel // 2)
+        self.conv = nn.Conv2d(channels_in, channels, kernel, padding=padding, dilation=dilation, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            # One value a channel has no variance: a batch of one takes the running statistics here.
+            norm = self.norm
+            x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        else:
+            x = self.norm(x)
+        return F.relu(x, inplace=True)
+
+
+class ResNet18(nn.Module):
+    """The stem and the first stages of ResNet18; returns the features of every stage.
+
+    Args:
+        stages: how many, 1 to 4.
+        width: channels of the stem and of the first stage; each further stage has twice as many.
+    """
+
+    def __init__(self, stages: int, width: int = CHANNELS[0]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.stages = [f"layer{k}" for k in range(1, stages + 1)]
         for k, name in enumerate(self.stages):
-            setattr(self, name, block_pair(CHANNELS[max(k - 1, 0)], CHANNELS[k], stride=1 if k == 0 else 2))
+            before, stride = (width, 1) if k == 0 else (width << (k - 1), 2)
+            setattr(self, name, block_pair(before, width << k, stride))
         initialise(self)
         for block in self.modules():
             if isinstance(block, BasicBlock):
@@ -100,58 +124,47 @@ class Student(nn.Module):
     """Learns the teacher's features of the clean picture, through a decoder without skip connections.
 
     Without the decoder it is a plain ResNet18 whose first three stages are compared (STPM's design).
+    Where its width is not the teacher's, a 1x1 convolution brings each level to the teacher's channels.
     """
 
-    def __init__(self, encoder_decoder: bool = True) -> None:
+    def __init__(self, encoder_decoder: bool = True, width: int = CHANNELS[0]) -> None:
         super().__init__()
         self.encoder_decoder = encoder_decoder
-        self.encoder = ResNet18(4 if encoder_decoder else 3)
+        self.encoder = ResNet18(4 if encoder_decoder else 3, width)
         if encoder_decoder:
-            self.decoder_layer4 = block_pair(512, 512)
-            self.decoder_layer3 = block_pair(512, 256)
-            self.decoder_layer2 = block_pair(256, 128)
-            self.decoder_layer1 = block_pair(128, 64)
+            self.decoder_layer4 = block_pair(8 * width, 8 * width)
+            self.decoder_layer3 = block_pair(8 * width, 4 * width)
+            self.decoder_layer2 = block_pair(4 * width, 2 * width)
+            self.decoder_layer1 = block_pair(2 * width, width)
             for layer in (self.decoder_layer4, self.decoder_layer3, self.decoder_layer2, self.decoder_layer1):
                 initialise(layer)
+        self.projections: nn.ModuleList | None = None
+        if width != CHANNELS[0]:
+            pairs = zip((width, 2 * width, 4 * width), CHANNELS, strict=False)
+            self.projections = nn.ModuleList(ConvNormRelu(own, taught, 1) for own, taught in pairs)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        features = self.encoder(x)
-        if not self.encoder_decoder:
-            return features
-        size1, size2, size3 = (stage.shape[-2:] for stage in features[:3])
-        x = self.decoder_layer4(features[3])
-        third = self.decoder_layer3(resized(x, size3))
-        second = self.decoder_layer2(resized(third, size2))
-        return [self.decoder_layer1(resized(second, size1)), second, third]
-
-
-class ConvNormRelu(nn.Module):
-    def __init__(self, channels_in: int, channels: int, kernel: int, dilation: int = 1) -> None:
-        super().__init__()
-        padding = dilation * (kernel // 2)
-        self.conv = nn.Conv2d(channels_in, channels, kernel, padding=padding, dilation=dilation, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
-            # One value a channel has no variance: a batch of one takes the running statistics here.
-            norm = self.norm
-            x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-        else:
-            x = self.norm(x)
-        return F.relu(x, inplace=True)
+        levels = self.encoder(x)
+        if self.encoder_decoder:
+            size1, size2, size3 = (stage.shape[-2:] for stage in levels[:3])
+            x = self.decoder_layer4(levels[3])
+            third = self.decoder_layer3(resized(x, size3))
+            second = self.decoder_layer2(resized(third, size2))
+            levels = [self.decoder_layer1(resized(second, size1)), second, third]
+        if self.projections is None:
+            return levels
+        return [project(level) for project, level in zip(self.projections, levels, strict=True)]
 
 
 class AtrousPyramid(nn.Module):
     """ASPP of four branches: a pooled one and 3x3 convolutions of dilation 6, 12 and 18, fused by a 3x3."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, branch: int) -> None:
         super().__init__()
-        pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvNormRelu(channels, channels, 1))
-        wide = (ConvNormRelu(channels, channels, 3, dilation) for dilation in (6, 12, 18))
+        pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvNormRelu(channels, branch, 1))
+        wide = (ConvNormRelu(channels, branch, 3, dilation) for dilation in (6, 12, 18))
         self.aspp_feature_extractors = nn.ModuleList([pooled, *wide])
-        self.aspp_fusion_layer = ConvNormRelu(4 * channels, channels, 3)
+        self.aspp_fusion_layer = ConvNormRelu(4 * branch, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         branches = [branch(x) for branch in self.aspp_feature_extractors]
@@ -160,13 +173,22 @@ class AtrousPyramid(nn.Module):
 
 
 class SegmentationNet(nn.Module):
-    """Fuses the similarities of all levels, (n, 448, h/4, w/4), into anomaly logits (n, 1, h/4, w/4)."""
+    """Fuses the similarities of all levels, (n, 448, h/4, w/4), into anomaly logits (n, 1, h/4, w/4).
 
-    def __init__(self, channels_in: int = sum(CHANNELS[:3]), channels: int = 256) -> None:
+    The light one has a quarter of the channels, which a 1x1 convolution brings the similarities to, and half
+    of those in each branch of its pyramid: 2.8 instead of 62.5 GFLOP for 256 x 256 pixels.
+    """
+
+    def __init__(self, light: bool = False) -> None:
         super().__init__()
-        self.res = block_pair(channels_in, channels)
+        channels_in, channels, branch = sum(CHANNELS[:3]), 256, 256
+        if light:
+            channels, branch = 64, 32
+            self.res = nn.Sequential(ConvNormRelu(channels_in, channels, 1), *block_pair(channels, channels))
+        else:
+            self.res = block_pair(channels_in, channels)
         self.head = nn.Sequential(
-            AtrousPyramid(channels),
+            AtrousPyramid(channels, branch),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
@@ -187,19 +209,24 @@ class DeSTSegNet(nn.Module):
             both see the clean one when it is given.
         encoder_decoder: the student has its decoder.
         segmentation: there is a segmentation network; otherwise the DeST map is the result.
+        light: the student is half as wide, and the segmentation network is the light one.
 
     Called with a normalised batch (n, 3, h, w), each side at least 64, and optionally the clean batch of the
     same shape for the teacher. Returns an `Output`.
     """
 
     def __init__(
-        self, denoising: bool = True, encoder_decoder: bool = True, segmentation: bool = True
+        self,
+        denoising: bool = True,
+        encoder_decoder: bool = True,
+        segmentation: bool = True,
+        light: bool = False,
     ) -> None:
         super().__init__()
-        self.denoising = denoising
+        self.denoising, self.light = denoising, light
         self.teacher_net = Teacher()
-        self.student_net = Student(encoder_decoder)
-        self.segmentation_net = SegmentationNet() if segmentation else None
+        self.student_net = Student(encoder_decoder, CHANNELS[0] // 2 if light else CHANNELS[0])
+        self.segmentation_net = SegmentationNet(light) if segmentation else None
 
     def features(self, images: Tensor, clean: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """Return teacher and student features as the networks give them, three levels each."""

@@ -9,9 +9,15 @@ from destseg.files import matching_tensors
 from destseg.networks import SMALLEST_SIDE, DeSTSegNet
 from destseg.teachers import Weights, teacher_state
 
+SWITCHES = (
+    "denoising",
+    "encoder_decoder",
+    "segmentation",
+)  # of every preset's parts; the user may change them
 PRESETS: dict[str, dict[str, bool]] = {
-    "paper": {"denoising": True, "encoder_decoder": True, "segmentation": True},
-    "stpm": {"denoising": False, "encoder_decoder": False, "segmentation": False},
+    "paper": {"denoising": True, "encoder_decoder": True, "segmentation": True, "light": False},
+    "fast": {"denoising": True, "encoder_decoder": True, "segmentation": True, "light": True},
+    "stpm": {"denoising": False, "encoder_decoder": False, "segmentation": False, "light": False},
 }
 
 

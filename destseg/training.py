@@ -24,6 +24,7 @@ from destseg.synthesis import Batch, Synthesis, prefetched
 PUBLISHED_BATCH = 32  # the student's rate belongs to a loss summed over so many pictures
 STUDENT_RATE = 0.4
 RESIDUAL_RATE, HEAD_RATE = 0.1, 0.01  # of the segmentation network
+LIGHT_HEAD_RATE = 0.1  # of the light one, whose head learns too little at the published rate
 PRECISIONS = ("auto", "float32", "bfloat16")
 AVERAGED_SHARE = 4  # the last quarter of a stage
 
@@ -90,9 +91,10 @@ def student_optimizer(network: DeSTSegNet) -> Optimizer:
 
 def segmentation_optimizer(network: DeSTSegNet) -> Optimizer:
     assert network.segmentation_net is not None  # the trainer skips the stage without it
+    head_rate = LIGHT_HEAD_RATE if network.light else HEAD_RATE
     groups = [
         {"params": network.segmentation_net.res.parameters(), "lr": RESIDUAL_RATE},
-        {"params": network.segmentation_net.head.parameters(), "lr": HEAD_RATE},
+        {"params": network.segmentation_net.head.parameters(), "lr": head_rate},
     ]
     return SGD(groups, momentum=0.9, weight_decay=1e-4)
 

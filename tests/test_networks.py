@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from destseg.losses import cosine_loss
 from destseg.networks import ConvNormRelu, DeSTSegNet, SegmentationNet, Student, Teacher
@@ -130,14 +131,41 @@ def test_without_segmentation_there_are_no_logits():
         ((65, 96), (17, 24), (9, 12), (5, 6)),
     ],
 )
-def test_sides_are_quartered_upwards(small_network, size, quarter, eighth, sixteenth):
+@pytest.mark.parametrize("light", [False, True])
+def test_sides_are_quartered_upwards(small_network, light, size, quarter, eighth, sixteenth):
+    network = DeSTSegNet(light=True).eval() if light else small_network
     with torch.no_grad():
-        output = small_network(torch.randn(2, 3, *size))
+        output = network(torch.randn(2, 3, *size))
     assert output.probability.shape == output.destmap.shape == (2, 1, *quarter)
     assert [distance.shape for distance in output.distances] == [
         (2, 1, *s) for s in (quarter, eighth, sixteenth)
     ]
     assert torch.isfinite(output.probability).all()
+
+
+@pytest.mark.parametrize(
+    ("light", "teacher", "student", "segmentation"), [(0, 3.7, 10.7, 62.5), (1, 3.7, 2.8, 2.8)]
+)
+def test_gigaflops_of_256_x_256_pixels(light, teacher, student, segmentation):
+    with torch.device("meta"):
+        network = DeSTSegNet(light=bool(light)).eval()
+        picture, similarities = torch.empty(1, 3, 256, 256), torch.empty(1, 448, 64, 64)
+    for part, given, expected in [
+        (network.teacher_net, picture, teacher),
+        (network.student_net, picture, student),
+        (network.segmentation_net, similarities, segmentation),
+    ]:
+        with FlopCounterMode(display=False) as counter:
+            part(given)
+        assert counter.get_total_flops() / 1e9 == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize("switches", list(itertools.product([True, False], repeat=3)))
+def test_light_parts_may_be_switched_off_as_well(switches):
+    network = DeSTSegNet(*switches, light=True).eval()
+    output = network(torch.randn(1, 3, 64, 64))
+    assert (output.probability is None) == (not switches[2])
+    assert [d.shape[2:] for d in output.distances] == [(16, 16), (8, 8), (4, 4)]
 
 
 def test_pictures_of_a_batch_do_not_touch_each_other(small_network):

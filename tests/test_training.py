@@ -91,6 +91,16 @@ def test_stpm_is_the_row_without_any_of_them(few_parts, teacher_weights):
     assert_same_weights(model, fit(few_parts, teacher_weights, off, steps=(1, 1)))
 
 
+def test_the_fast_preset_is_light_and_survives_its_file(few_parts, teacher_weights, tmp_path):
+    model = fit(few_parts, teacher_weights, {"preset": "fast"})
+    model.save(tmp_path / "part.destseg")
+    assert (tmp_path / "part.destseg").stat().st_size < 45e6  # a teacher of 11 MB, a student of 25
+    loaded, picture = destseg.load(tmp_path / "part.destseg"), sorted(few_parts.iterdir())[0]
+    assert loaded.preset == "fast"
+    assert_same_weights(loaded, model)
+    assert (loaded.predict(picture).anomaly_map == model.predict(picture).anomaly_map).all()
+
+
 def test_each_stage_changes_its_own_network_only(few_parts, teacher_weights):
     before, student, both = (
         weights_of(fit(few_parts, teacher_weights, steps=steps)) for steps in ((0, 0), (2, 0), (2, 2))
