@@ -1,7 +1,5 @@
 """The detector: arguments, prediction of every kind of input, calibration, files, and the order of calls."""
 
-import threading
-
 import numpy as np
 import PIL.Image
 import pytest
@@ -154,22 +152,6 @@ def test_an_anomalous_picture_always_has_a_mask(fitted, few_parts, tmp_path):
     for prediction in predictions:
         assert prediction.mask.any() or not prediction.is_anomalous
         assert sum(region.area for region in prediction.regions) == prediction.mask.sum()
-
-
-def test_concurrent_predictions_agree_with_single_ones(fitted, few_parts):
-    paths = sorted(few_parts.iterdir())[:6]
-    expected = [fitted.predict(path).score for path in paths]
-    found: dict[int, list[float]] = {}
-
-    def work(number: int) -> None:
-        found[number] = [fitted.predict(path).score for path in paths]
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(found[number] == pytest.approx(expected, abs=1e-6) for number in range(4))
 
 
 def test_calibration_sets_thresholds_from_the_pictures_given(fitted, few_parts, tmp_path, caplog):
