@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from destseg.files import read_tensors
 from destseg.folders import Pictures, Source, as_pictures, is_several, read_mvtec
 from destseg.images import to_rgb
 from destseg.networks import DeSTSegNet
-from destseg.presets import input_size, loaded_network, new_network, parts_of, torch_device
+from destseg.presets import input_size, loaded_network, new_network, parts_of, torch_device, whole_number
 from destseg.result import Prediction
 from destseg.scoring import scored
 from destseg.store import MEMORY, PictureStore, attempt
@@ -38,7 +39,7 @@ class DeSTSeg:
         preset: "paper", the published network, or "stpm", the student-teacher baseline it starts from.
         teacher: "resnet18", ImageNet weights of torchvision.
         image_size: sides of the network's input in pixels, one number or (height, width), at least 64.
-        seed: of everything drawn at random.
+        seed: of everything drawn at random, a whole number of at least 0.
         device: "auto" (CUDA if there is one), or what torch calls a device.
         teacher_weights: file or state dict; `destseg.teachers.teacher_state` says where it looks without.
         precision: of training: "float32", "bfloat16", or "auto", see `destseg.training.training_precision`.
@@ -66,7 +67,8 @@ class DeSTSeg:
         encoder_decoder: bool | None = None,
         segmentation: bool | None = None,
     ) -> None:
-        self.preset, self.teacher, self.image_size, self.seed = preset, teacher, image_size, seed
+        self.preset, self.teacher, self.image_size = preset, teacher, image_size
+        self.seed = whole_number("seed", seed)
         self.device, self.teacher_weights, self.precision = device, teacher_weights, precision
         self.denoising, self.encoder_decoder, self.segmentation = denoising, encoder_decoder, segmentation
         self._size = input_size(image_size)
@@ -108,7 +110,7 @@ class DeSTSeg:
     ) -> "DeSTSeg":
         """Learn what normal parts look like, and calibrate on pictures held out of that.
 
-        One in five pictures, at least 10, is held out; see `destseg.calibration.split`.
+        One in five is held out, at least 10, or half of fewer than 20; see `destseg.calibration.split`.
 
         Args:
             normal: directory, list of paths, (n, h, w, 3) uint8, or whatever `as_pictures` takes.
@@ -131,6 +133,7 @@ class DeSTSeg:
         check_schedule(steps, batch_size)
         check_augmentation(rotate, flip)
         check_rate(false_positive_rate)
+        workers = whole_number("workers", workers)
         sources = as_pictures(normal)
         textures = None if texture_source is None else as_pictures(texture_source)
         device = torch_device(self.device)
@@ -149,7 +152,7 @@ class DeSTSeg:
         path = resume if checkpoint is None else checkpoint
         losses = trainer.run(workers, progress, None if path is None else Path(path), checkpoint_minutes)
         self._adopt(network, losses)
-        self._calibrate(store.subset(held_out), false_positive_rate)
+        self._calibrate(store.subset(held_out), false_positive_rate, trained_on=held_out == training)
         return self
 
     def calibrate(
@@ -174,7 +177,7 @@ class DeSTSeg:
             )
         else:
             last = self.calibration_
-            self.calibration_ = Calibration(last.scores, last.pixel_scores, false_positive_rate)
+            self.calibration_ = replace(last, false_positive_rate=false_positive_rate)
             self.calibration_.warn_if_short()
         return self
 
@@ -231,14 +234,10 @@ class DeSTSeg:
                 resized to the network's input and labels from what is left of them there.
             progress: show a progress bar on a terminal.
         """
-        network = self._network()
+        network, size = self._network(), self._size
         samples = read_mvtec(dataset)
         return evaluate(
-            samples,
-            lambda path: scored(network, self._size, to_rgb(path)),
-            protocol,
-            self.threshold_,
-            progress,
+            samples, lambda path: scored(network, size, to_rgb(path)), protocol, self.threshold_, progress
         )
 
     def save(self, path: FilePath) -> None:
@@ -269,7 +268,7 @@ class DeSTSeg:
     def _adopt(self, network: DeSTSegNet, losses: list[float]) -> None:
         network = network.eval().requires_grad_(False).to(torch_device(self.device))
         self.network_ = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.losses_ = losses
+        self.losses_, self.calibration_ = losses, None  # thresholds belong to one network
 
     def _network(self) -> DeSTSegNet:
         if self.network_ is None:
@@ -278,10 +277,10 @@ class DeSTSeg:
             )
         return self.network_
 
-    def _calibrate(self, store: PictureStore, false_positive_rate: float) -> None:
+    def _calibrate(self, store: PictureStore, false_positive_rate: float, trained_on: bool = False) -> None:
         results = [scored(self._network(), self._size, store[index]) for index in range(len(store))]
         scores, pixel_scores = [r.score for r in results], [r.pixel_score for r in results]
-        self.calibration_ = Calibration(tuple(scores), tuple(pixel_scores), false_positive_rate)
+        self.calibration_ = Calibration(tuple(scores), tuple(pixel_scores), false_positive_rate, trained_on)
         self.calibration_.warn_if_short()
 
 

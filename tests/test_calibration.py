@@ -116,9 +116,31 @@ def test_split(pictures, held_out):
     assert training == sorted(training) and calibration == sorted(calibration)
 
 
-def test_a_single_picture_serves_for_both_with_a_warning(caplog):
+def test_a_single_picture_serves_for_both():
     assert split(1, seed=0) == ([0], [0])
-    assert "one picture only" in caplog.text and "no rate is guaranteed" in caplog.text
+
+
+def test_pictures_that_were_trained_on_guarantee_nothing(caplog):
+    calibration = Calibration((0.5,), (0.5,), 0.5, trained_on=True)
+    assert calibration.guaranteed_rate == 1
+    calibration.warn_if_short()
+    assert caplog.messages == [calibration.guarantee]
+    assert "no false-positive rate is guaranteed" in calibration.guarantee
+
+
+@pytest.mark.parametrize(
+    ("pictures", "rate", "words"),
+    [
+        (
+            1,
+            0.01,
+            "1 calibration picture guarantees a false-positive rate of 0.5, not of 0.01: that takes 99",
+        ),
+        (9, 0.1, "9 calibration pictures guarantee a false-positive rate of 0.1"),
+    ],
+)
+def test_words_about_what_is_guaranteed(pictures, rate, words):
+    assert Calibration((0.5,) * pictures, (0.5,) * pictures, rate).guarantee == words
 
 
 def test_split_follows_the_seed():
@@ -143,3 +165,9 @@ def test_words_about_wrong_rates(rate):
 def test_words_about_no_scores():
     with pytest.raises(ValueError, match="at least one normal picture, got none"):
         conformal_threshold([], 0.1)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_words_about_scores_that_are_not_finite(score):
+    with pytest.raises(ValueError, match="calibration scores must be finite, got NaN or infinity"):
+        conformal_threshold([0.1, score], 0.1)
