@@ -72,25 +72,20 @@ class Calibration:
             source=source,
         )
 
-    @property
-    def guarantee(self) -> str:
-        """What is guaranteed, in words."""
-        if self.trained_on:
-            return "the only picture was trained on and calibrated with: no false-positive rate is guaranteed"
-        count = len(self.scores)
-        subject = (
-            "1 calibration picture guarantees" if count == 1 else f"{count} calibration pictures guarantee"
-        )
-        rate = f"{subject} a false-positive rate of {self.guaranteed_rate:.2g}"
-        if self.guaranteed_rate == self.false_positive_rate:
-            return rate
-        needed = math.ceil(1 / self.false_positive_rate - 1)
-        return f"{rate}, not of {self.false_positive_rate:.2g}: that takes {needed}"
-
     def warn_if_short(self) -> None:
         """Say so in the log when there are too few pictures for the wanted rate."""
-        if self.guaranteed_rate > self.false_positive_rate:
-            logger.warning(self.guarantee)
+        count, wanted = len(self.scores), self.false_positive_rate
+        if self.trained_on:
+            logger.warning("the only picture was trained on and calibrated with: no rate is guaranteed")
+        elif self.guaranteed_rate > wanted:
+            logger.warning(
+                "%d calibration picture%s a false-positive rate of %.2g, not of %.2g: that takes %d",
+                count,
+                " guarantees" if count == 1 else "s guarantee",
+                self.guaranteed_rate,
+                wanted,
+                math.ceil(1 / wanted - 1),
+            )
 
 
 def split(pictures: int, seed: int) -> tuple[list[int], list[int]]:
