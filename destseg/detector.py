@@ -191,7 +191,7 @@ class DeSTSeg:
             strict: raise at the first unreadable picture of several.
 
         Raises:
-            RuntimeError: before `fit`, or without calibration.
+            RuntimeError: before `fit`, without calibration, or where the network gives NaN.
             ValueError, OSError, TypeError: a single picture cannot be read; UnreadableImage for files.
         """
         if is_several(image):
