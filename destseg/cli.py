@@ -24,10 +24,10 @@ class UsageError(ValueError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, 1 if it failed, or 2 for wrong usage; argparse exits with 2, too."""
-    options = parser().parse_args(arguments)
     logging.basicConfig(format="destseg: %(message)s", level=logging.WARNING)
     if not sys.stderr.isatty():  # without kernels the results are the same: only people are told
         logging.getLogger("destseg.ops").setLevel(logging.ERROR)
+    options = parser().parse_args(arguments)
     try:
         return COMMANDS[options.command](options)
     except UsageError as error:
