@@ -33,11 +33,13 @@ class Calibration:
         scores: image score of each picture.
         pixel_scores: pixel score of each; `destseg.scoring.scores` says what both are.
         false_positive_rate: wanted share of normal pictures above the threshold.
+        trained_on: whether training saw the pictures, because there was one only: nothing is guaranteed then.
     """
 
     scores: tuple[float, ...]
     pixel_scores: tuple[float, ...]
     false_positive_rate: float
+    trained_on: bool = False
 
     @property
     def threshold(self) -> float:
@@ -51,8 +53,11 @@ class Calibration:
 
     @property
     def guaranteed_rate(self) -> float:
-        """The false-positive rate that holds: the wanted one, or 1 / (m + 1) with too few pictures."""
-        return max(self.false_positive_rate, 1 / (len(self.scores) + 1))
+        """The false-positive rate that holds: the wanted one, or 1 / (m + 1) with too few pictures.
+
+        1, which says nothing, where training saw the pictures.
+        """
+        return 1.0 if self.trained_on else max(self.false_positive_rate, 1 / (len(self.scores) + 1))
 
     def judge(self, result: Scored, pixels: np.ndarray, source: str) -> Prediction:
         """Return the verdict on a scored picture (h, w, 3) uint8, with its map at the picture's own size."""
@@ -69,25 +74,27 @@ class Calibration:
 
     def warn_if_short(self) -> None:
         """Say so in the log when there are too few pictures for the wanted rate."""
-        if self.guaranteed_rate > self.false_positive_rate:
+        count, wanted = len(self.scores), self.false_positive_rate
+        if self.trained_on:
+            logger.warning("the only picture was trained on and calibrated with: no rate is guaranteed")
+        elif self.guaranteed_rate > wanted:
             logger.warning(
-                "%d calibration pictures guarantee a false-positive rate of %.2g, not of %.2g: that takes %d",
-                len(self.scores),
+                "%d calibration picture%s a false-positive rate of %.2g, not of %.2g: that takes %d",
+                count,
+                " guarantees" if count == 1 else "s guarantee",
                 self.guaranteed_rate,
-                self.false_positive_rate,
-                math.ceil(1 / self.false_positive_rate - 1),
+                wanted,
+                math.ceil(1 / wanted - 1),
             )
 
 
 def split(pictures: int, seed: int) -> tuple[list[int], list[int]]:
     """Divide picture indices into those for training and those held out for calibration, both in order.
 
-    One in five is held out, at least 10; of fewer than 20 pictures half are. A single one
-    serves for both, with a warning.
+    One in five is held out, at least 10; of fewer than 20 pictures half are. A single one serves for both.
     """
     held_out = min(max(round(SHARE * pictures), FEWEST), pictures // 2)
     if pictures == 1:
-        logger.warning("one picture only: it is trained on and calibrated with, so no rate is guaranteed")
         return [0], [0]
     order = np.random.default_rng([seed, pictures]).permutation(pictures)
     return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
@@ -107,6 +114,8 @@ def conformal_threshold(scores: ArrayLike, false_positive_rate: float) -> float:
     check_rate(false_positive_rate)
     if scores.size == 0:
         raise ValueError("calibration needs the score of at least one normal picture, got none")
+    if not np.isfinite(scores).all():
+        raise ValueError("calibration scores must be finite, got NaN or infinity")
     rank = math.ceil((scores.size + 1) * (1 - false_positive_rate) - 1e-9)  # 1e-9: 0.9 * 10 is 9, not 10
     return float(scores[min(rank, scores.size) - 1])
 

@@ -1,34 +1,38 @@
-"""The command `destseg`: fit, predict, evaluate, calibrate, info. torch is imported when one needs it."""
+"""The command `destseg`: what its subcommands do. torch is imported when one needs it."""
 
 import argparse
+import itertools
 import json
 import logging
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import destseg
+from destseg.options import parser
 
 if TYPE_CHECKING:
     from destseg.detector import DeSTSeg
     from destseg.result import Prediction
 
-EXAMPLES = {
-    "fit": "destseg fit parts/train/good -o part.destseg --size 256 --texture-source textures",
-    "predict": "destseg predict part.destseg incoming/*.png -o results --maps png > results.jsonl",
-    "evaluate": "destseg evaluate part.destseg parts --json report.json --csv pictures.csv",
-    "calibrate": "destseg calibrate part.destseg more_good_parts --false-positive-rate 0.005",
-    "info": "destseg info part.destseg",
-}
+
+class UsageError(ValueError):
+    """The command cannot be run as it was given."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, or 1 if it failed; argparse exits with 2 for wrong usage."""
-    options = _parser().parse_args(arguments)
+    """Run one command. Returns 0, 1 if it failed, or 2 for wrong usage; argparse exits with 2, too."""
     logging.basicConfig(format="destseg: %(message)s", level=logging.WARNING)
+    if not sys.stderr.isatty():  # without kernels the results are the same: only people are told
+        logging.getLogger("destseg.ops").setLevel(logging.ERROR)
+    options = parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        return COMMANDS[options.command](options)
+    except UsageError as error:
+        print(f"destseg {options.command}: {error}", file=sys.stderr)
+        return 2
     except (ValueError, OSError, RuntimeError, TypeError) as error:
         print(f"destseg {options.command}: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -37,13 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fit(options: argparse.Namespace) -> int:
+    _check_output(options.output)
     output = Path(options.output)
     checkpoint = output.with_name(output.name + ".checkpoint")
+    if options.resume and not checkpoint.exists():
+        raise FileNotFoundError(f"there is no {checkpoint} to go on with: leave out --resume to begin anew")
     if checkpoint.exists() and not options.resume:
         raise ValueError(
             f"{checkpoint} is left of an interrupted run: go on with --resume, or delete it to begin anew"
         )
-    output.parent.mkdir(parents=True, exist_ok=True)  # fail now, not after training
     model = destseg.DeSTSeg(
         preset=options.preset,
         teacher=options.teacher,
@@ -61,7 +67,7 @@ def fit(options: argparse.Namespace) -> int:
         rotate=options.rotate,
         flip=options.flip,
         false_positive_rate=options.false_positive_rate,
-        resume=checkpoint if checkpoint.exists() else None,
+        resume=checkpoint if options.resume else None,
         checkpoint=checkpoint,
         checkpoint_minutes=options.checkpoint_minutes,
         workers=options.workers,
@@ -120,29 +126,37 @@ class _OutputNames:
     def __init__(self, given: Sequence[str]) -> None:
         self.folders = [Path(path) for path in given if Path(path).is_dir()]
         self.taken: set[Path] = set()
+        self.numbers: dict[Path, Iterator[int]] = {}  # what comes next: each number is tried once
 
     def of(self, source: str) -> Path:
         path = Path(source)
         inside = [path.relative_to(folder) for folder in self.folders if path.is_relative_to(folder)]
         relative = inside[0] if inside else Path(path.name)
-        candidates = [relative.with_suffix(""), relative.with_name(relative.name.replace(".", "_"))]
-        candidates += [relative.with_name(f"{relative.stem}_{k}") for k in range(2, len(self.taken) + 3)]
+        stem = relative.with_suffix("")
+        numbers = self.numbers.setdefault(stem, itertools.count(2))
+        numbered = (stem.with_name(f"{stem.name}_{k}") for k in numbers)
+        candidates = itertools.chain([stem, relative.with_name(relative.name.replace(".", "_"))], numbered)
         chosen = next(candidate for candidate in candidates if candidate not in self.taken)
         self.taken.add(chosen)
         return chosen
 
 
 def evaluate(options: argparse.Namespace) -> int:
+    for path in (options.json, options.csv, options.defects_csv):
+        _check_output(path)
     report = destseg.load(options.model, options.device).evaluate(options.dataset, protocol=options.protocol)
     if options.json:
         report.to_json(options.json)
     if options.csv:
         report.to_csv(options.csv)
+    if options.defects_csv:
+        report.defects_to_csv(options.defects_csv)
     print(report.table())
     return 0
 
 
 def calibrate(options: argparse.Namespace) -> int:
+    _check_output(options.output)
     model = destseg.load(options.model, options.device)
     normal = options.normal or None
     model.calibrate(normal, options.false_positive_rate, strict=options.strict)
@@ -183,12 +197,27 @@ def _thresholds(model: "DeSTSeg") -> list[str]:
     calibration = model.calibration_
     if calibration is None:
         return ["thresholds: none yet"]
+    rate = "none: the only picture was trained on" if calibration.trained_on else None
     return [
         f"calibration pictures: {len(calibration.scores)}",
-        f"guaranteed false-positive rate: {calibration.guaranteed_rate:.4g}",
+        f"guaranteed false-positive rate: {rate or format(calibration.guaranteed_rate, '.4g')}",
         f"threshold: {calibration.threshold:.6g}",
         f"pixel threshold: {calibration.pixel_threshold:.6g}",
     ]
+
+
+def _check_output(path: str | None) -> None:
+    """Find out before hours of work whether a file can be written there; its folder is made."""
+    if path is None:
+        return
+    if Path(path).is_dir():
+        raise UsageError(f"{path} is a folder; a file to write is wanted")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=Path(path).parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error}") from error
 
 
 def _say(text: str) -> None:
@@ -197,92 +226,4 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def _size(text: str) -> int | tuple[int, int]:
-    """Read 256 or 256x512, height first."""
-    try:
-        sides = [int(side) for side in text.lower().split("x")]
-    except ValueError:
-        sides = []
-    if len(sides) not in (1, 2):
-        raise argparse.ArgumentTypeError(f"must be like 256 or 256x512 (height x width), got {text!r}")
-    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("destseg", description=destseg.__doc__)
-    parser.add_argument("--version", action="version", version=f"destseg {destseg.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text, epilog=f"example: {EXAMPLES[name]}")
-        added.formatter_class = argparse.RawDescriptionHelpFormatter
-        added.set_defaults(run=run)
-        return added
-
-    def option(to: argparse.ArgumentParser, *names: str, **settings: object) -> None:
-        default = settings.get("default")
-        if default not in (None, "", False):
-            settings["help"] = f"{settings['help']} (default: %(default)s)"
-        to.add_argument(*names, **settings)  # type: ignore[arg-type]
-
-    one = command("fit", fit, "Learn what normal parts look like and write a model.")
-    option(one, "normal", nargs="+", metavar="NORMAL", help="directory of normal pictures, or pictures")
-    option(one, "-o", "--output", required=True, help="file of the model to write")
-    option(one, "--preset", default="paper", help="paper, or stpm (the baseline without its additions)")
-    option(one, "--teacher", default="resnet18", help="the teacher network")
-    option(
-        one, "--teacher-weights", metavar="PATH", help="file of its weights; else looked for and downloaded"
-    )
-    option(one, "--size", type=_size, default=256, help="input size in pixels, N or HEIGHTxWIDTH")
-    steps = {"type": int, "nargs": 2, "default": [1000, 4000], "metavar": ("STUDENT", "SEGMENTATION")}
-    option(one, "--steps", help="training steps of the two stages", **steps)
-    option(one, "--batch-size", type=int, default=32, help="pictures per step")
-    option(
-        one, "--texture-source", metavar="DIR", help="pictures whose texture anomalies take; else own ones"
-    )
-    option(one, "--rotate", default="0", help='0, degrees either way, or "90" for quarter turns +-5 degrees')
-    option(
-        one, "--flip", default="", choices=["", "horizontal", "vertical", "both"], help="mirror parts, too"
-    )
-    option(one, "--seed", type=int, default=0, help="of everything drawn at random")
-    option(one, "--precision", default="auto", help="of training: auto, float32 or bfloat16")
-    option(one, "--workers", type=int, default=2, help="threads that prepare batches")
-    option(one, "--checkpoint-minutes", type=float, default=10.0, help="how often to save an unfinished run")
-    option(one, "--resume", action="store_true", help="continue an interrupted run of the same output")
-
-    two = command("predict", predict, "Find defects; one JSON line per picture on standard output.")
-    option(two, "model", metavar="MODEL", help="file written by fit")
-    option(two, "pictures", nargs="+", metavar="PICTURES", help="pictures, or directories of them")
-    option(two, "-o", "--output", metavar="OUT", help="folder for overlays and maps")
-    option(
-        two, "--maps", default="none", choices=["none", "png", "npy"], help="anomaly maps: 16-bit or float"
-    )
-    option(two, "--no-overlays", dest="overlays", action="store_false", help="write no overlay pictures")
-
-    three = command("evaluate", evaluate, "Compute the six metrics on a test set of the MVTec layout.")
-    option(three, "model", metavar="MODEL", help="file written by fit")
-    option(three, "dataset", metavar="DATASET", help="folder that holds test and ground_truth")
-    option(three, "--protocol", default="full", help="full resolution, or that of the paper")
-    option(three, "--json", metavar="FILE", help="write everything as JSON")
-    option(three, "--csv", metavar="FILE", help="write one line per picture")
-
-    four = command(
-        "calibrate", calibrate, "Set the thresholds anew, from normal pictures that fit did not see."
-    )
-    option(four, "model", metavar="MODEL", help="file written by fit")
-    option(
-        four, "normal", nargs="*", metavar="NORMAL", help="normal pictures; by default the last ones' scores"
-    )
-    option(four, "-o", "--output", help="file to write; by default MODEL itself")
-
-    five = command("info", info, "Tell about this installation, or about a model.")
-    option(five, "model", nargs="?", metavar="MODEL", help="file written by fit")
-
-    for rated in (one, four):
-        text = "wanted share of normal parts called anomalous"
-        option(rated, "--false-positive-rate", type=float, default=0.01, metavar="RATE", help=text)
-    for strict in (one, two, four):
-        option(strict, "--strict", action="store_true", help="fail at the first unreadable picture")
-    for placed in (one, two, three, four):
-        option(placed, "--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    return parser
+COMMANDS = {"fit": fit, "predict": predict, "evaluate": evaluate, "calibrate": calibrate, "info": info}

@@ -3,21 +3,21 @@
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from destseg import modelfile
+from destseg import modelfile, presets
 from destseg.calibration import Calibration, check_rate, split
 from destseg.evaluation import Report, evaluate
 from destseg.files import read_tensors
 from destseg.folders import Pictures, Source, as_pictures, is_several, read_mvtec
 from destseg.images import to_rgb
 from destseg.networks import DeSTSegNet
-from destseg.presets import SWITCHES, input_size, loaded_network, new_network, parts_of, torch_device
 from destseg.result import Prediction
-from destseg.scoring import Scored, scored
+from destseg.scoring import scored
 from destseg.store import MEMORY, PictureStore, attempt
 from destseg.synthesis import Rotate, Synthesis, check_augmentation, prefetched
 from destseg.teachers import Weights
@@ -35,11 +35,10 @@ class DeSTSeg:
     """Finds and outlines defects after seeing normal pictures only.
 
     Args, stored as given:
-        preset: "paper", the published network; "fast", a light one for CPUs; or "stpm", the student-teacher
-            baseline it starts from.
+        preset: "paper", the published network; "fast", a light one; or "stpm", the baseline without both.
         teacher: "resnet18", ImageNet weights of torchvision.
         image_size: sides of the network's input in pixels, one number or (height, width), at least 64.
-        seed: of everything drawn at random.
+        seed: of everything drawn at random, a whole number of at least 0.
         device: "auto" (CUDA if there is one), or what torch calls a device.
         teacher_weights: file or state dict; `destseg.teachers.teacher_state` says where it looks without.
         precision: of training: "float32", "bfloat16", or "auto", see `destseg.training.training_precision`.
@@ -67,11 +66,12 @@ class DeSTSeg:
         encoder_decoder: bool | None = None,
         segmentation: bool | None = None,
     ) -> None:
-        self.preset, self.teacher, self.image_size, self.seed = preset, teacher, image_size, seed
+        self.preset, self.teacher, self.image_size = preset, teacher, image_size
+        self.seed = presets.whole_number("seed", seed)
         self.device, self.teacher_weights, self.precision = device, teacher_weights, precision
         self.denoising, self.encoder_decoder, self.segmentation = denoising, encoder_decoder, segmentation
-        self._size = input_size(image_size)
-        self._parts = parts_of(
+        self._size = presets.input_size(image_size)
+        self._parts = presets.parts_of(
             preset, denoising=denoising, encoder_decoder=encoder_decoder, segmentation=segmentation
         )
         check_precision(precision)
@@ -109,7 +109,7 @@ class DeSTSeg:
     ) -> "DeSTSeg":
         """Learn what normal parts look like, and calibrate on pictures held out of that.
 
-        One in five pictures, at least 10, is held out; see `destseg.calibration.split`.
+        One in five is held out, at least 10, or half of fewer than 20; see `destseg.calibration.split`.
 
         Args:
             normal: directory, list of paths, (n, h, w, 3) uint8, or whatever `as_pictures` takes.
@@ -132,10 +132,11 @@ class DeSTSeg:
         check_schedule(steps, batch_size)
         check_augmentation(rotate, flip)
         check_rate(false_positive_rate)
+        workers = presets.whole_number("workers", workers)
         sources = as_pictures(normal)
         textures = None if texture_source is None else as_pictures(texture_source)
-        device = torch_device(self.device)
-        network = new_network(self._parts, self.teacher, self.teacher_weights, self.seed).to(device)
+        device = presets.torch_device(self.device)
+        network = presets.new_network(self._parts, self.teacher, self.teacher_weights, self.seed).to(device)
         store = PictureStore(sources, self._size, memory, strict, progress)
         training, held_out = split(len(store), self.seed)
         normals = store.subset(training)
@@ -152,7 +153,7 @@ class DeSTSeg:
         path = resume if checkpoint is None else checkpoint
         losses = trainer.run(workers, progress, None if path is None else Path(path), checkpoint_minutes)
         self._adopt(network, losses)
-        self._calibrate(store.subset(held_out), false_positive_rate)
+        self._calibrate(store.subset(held_out), false_positive_rate, trained_on=held_out == training)
         return self
 
     def calibrate(
@@ -177,7 +178,7 @@ class DeSTSeg:
             )
         else:
             last = self.calibration_
-            self.calibration_ = Calibration(last.scores, last.pixel_scores, false_positive_rate)
+            self.calibration_ = replace(last, false_positive_rate=false_positive_rate)
             self.calibration_.warn_if_short()
         return self
 
@@ -191,7 +192,7 @@ class DeSTSeg:
             strict: raise at the first unreadable picture of several.
 
         Raises:
-            RuntimeError: before `fit`, or without calibration.
+            RuntimeError: before `fit`, without calibration, or where the network gives NaN.
             ValueError, OSError, TypeError: a single picture cannot be read; UnreadableImage for files.
         """
         if is_several(image):
@@ -234,12 +235,11 @@ class DeSTSeg:
                 resized to the network's input and labels from what is left of them there.
             progress: show a progress bar on a terminal.
         """
-        network = self._network()
-
-        def score(path: Path) -> Scored:
-            return scored(network, self._size, to_rgb(path))
-
-        return evaluate(read_mvtec(dataset), score, protocol, self.threshold_, progress)
+        network, size = self._network(), self._size
+        samples = read_mvtec(dataset)
+        return evaluate(
+            samples, lambda path: scored(network, size, to_rgb(path)), protocol, self.threshold_, progress
+        )
 
     def save(self, path: FilePath) -> None:
         """Write everything that `destseg.load` needs, teacher included, into one file, atomically."""
@@ -249,7 +249,7 @@ class DeSTSeg:
             "image_size": list(self._size),
         }
         settings |= {"seed": self.seed, "precision": self.precision}
-        settings |= {name: self._parts[name] for name in SWITCHES}
+        settings |= {name: self._parts[name] for name in presets.SWITCHES}
         modelfile.write(path, self._network(), settings, self.calibration_, self.losses_)
 
     @classmethod
@@ -264,13 +264,13 @@ class DeSTSeg:
         that names the first tensor that is missing or has another shape.
         """
         model = cls(**settings)
-        model._adopt(loaded_network(model._parts, read_tensors(path), str(path)), [])
+        model._adopt(presets.loaded_network(model._parts, read_tensors(path), str(path)), [])
         return model
 
     def _adopt(self, network: DeSTSegNet, losses: list[float]) -> None:
-        network = network.eval().requires_grad_(False).to(torch_device(self.device))
+        network = network.eval().requires_grad_(False).to(presets.torch_device(self.device))
         self.network_ = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.losses_ = losses
+        self.losses_, self.calibration_ = losses, None  # thresholds belong to one network
 
     def _network(self) -> DeSTSegNet:
         if self.network_ is None:
@@ -279,10 +279,10 @@ class DeSTSeg:
             )
         return self.network_
 
-    def _calibrate(self, store: PictureStore, false_positive_rate: float) -> None:
+    def _calibrate(self, store: PictureStore, false_positive_rate: float, trained_on: bool = False) -> None:
         results = [scored(self._network(), self._size, store[index]) for index in range(len(store))]
         scores, pixel_scores = [r.score for r in results], [r.pixel_score for r in results]
-        self.calibration_ = Calibration(tuple(scores), tuple(pixel_scores), false_positive_rate)
+        self.calibration_ = Calibration(tuple(scores), tuple(pixel_scores), false_positive_rate, trained_on)
         self.calibration_.warn_if_short()
 
 
@@ -295,6 +295,6 @@ def load(path: FilePath, device: str = "auto") -> DeSTSeg:
     settings = dict(content.settings)
     height, width = settings.pop("image_size")
     model = DeSTSeg(**settings, image_size=height if height == width else (height, width), device=device)
-    model._adopt(loaded_network(model._parts, content.network, str(path)), content.losses)
+    model._adopt(presets.loaded_network(model._parts, content.network, str(path)), content.losses)
     model.calibration_ = content.calibration
     return model

@@ -5,10 +5,11 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -36,6 +37,15 @@ class Row:
     is_anomalous: bool | None  # the verdict; None without a threshold
 
 
+class Summary(NamedTuple):
+    """What a folder of the test set comes to, or all of them."""
+
+    defect: str  # the folder's name, or "all"
+    pictures: int
+    flagged: float | None  # see `Report.flagged`; None of all
+    metrics: Metrics | None  # None of normal pictures, which have none of their own
+
+
 @dataclass(frozen=True)
 class Report(Metrics):
     """The six metrics of a test set, by the names of `destseg.metrics.Metrics`, and what they are made of.
@@ -58,15 +68,20 @@ class Report(Metrics):
         known = [verdict for verdict in verdicts if verdict is not None]
         return sum(known) / len(known) if known else math.nan
 
+    def summaries(self) -> list[Summary]:
+        """Return what each defect comes to, then the normal pictures, if there are any, then all."""
+        counts = Counter(row.defect for row in self.rows)
+        found: list[Summary] = []
+        for defect in [*self.defects, *({"good"} & counts.keys())]:
+            found.append(Summary(defect, counts[defect], self.flagged(defect), self.defects.get(defect)))
+        return [*found, Summary("all", len(self.rows), None, self)]
+
     def table(self) -> str:
         """Return the metrics as lines of text, in percent: one line per defect, then all of them."""
         lines = [("defect", "pictures", "flagged", *(name.replace("_", " ") for name in COLUMNS))]
-        counts = {row.defect: sum(other.defect == row.defect for other in self.rows) for row in self.rows}
-        for defect, metrics in self.defects.items():
-            lines.append((defect, str(counts[defect]), _percent(self.flagged(defect)), *_percents(metrics)))
-        if "good" in counts:
-            lines.append(("good", str(counts["good"]), _percent(self.flagged("good")), *[""] * len(COLUMNS)))
-        lines.append(("all", str(len(self.rows)), "", *_percents(self)))
+        for defect, pictures, flagged, metrics in self.summaries():
+            shares = [flagged, *(getattr(metrics, name, None) for name in COLUMNS)]
+            lines.append((defect, str(pictures), *map(_percent, shares)))
         widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
         text = [
             "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
@@ -85,11 +100,18 @@ class Report(Metrics):
 
     def to_csv(self, path: str | Path) -> None:
         """Write one line per picture: name, defect, score, is_anomalous."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([field.name for field in dataclasses.fields(Row)])
-        writer.writerows(dataclasses.astuple(row) for row in self.rows)
-        write_whole(path, lambda file: file.write(text.getvalue().encode()))
+        names = [field.name for field in dataclasses.fields(Row)]
+        _write_csv(path, names, [dataclasses.astuple(row) for row in self.rows])
+
+    def defects_to_csv(self, path: str | Path) -> None:
+        """Write the lines of the table, as shares: defect, pictures, flagged, the metrics, instances.
+
+        What is undefined is left empty.
+        """
+        names, lines = [*COLUMNS, "instances"], []
+        for defect, pictures, flagged, metrics in self.summaries():
+            lines.append([defect, pictures, flagged, *(getattr(metrics, name, None) for name in names)])
+        _write_csv(path, ["defect", "pictures", "flagged", *names], _without_nan(lines))
 
 
 def evaluate(
@@ -163,11 +185,16 @@ def _joint(parts: dict[str, Accumulator], names: list[str]) -> Metrics:
     return joint.compute()
 
 
-def _percents(metrics: Metrics) -> list[str]:
-    return [_percent(getattr(metrics, name)) for name in COLUMNS]
+def _write_csv(path: str | Path, header: list[str], lines: Iterable[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *lines])
+    write_whole(path, lambda file: file.write(text.getvalue().encode()))
 
 
-def _percent(share: float) -> str:
+def _percent(share: float | None) -> str:
+    """Return a share as text: "-" where it is undefined, nothing where there cannot be one."""
+    if share is None:
+        return ""
     return "-" if math.isnan(share) else f"{100 * share:.1f}"
 
 

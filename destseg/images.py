@@ -5,6 +5,7 @@ import io
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -24,6 +25,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _DTYPES = (np.bool_, np.uint8, np.uint16, np.float16, np.float32, np.float64)
 _DTYPE_NAMES = "bool, uint8, uint16, float16, float32 or float64"
 _open_lock = threading.Lock()
+_decode_locks: weakref.WeakValueDictionary[int, threading.Lock] = weakref.WeakValueDictionary()
 
 
 class UnreadableImage(ValueError):  # noqa: N818 - reads better where users catch it
@@ -61,8 +63,8 @@ def to_rgb(image: Image, name: str | None = None) -> np.ndarray:
         return _from_pillow(read_image(image, name), name)
     if isinstance(image, PIL.Image.Image):
         name = name or str(getattr(image, "filename", "") or "Pillow image")
-        with _readable(name):
-            image = PIL.ImageOps.exif_transpose(image)
+        with _decode_lock(image), _readable(name):
+            image = PIL.ImageOps.exif_transpose(image)  # a copy, whether turned or not
         return _from_pillow(image, name)
     pixels = as_array(image, name)
     if pixels.dtype == np.bool_:
@@ -110,7 +112,8 @@ def as_array(image: np.ndarray | torch.Tensor, name: str | None = None) -> np.nd
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
         hint = ""
         if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4):
-            hint = "; move the channels last with image.transpose(1, 2, 0)"
+            move = "permute" if isinstance(image, torch.Tensor) else "transpose"
+            hint = f"; move the channels last with image.{move}(1, 2, 0)"
         raise ValueError(f"{label} must be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), {got}{hint}")
     if 0 in pixels.shape:
         raise ValueError(f"{label} must have at least one pixel, {got}")
@@ -118,7 +121,8 @@ def as_array(image: np.ndarray | torch.Tensor, name: str | None = None) -> np.nd
     if native not in _DTYPES:
         raise ValueError(f"{label} must be {_DTYPE_NAMES}, {got}")
     if pixels.dtype.kind == "f":
-        _check_unit_range(pixels, label)
+        convert = "to(torch" if isinstance(image, torch.Tensor) else "astype(numpy"
+        _check_unit_range(pixels, label, convert)
     return pixels.astype(native, copy=False)
 
 
@@ -183,6 +187,15 @@ def normalise(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
     return rows.view(n, h, w, 3).permute(0, 3, 1, 2)
 
 
+def _decode_lock(image: PIL.Image.Image) -> threading.Lock:
+    """The lock of one Pillow image: reading it decodes it in place, and threads may hold the same one.
+
+    Each image has its own, so that different ones are decoded at the same time.
+    """
+    with _open_lock:
+        return _decode_locks.setdefault(id(image), threading.Lock())
+
+
 @contextlib.contextmanager
 def _readable(name: str) -> Iterator[None]:
     """Turn whatever Pillow raises on a damaged picture into UnreadableImage."""
@@ -216,16 +229,16 @@ def _from_pillow(picture: PIL.Image.Image, name: str) -> np.ndarray:
     return to_rgb(values, name)
 
 
-def _check_unit_range(pixels: np.ndarray, label: str) -> None:
+def _check_unit_range(pixels: np.ndarray, label: str, convert: str) -> None:
     low, high = pixels.min(), pixels.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"{label} of floats must lie in [0, 1], got NaN or infinity")
     if low < 0 or high > 1:
         hint = ""
         if low >= 0 and high <= 255:
-            hint = "; for grey levels 0..255 convert with image.astype(numpy.uint8)"
+            hint = f"; for grey levels 0..255 convert with image.{convert}.uint8)"
         elif low >= 0 and high <= 65535:
-            hint = "; for grey levels 0..65535 convert with image.astype(numpy.uint16)"
+            hint = f"; for grey levels 0..65535 convert with image.{convert}.uint16)"
         raise ValueError(f"{label} of floats must lie in [0, 1], got values from {low:g} to {high:g}{hint}")
 
 

@@ -44,6 +44,10 @@ def write(
             "scores": torch.tensor(calibration.scores, dtype=torch.float64),
             "pixel_scores": torch.tensor(calibration.pixel_scores, dtype=torch.float64),
             "false_positive_rate": calibration.false_positive_rate,
+            "trained_on": calibration.trained_on,
+            # follow from the above: for whoever reads the file without this package
+            "threshold": calibration.threshold,
+            "pixel_threshold": calibration.pixel_threshold,
         }
     write_tensors(path, content)
 
@@ -72,6 +76,7 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
             tuple(stored["scores"].tolist()),
             tuple(stored["pixel_scores"].tolist()),
             stored["false_positive_rate"],
+            stored.get("trained_on", False),  # the first models did not say
         )
     losses = content["losses"].tolist()
     return ModelFile(content["settings"], calibration, losses, content["network"], content["versions"])

@@ -1,5 +1,6 @@
 """What a network is made of: the presets, its input size, its device, its initial weights."""
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,18 @@ def parts_of(preset: str, **switches: bool | None) -> dict[str, bool]:
     """Return the switches of DeSTSegNet for a preset, changed by those given that are not None."""
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-    return PRESETS[preset] | {name: value for name, value in switches.items() if value is not None}
+    return PRESETS[preset] | {name: bool(value) for name, value in switches.items() if value is not None}
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Return a whole number of at least 0, numpy's among them, as Python's; `name` is for the error."""
+    try:
+        number = int(operator.index(value))
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+    return number
 
 
 def input_size(image_size: Any) -> tuple[int, int]:
@@ -49,10 +61,10 @@ def torch_device(name: str) -> torch.device:
 
 
 def new_network(parts: dict[str, bool], teacher: str, weights: Weights, seed: int) -> DeSTSegNet:
-    """Make an untrained network with its teacher; torch's own random state is left as it was."""
+    """Make an untrained network with its teacher; torch's own random states are left as they were."""
     state = teacher_state(teacher, weights)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change those of GPUs, too
         network = DeSTSegNet(**parts)
     network.teacher_net.encoder.load_state_dict(state)
     return network

@@ -1,5 +1,6 @@
 """From pixels to anomaly maps and scores: the one way that prediction, calibration and evaluation share."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -24,10 +25,18 @@ TOP_SHARE = 100 / (256 * 256)  # of the map's pixels: the paper's 100 of 256 x 2
 
 
 def scored(network: DeSTSegNet, size: tuple[int, int], pixels: np.ndarray) -> Scored:
-    """Score one picture (h, w, 3) uint8 of any size with a network whose input has the given one."""
+    """Score one picture (h, w, 3) uint8 of any size with a network whose input has the given one.
+
+    Raises RuntimeError where the network gives NaN, which would exceed no threshold and count as normal.
+    """
     maps = anomaly_maps(network, resize(pixels, size)[None])
-    image_scores, pixel_scores = scores(maps)
-    return Scored(maps[0], image_scores.item(), pixel_scores.item(), (pixels.shape[0], pixels.shape[1]))
+    image_scores, pixel_scores = (values.item() for values in scores(maps))
+    if not math.isfinite(image_scores):  # the mean of the largest values: NaN counts as one of them
+        raise RuntimeError(
+            "the network gives NaN: its training has diverged, or its weights are damaged; "
+            'fit again, with precision="float32" or another seed'
+        )
+    return Scored(maps[0], image_scores, pixel_scores, (pixels.shape[0], pixels.shape[1]))
 
 
 def anomaly_maps(network: DeSTSegNet, pixels: np.ndarray) -> Tensor:
@@ -61,7 +70,8 @@ def scores(maps: Tensor) -> tuple[Tensor, Tensor]:
 
     Of the largest 100 / 65536 of a map's (n, h, w) pixels - 100 of 256 x 256 - the image score is the mean,
     and the pixel score the smallest. Since the one is never below the other, nor are thresholds made from
-    them, so the map of a picture that is called anomalous always exceeds the pixel threshold somewhere.
+    them, so the map of a picture that is called anomalous exceeds the pixel threshold somewhere. That holds
+    at this size: resized to that of a smaller picture, the map may lose its highest values.
     """
     flat = maps.flatten(1)
     largest = flat.topk(max(1, round(TOP_SHARE * flat.shape[1]))).values.double()

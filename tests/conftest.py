@@ -80,6 +80,12 @@ def few_parts(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def picture(few_parts: pathlib.Path) -> np.ndarray:
+    """The first of them, (80, 96, 3) uint8. Not to be changed by tests."""
+    return np.array(PIL.Image.open(sorted(few_parts.iterdir())[0]).convert("RGB"))
+
+
+@pytest.fixture(scope="session")
 def fitted(few_parts: pathlib.Path, teacher_weights: pathlib.Path) -> "destseg.DeSTSeg":
     """A model fitted for a moment: everything works, nothing is good. Not to be changed by tests."""
     model = destseg.DeSTSeg(image_size=64, precision="float32", teacher_weights=teacher_weights)

@@ -1,7 +1,5 @@
 """Thresholds from normal pictures alone: by hand, their guarantee by simulation, splits, p-values."""
 
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -89,13 +87,16 @@ def test_verdict_on_a_picture():
     assert not at_threshold.is_anomalous and at_threshold.p_value == 3 / 10
 
 
-def test_too_few_pictures_are_reported(caplog):
-    with caplog.at_level(logging.WARNING, "destseg"):
-        Calibration(tuple(NINE), tuple(NINE), 0.01).warn_if_short()
-    (record,) = caplog.records
-    assert record.getMessage() == (
-        "9 calibration pictures guarantee a false-positive rate of 0.1, not of 0.01: that takes 99"
-    )
+@pytest.mark.parametrize(
+    ("pictures", "words"),
+    [
+        (9, "9 calibration pictures guarantee a false-positive rate of 0.1, not of 0.01: that takes 99"),
+        (1, "1 calibration picture guarantees a false-positive rate of 0.5, not of 0.01: that takes 99"),
+    ],
+)
+def test_too_few_pictures_are_reported(caplog, pictures, words):
+    Calibration((0.5,) * pictures, (0.5,) * pictures, 0.01).warn_if_short()
+    assert caplog.messages == [words]
 
 
 @pytest.mark.parametrize(("pictures", "rate"), [(9, 0.1), (99, 0.01), (19, 0.05), (1, 0.5)])
@@ -116,9 +117,15 @@ def test_split(pictures, held_out):
     assert training == sorted(training) and calibration == sorted(calibration)
 
 
-def test_a_single_picture_serves_for_both_with_a_warning(caplog):
+def test_a_single_picture_serves_for_both():
     assert split(1, seed=0) == ([0], [0])
-    assert "one picture only" in caplog.text and "no rate is guaranteed" in caplog.text
+
+
+def test_a_picture_that_was_trained_on_guarantees_nothing(caplog):
+    calibration = Calibration((0.5,), (0.5,), 0.5, trained_on=True)
+    assert calibration.guaranteed_rate == 1
+    calibration.warn_if_short()
+    assert caplog.messages == ["the only picture was trained on and calibrated with: no rate is guaranteed"]
 
 
 def test_split_follows_the_seed():
@@ -143,3 +150,9 @@ def test_words_about_wrong_rates(rate):
 def test_words_about_no_scores():
     with pytest.raises(ValueError, match="at least one normal picture, got none"):
         conformal_threshold([], 0.1)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_words_about_scores_that_are_not_finite(score):
+    with pytest.raises(ValueError, match="calibration scores must be finite, got NaN or infinity"):
+        conformal_threshold([0.1, score], 0.1)

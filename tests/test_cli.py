@@ -1,16 +1,20 @@
 """The command line: the same verbs, in a process of their own where that matters."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from destseg.cli import EXAMPLES, main
+import destseg
+from destseg.cli import _OutputNames, main
+from destseg.training import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,51 @@ def test_an_interrupted_fit_is_not_overwritten(few_parts, teacher_weights, tmp_p
     assert (tmp_path / "part.destseg.checkpoint").read_bytes() == b"hours of work"
 
 
+def test_an_interrupted_fit_is_continued_by_resume(few_parts, teacher_weights, tmp_path, monkeypatch, capsys):
+    output, done, real_step = tmp_path / "part.destseg", [], Trainer.step
+    command = ["fit", str(few_parts), "-o", str(output), "--size", "64", "--steps", "1", "2"]
+    command += ["--batch-size", "2", "--teacher-weights", str(teacher_weights), "--checkpoint-minutes", "0"]
+
+    def step(self, number, batch):
+        if number == 1 and not done.count(1):
+            done.append(number)
+            raise KeyboardInterrupt
+        done.append(number)
+        return real_step(self, number, batch)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    assert main(command) == 1
+    assert capsys.readouterr().err.endswith("destseg fit: interrupted\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["part.destseg.checkpoint"]
+    assert main([*command, "--resume"]) == 0
+    assert done == [0, 1, 1, 2]  # the first step was not done again
+    assert len(destseg.load(output).losses_) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["part.destseg"]
+
+
+def test_nothing_to_resume(tmp_path, capsys):
+    assert main(["fit", "parts", "-o", str(tmp_path / "part.destseg"), "--resume"]) == 1
+    assert "there is no" in (error := capsys.readouterr().err) and "part.destseg.checkpoint" in error
+    assert "leave out --resume to begin anew" in error
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["fit", "parts", "-o"],
+        ["calibrate", "m", "-o"],
+        *(["evaluate", "m", "d", f"--{kind}"] for kind in ("json", "csv", "defects-csv")),
+    ],
+    ids=" ".join,
+)
+def test_outputs_that_cannot_be_written_are_refused_before_anything_is_read(command, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main([*command, str(tmp_path)]) == 2
+    assert f"{tmp_path} is a folder; a file to write is wanted" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "file" / "output")]) == 2
+    assert "output cannot be written: " in capsys.readouterr().err
+
+
 def test_predict_names_the_pictures_it_cannot_read_and_goes_on(model, few_parts, tmp_path, capsys):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
@@ -103,6 +152,14 @@ def test_pictures_of_the_same_name_do_not_overwrite_each_other(model, few_parts,
     assert (out / "x" / "1_map.npy").exists() and (out / "y" / "1_overlay.png").exists()
 
 
+def test_names_of_many_outputs_take_no_time():
+    names, started = _OutputNames([]), time.monotonic()
+    found = [names.of(f"{folder}/part.1.png") for folder in range(2000)]
+    assert time.monotonic() - started < 3  # trying all names for each picture took 10 seconds and more
+    assert [str(path) for path in found[:4]] == ["part.1", "part_1_png", "part.1_2", "part.1_3"]
+    assert len(set(found)) == 2000
+
+
 def test_no_overlays_and_no_folder_write_nothing(model, few_parts, tmp_path, capsys):
     picture = str(sorted(few_parts.iterdir())[0])
     assert main(["predict", str(model), picture]) == 0
@@ -120,13 +177,23 @@ def test_evaluate_prints_a_table_and_writes_json_and_csv(model, few_parts, tmp_p
     PIL.Image.fromarray(np.pad(np.full((9, 9), 255, np.uint8), ((9, 62), (9, 78)))).save(
         tmp_path / "ground_truth/hole/2_mask.png"
     )
-    written = ["--json", str(tmp_path / "r.json"), "--csv", str(tmp_path / "r.csv")]
-    assert main(["evaluate", str(model), str(tmp_path), *written]) == 0
+    written = [
+        "--json",
+        tmp_path / "r.json",
+        "--csv",
+        tmp_path / "r.csv",
+        "--defects-csv",
+        tmp_path / "d.csv",
+    ]
+    assert main(["evaluate", *map(str, [model, tmp_path, *written])]) == 0
     assert "image auroc" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text())["instances"] == 1
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 3
-    assert main(["evaluate", str(model), str(tmp_path), "--protocol", "mine"]) == 1
-    assert "protocol must be one of full, paper, got 'mine'" in capsys.readouterr().err
+    assert [line.split(",")[0] for line in (tmp_path / "d.csv").read_text().splitlines()[1:]] == [
+        "hole",
+        "good",
+        "all",
+    ]
 
 
 def test_calibrate_writes_a_new_threshold(model, few_parts, tmp_path, capsys):
@@ -146,11 +213,14 @@ def test_info_tells_about_the_installation_and_a_model(model, capsys):
     assert "preset: paper" in printed and "training steps: 4" in printed and "threshold: " in printed
 
 
-@pytest.mark.parametrize("arguments", [[], ["fit"], ["predict", "m"], ["fit", "x", "-o", "y", "--size", "a"]])
-def test_wrong_usage_exits_with_2(arguments):
-    with pytest.raises(SystemExit) as exit_status:
-        main(arguments)
-    assert exit_status.value.code == 2
+def test_info_about_a_model_of_one_picture(fitted, tmp_path, capsys):
+    fitted.save(tmp_path / "m")
+    model = destseg.load(tmp_path / "m")
+    model.calibration_ = dataclasses.replace(model.calibration_, trained_on=True)
+    model.save(tmp_path / "m")
+    assert main(["info", str(tmp_path / "m")]) == 0
+    words = "guaranteed false-positive rate: none: the only picture was trained on\n"
+    assert words in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -168,15 +238,17 @@ def test_failure_exits_with_1_and_one_line(arguments, words, capsys, tmp_path, m
     assert words in error and len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", EXAMPLES)
-def test_help_gives_an_example_and_needs_no_torch(command):
-    code = (
-        "import sys; sys.argv = ['destseg', sys.argv[1], '--help']\n"
-        "import destseg.cli\n"
-        "try: destseg.cli.main()\n"
-        "finally: sys.exit(3 if 'torch' in sys.modules else 0)"
-    )
-    arguments = [sys.executable, "-c", code, command]
-    process = subprocess.run(arguments, capture_output=True, text=True, cwd=tempfile.gettempdir())
-    assert process.returncode == 0
-    assert f"example: destseg {command}" in process.stdout
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import destseg.metrics", "destseg runs without its compiled kernels: same results"),
+        ("destseg.cli.main(['fit', 'missing', '-o', 'm', '--size', '64'])", "destseg fit: there is no"),
+    ],
+)
+def test_one_line_of_notice_without_kernels_but_not_where_commands_are_piped(code, words, tmp_path):
+    command = f"import sys, destseg.cli; sys.modules['destseg._C'] = None; {code}"
+    environment = {name: value for name, value in os.environ.items() if name != "DESTSEG_EXT"}
+    arguments = [sys.executable, "-c", command]
+    process = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    (line,) = process.stderr.splitlines()
+    assert line.startswith(words)

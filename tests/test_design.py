@@ -22,6 +22,7 @@ LAYERS = (
     {"store", "textures", "synthesis", "networks", "losses", "teachers", "presets", "scoring", "evaluation"},
     {"checkpoints", "training", "calibration", "modelfile"},
     {"detector"},
+    {"options"},
     {"cli", "__main__"},
 )
 WITHOUT_NETWORKS = ("images", "folders", "metrics", "result", "store", "textures", "synthesis")

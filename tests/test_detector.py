@@ -1,6 +1,4 @@
-"""The detector: arguments, prediction of every kind of input, calibration, files, and the order of calls."""
-
-import threading
+"""The detector: arguments, prediction of every kind of input, calibration, and the order of calls."""
 
 import numpy as np
 import PIL.Image
@@ -8,12 +6,7 @@ import pytest
 import torch
 
 import destseg
-from destseg import modelfile
-
-
-@pytest.fixture(scope="module")
-def picture(few_parts):
-    return np.array(PIL.Image.open(sorted(few_parts.iterdir())[0]).convert("RGB"))
+from destseg.presets import new_network, parts_of
 
 
 def test_arguments_are_stored_as_given(teacher_weights):
@@ -25,11 +18,13 @@ def test_arguments_are_stored_as_given(teacher_weights):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"preset": "quick"}, r"preset must be one of paper, stpm, got 'quick'"),
+        ({"preset": "quick"}, r"preset must be one of paper, fast, stpm, got 'quick'"),
         ({"image_size": 32}, r"image_size must be .* at least 64, got 32"),
         ({"image_size": (64, 64, 3)}, r"image_size must be .* got \(64, 64, 3\)"),
         ({"image_size": 256.0}, r"image_size must be .* got 256.0"),
         ({"precision": "int8"}, r"precision must be one of auto, float32, bfloat16, got 'int8'"),
+        ({"seed": -1}, r"seed must be a whole number of at least 0, got -1"),
+        ({"seed": 0.5}, r"seed must be a whole number of at least 0, got 0\.5"),
     ],
 )
 def test_bad_arguments_are_refused_at_once(arguments, words):
@@ -46,12 +41,13 @@ def test_bad_arguments_are_refused_at_once(arguments, words):
         ({"false_positive_rate": 1.5}, r"false_positive_rate must lie between 0 and 1"),
         ({"rotate": "lots"}, r"rotate must be .* got 'lots'"),
         ({"flip": "diagonal"}, r"flip must be one of"),
+        ({"workers": -1}, r"workers must be a whole number of at least 0, got -1"),
     ],
 )
-def test_bad_schedules_are_refused_before_training(few_parts, teacher_weights, arguments, words):
-    model = destseg.DeSTSeg(image_size=64, teacher_weights=teacher_weights)
+def test_bad_schedules_are_refused_before_anything_is_read(arguments, words):
+    model = destseg.DeSTSeg(image_size=64, teacher_weights="missing")
     with pytest.raises(ValueError, match=words):
-        model.fit(few_parts, **({"steps": (1, 1)} | arguments))
+        model.fit("missing", **({"steps": (1, 1)} | arguments))
 
 
 def test_fit_refuses_what_it_cannot_learn_from(teacher_weights, tmp_path):
@@ -156,22 +152,6 @@ def test_an_anomalous_picture_always_has_a_mask(fitted, few_parts, tmp_path):
         assert sum(region.area for region in prediction.regions) == prediction.mask.sum()
 
 
-def test_concurrent_predictions_agree_with_single_ones(fitted, few_parts):
-    paths = sorted(few_parts.iterdir())[:6]
-    expected = [fitted.predict(path).score for path in paths]
-    found: dict[int, list[float]] = {}
-
-    def work(number: int) -> None:
-        found[number] = [fitted.predict(path).score for path in paths]
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(found[number] == pytest.approx(expected, abs=1e-6) for number in range(4))
-
-
 def test_calibration_sets_thresholds_from_the_pictures_given(fitted, few_parts, tmp_path, caplog):
     fitted.save(tmp_path / "m")
     model = destseg.load(tmp_path / "m")
@@ -186,79 +166,39 @@ def test_calibration_sets_thresholds_from_the_pictures_given(fitted, few_parts, 
     assert "24 calibration pictures guarantee a false-positive rate of 0.04, not of 0.01" in caplog.text
 
 
-def test_a_loaded_model_predicts_the_same(fitted, picture, tmp_path):
-    fitted.save(tmp_path / "part.destseg")
-    model = destseg.load(tmp_path / "part.destseg")
-    assert model.predict(picture).to_dict() == fitted.predict(picture).to_dict()
-    assert model.losses_ == pytest.approx(fitted.losses_)
-    assert model.calibration_ == fitted.calibration_
-    assert [path.name for path in tmp_path.iterdir()] == ["part.destseg"]
-
-
-def test_damaged_truncated_and_foreign_files_are_refused(fitted, tmp_path):
-    path = tmp_path / "part.destseg"
-    fitted.save(path)
-    whole = path.read_bytes()
-    middle = len(whole) // 2
-    damaged = (
-        whole[:middle] + bytes(byte ^ 0xFF for byte in whole[middle : middle + 64]) + whole[middle + 64 :]
-    )
-    for content in (damaged, whole[:middle], b"", b"GIF89a nothing of ours"):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"part\.destseg is damaged, truncated or not a file of tensors"):
-            destseg.load(path)
-    torch.save({"weight": torch.zeros(2)}, path)
-    with pytest.raises(ValueError, match="is not a destseg model: it holds other tensors"):
-        destseg.load(path)
-    torch.save({"format": "destseg model 99"}, path)
-    with pytest.raises(ValueError, match='"destseg model 99" and this version reads a'):
-        destseg.load(path)
-    torch.save(fitted.network_.state_dict(), path)
-    with pytest.raises(ValueError, match=r"use DeSTSeg\.from_checkpoint"):
-        destseg.load(path)
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        destseg.load(tmp_path / "missing")
-
-
-def test_a_failed_save_leaves_the_old_file(fitted, tmp_path, monkeypatch):
-    path = tmp_path / "part.destseg"
-    fitted.save(path)
-    before = path.read_bytes()
-    monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        fitted.save(path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_published_checkpoints_load_by_name(fitted, picture, tmp_path):
-    path = tmp_path / "published.pckl"
-    state = fitted.network_.state_dict()
-    torch.save(state, path)
-    model = destseg.DeSTSeg.from_checkpoint(path, image_size=64)
-    with pytest.raises(RuntimeError, match=r"call calibrate\(normal\)"):
-        model.predict(picture)
-    with pytest.raises(RuntimeError, match=r"call calibrate\(normal\)"):
-        model.calibrate()
-    model.calibrate([picture, picture[:, ::-1]])
-    assert model.predict(picture).score == fitted.predict(picture).score
-    name = "segmentation_net.head.4.bias"
-    torch.save({key: value for key, value in state.items() if key != name}, path)
-    with pytest.raises(ValueError, match=r"lacks the tensor segmentation_net\.head\.4\.bias of shape \(1,\)"):
-        destseg.DeSTSeg.from_checkpoint(path)
-    destseg.DeSTSeg.from_checkpoint(path, segmentation=False)
-    torch.save(state | {name: torch.zeros(7)}, path)
-    with pytest.raises(ValueError, match=r"bias must have shape \(1,\), got \(7,\)"):
-        destseg.DeSTSeg.from_checkpoint(path)
-
-
-def test_a_model_file_holds_its_metadata(fitted, tmp_path):
+def test_a_network_that_gives_nan_is_no_detector_without_anomalies(fitted, picture, tmp_path):
     fitted.save(tmp_path / "m")
-    content = modelfile.read(tmp_path / "m")
-    assert content.versions["destseg"] == destseg.__version__
-    assert content.settings["preset"] == "paper" and content.settings["image_size"] == [64, 64]
-    assert len(content.losses) == len(fitted.losses_)
-    assert any(name.startswith("teacher_net.") for name in content.network)
+    model = destseg.load(tmp_path / "m")
+    model.network_.student_net.state_dict()["decoder_layer1.0.conv1.weight"].fill_(np.nan)
+    for call in (lambda: model.predict(picture), lambda: model.calibrate([picture])):
+        with pytest.raises(RuntimeError, match="the network gives NaN: its training has diverged"):
+            call()
+
+
+def test_a_new_network_does_not_keep_the_thresholds_of_the_last(picture, teacher_weights, monkeypatch):
+    model = destseg.DeSTSeg(image_size=64, teacher_weights=teacher_weights)
+    model.fit([picture], (0, 0), progress=False)
+    monkeypatch.setattr("destseg.detector.scored", lambda *_: (_ for _ in ()).throw(RuntimeError("diverged")))
+    with pytest.raises(RuntimeError, match="diverged"):
+        model.fit([picture], (0, 0), progress=False)
+    assert model.calibration_ is None and model.threshold_ is None
+
+
+def test_one_picture_alone_guarantees_nothing_and_says_so_once(picture, teacher_weights, tmp_path, caplog):
+    model = destseg.DeSTSeg(image_size=64, teacher_weights=teacher_weights)
+    model.fit([picture], (0, 0), progress=False)
+    words = "the only picture was trained on and calibrated with: no rate is guaranteed"
+    assert caplog.messages == [words]
+    model.save(tmp_path / "m")
+    destseg.load(tmp_path / "m").calibrate(false_positive_rate=0.6)
+    assert caplog.messages == [words] * 2
+
+
+def test_a_new_network_leaves_the_random_state_of_gpus_alone(teacher_weights, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    new_network(parts_of("paper"), "resnet18", teacher_weights, 3)
+    assert not seeds
 
 
 def test_evaluate_gives_the_six_metrics(fitted, few_parts, tmp_path):

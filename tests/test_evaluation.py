@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from destseg import metrics
-from destseg.evaluation import Row, evaluate
+from destseg.evaluation import COLUMNS, Row, evaluate
 from destseg.folders import read_mvtec
 from destseg.scoring import Scored
 
@@ -203,6 +203,20 @@ def test_csv(dataset, tmp_path, threshold, verdicts):
         ["test/dot/0.png", "dot", "0.5"],
     ]
     assert [row[3] for row in rows] == verdicts
+
+
+def test_csv_of_defects(dataset, tmp_path):
+    path, report = tmp_path / "defects.csv", report_of(dataset, "paper", threshold=0.55)
+    report.defects_to_csv(path)
+    with open(path, newline="") as file:
+        block, dot, good, everything = csv.DictReader(file)
+    assert list(block) == ["defect", "pictures", "flagged", *COLUMNS, "instances"]
+    assert (block["defect"], block["pictures"], block["flagged"]) == ("block", "1", "1.0")
+    assert float(block["iap"]) == report.defects["block"].iap and block["instances"] == "1"
+    assert [dot[name] for name in COLUMNS] == [""] * 6 and dot["instances"] == "0"
+    assert list(good.values()) == ["good", "2", "0.5", *[""] * 7]
+    assert (everything["defect"], everything["pictures"], everything["flagged"]) == ("all", "4", "")
+    assert float(everything["pro"]) == report.pro
 
 
 def test_a_set_without_defects_has_undefined_metrics(dataset):

@@ -2,7 +2,6 @@
 
 import io
 import struct
-import threading
 import warnings
 import zlib
 
@@ -171,17 +170,6 @@ def test_large_picture_without_warning(monkeypatch):
         assert to_rgb(data).shape == (30, 50, 3)
 
 
-def test_threads_leave_the_warning_filters_alone():
-    data = encoded(PIL.Image.fromarray(COLOUR), "PNG")
-    filters = list(warnings.filters)
-    threads = [threading.Thread(target=lambda: [to_rgb(data) for _ in range(50)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert list(warnings.filters) == filters
-
-
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -227,6 +215,7 @@ def test_missing_file_and_directory(tmp_path):
     ("array", "words"),
     [
         (np.zeros((3, 8, 9)), r"\(h, w, 3\).*got float64 of shape \(3, 8, 9\); move the channels last"),
+        (torch.zeros(4, 8, 9), r"got float32 of shape \(4, 8, 9\); move .* with image\.permute\(1, 2, 0\)$"),
         (np.zeros((8, 9, 2), np.uint8), r"\(h, w, 4\), got uint8 of shape \(8, 9, 2\)$"),
         (np.zeros((1, 8, 9, 3), np.uint8), r"got uint8 of shape \(1, 8, 9, 3\)"),
         (np.zeros((0, 9), np.uint8), r"at least one pixel, got uint8 of shape \(0, 9\)"),
@@ -237,6 +226,7 @@ def test_missing_file_and_directory(tmp_path):
         (np.array([[0.5, np.inf]]), r"must lie in \[0, 1\], got NaN or infinity"),
         (np.array([[-0.5, 1]]), "got values from -0.5 to 1$"),
         (np.array([[0.0, 200]]), r"got values from 0 to 200; .*numpy\.uint8"),
+        (torch.tensor([[0.0, 200]]), r"got values from 0 to 200; .*image\.to\(torch\.uint8\)$"),
         (np.array([[0.0, 4000]]), r"got values from 0 to 4000; .*numpy\.uint16"),
         (PIL.Image.new("I", (2, 2), 70000), r"integer pixels must lie in 0\.\.65535, got 70000\.\.70000"),
         (PIL.Image.new("RGB", (0, 2)), "at least one pixel"),

@@ -208,10 +208,11 @@ def test_pooled_normalisation_of_one_value_takes_the_running_statistics():
     torch.testing.assert_close(layer.norm.running_mean, torch.tensor([0.9 + 0.3, 0.9 - 0.15]))
 
 
-def test_segmentation_network_sees_the_whole_picture_through_its_pooled_branch():
+@pytest.mark.parametrize("light", [False, True])
+def test_segmentation_network_sees_the_whole_picture_through_its_pooled_branch(light):
     torch.manual_seed(0)
-    network = SegmentationNet(4, 8).eval()
-    near = torch.randn(1, 4, 80, 80)
+    network = SegmentationNet(light).eval()
+    near = torch.randn(1, 448, 80, 80)
     far = near.clone()
     far[..., -1, -1] += 10  # 79 pixels away, out of reach of every convolution
     with torch.no_grad():

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-logger = logging.getLogger("destseg")
+logger = logging.getLogger("destseg.ops")
 
 
 def _find() -> Any:
