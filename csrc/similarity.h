@@ -8,9 +8,9 @@
 // Source: DeSTSeg (arXiv 2211.11317), section 3.3.
 //
 // Measured for the features of one 256 x 256 picture on one thread (2-core x86-64 with AVX-512, 2026-11-22), call
-// from Python included: 0.8 ms channels last, where eager torch takes 2 to 7 ms depending on what memory it is
-// given, and 1.2 ms channels first, where it takes 17 ms; torch.compile takes 20 to 30 ms. Filling an output of
-// this size takes 0.3 ms.
+// from Python included: 0.8 to 1.1 ms channels last, where eager torch takes 2 to 7 ms, and 1.3 to 2.0 ms
+// channels first, where it takes 11 to 24 ms; torch.compile takes 4 to 17 ms. How much depends on what memory
+// the allocator hands out. Filling an output of this size takes 0.3 ms.
 #pragma once
 
 #include <algorithm>

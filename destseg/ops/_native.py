@@ -36,7 +36,7 @@ def usable(*tensors: torch.Tensor) -> bool:
         return False
     return all(
         type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        and tensor.device.type == "cpu"
+        and tensor.is_cpu
         and tensor.dtype in (torch.float32, torch.float64)
         for tensor in tensors
     )

@@ -28,18 +28,20 @@ def one_thread(set_threads) -> None:
 
 
 def times_as_long(ours: Callable[[], object], rival: Callable[[], object], seconds: float = 1.5) -> float:
-    """Return the rival's median time over ours; both take turns, so both meet the same machine and caches.
+    """Return the rival's median time over ours; they take turns of a twentieth of a second or one call.
 
-    What they return lives until it is their turn again, as a result does that is used.
+    So both meet the same machine, and each the caches as it leaves them itself.
     """
     times: dict[Callable[[], object], list[float]] = {ours: [], rival: []}
-    results = {call: call() for call in times}
     end = time.perf_counter() + seconds
-    while len(times[ours]) < 5 or time.perf_counter() < end:
-        for call in times:
-            begin = time.perf_counter()
-            results[call] = call()
-            times[call].append(time.perf_counter() - begin)
+    while len(times[rival]) < 5 or time.perf_counter() < end:
+        for call, taken in times.items():
+            begin = finish = time.perf_counter()
+            while finish < begin + 0.05:
+                start = finish
+                call()
+                finish = time.perf_counter()
+                taken.append(finish - start)
     return statistics.median(times[rival]) / statistics.median(times[ours])
 
 
