@@ -21,7 +21,6 @@ from destseg.scoring import Scored, resized_maps
 
 logger = logging.getLogger("destseg")
 
-SHARE = 0.2  # of the normal pictures, held out of training
 FEWEST = 10  # held out at least, while there are twice as many
 
 
@@ -88,16 +87,22 @@ class Calibration:
             )
 
 
-def split(pictures: int, seed: int) -> tuple[list[int], list[int]]:
+def split(pictures: int, seed: int, share: float = 0.2) -> tuple[list[int], list[int]]:
     """Divide picture indices into those for training and those held out for calibration, both in order.
 
-    One in five is held out, at least 10; of fewer than 20 pictures half are. A single one serves for both.
+    So large a share is held out, but at least 10 pictures; of fewer than 20 half are. A single one serves for
+    both.
     """
-    held_out = min(max(round(SHARE * pictures), FEWEST), pictures // 2)
+    held_out = min(max(round(share * pictures), FEWEST), pictures // 2)
     if pictures == 1:
         return [0], [0]
     order = np.random.default_rng([seed, pictures]).permutation(pictures)
     return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
+
+
+def check_share(held_out: float) -> None:
+    if not 0 <= held_out <= 0.5:
+        raise ValueError(f"held_out must be a share between 0 and 0.5, got {held_out!r}")
 
 
 def conformal_threshold(scores: ArrayLike, false_positive_rate: float) -> float:

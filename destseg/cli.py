@@ -67,6 +67,7 @@ def fit(options: argparse.Namespace) -> int:
         rotate=options.rotate,
         flip=options.flip,
         false_positive_rate=options.false_positive_rate,
+        held_out=options.held_out,
         resume=checkpoint if options.resume else None,
         checkpoint=checkpoint,
         checkpoint_minutes=options.checkpoint_minutes,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from destseg import modelfile, presets
-from destseg.calibration import Calibration, check_rate, split
+from destseg.calibration import Calibration, check_rate, check_share, split
 from destseg.evaluation import Report, evaluate
 from destseg.files import read_tensors
 from destseg.folders import Pictures, Source, as_pictures, is_several, read_mvtec
@@ -101,6 +101,7 @@ class DeSTSeg:
         *,
         flip: str = "",
         false_positive_rate: float = 0.01,
+        held_out: float = 0.2,
         checkpoint: FilePath | None = None,
         checkpoint_minutes: float = 10.0,
         workers: int = 2,
@@ -108,8 +109,6 @@ class DeSTSeg:
         strict: bool = False,
     ) -> "DeSTSeg":
         """Learn what normal parts look like, and calibrate on pictures held out of that.
-
-        One in five is held out, at least 10, or half of fewer than 20; see `destseg.calibration.split`.
 
         Args:
             normal: directory, list of paths, (n, h, w, 3) uint8, or whatever `as_pictures` takes.
@@ -121,6 +120,7 @@ class DeSTSeg:
             resume: a checkpoint to continue from, written by a run with the same arguments.
             flip: "", "horizontal", "vertical" or "both", if mirrored parts are normal.
             false_positive_rate: wanted share of normal pictures called anomalous, see `calibrate`.
+            held_out: share of the pictures held out, 0 to 0.5, at least 10; see `destseg.calibration.split`.
             checkpoint: file for the state of training, every `checkpoint_minutes` and on SIGINT or SIGTERM;
                 by default that of `resume`.
             workers: threads that prepare batches; the result does not depend on it.
@@ -132,13 +132,14 @@ class DeSTSeg:
         check_schedule(steps, batch_size)
         check_augmentation(rotate, flip)
         check_rate(false_positive_rate)
+        check_share(held_out)
         workers = presets.whole_number("workers", workers)
         sources = as_pictures(normal)
         textures = None if texture_source is None else as_pictures(texture_source)
         device = presets.torch_device(self.device)
         network = presets.new_network(self._parts, self.teacher, self.teacher_weights, self.seed).to(device)
         store = PictureStore(sources, self._size, memory, strict, progress)
-        training, held_out = split(len(store), self.seed)
+        training, calibrating = split(len(store), self.seed, held_out)
         normals = store.subset(training)
         texture_store, draw_texture = None, from_normals(normals)
         if textures is not None:
@@ -153,7 +154,7 @@ class DeSTSeg:
         path = resume if checkpoint is None else checkpoint
         losses = trainer.run(workers, progress, None if path is None else Path(path), checkpoint_minutes)
         self._adopt(network, losses)
-        self._calibrate(store.subset(held_out), false_positive_rate, trained_on=held_out == training)
+        self._calibrate(store.subset(calibrating), false_positive_rate, trained_on=held_out == training)
         return self
 
     def calibrate(
@@ -173,9 +174,7 @@ class DeSTSeg:
         if normal is not None:
             self._calibrate(PictureStore(as_pictures(normal), self._size, strict=strict), false_positive_rate)
         elif self.calibration_ is None:
-            raise RuntimeError(
-                "there are no calibration scores yet: call calibrate(normal) with normal pictures"
-            )
+            raise RuntimeError("no calibration scores yet: call calibrate(normal) with normal pictures")
         else:
             last = self.calibration_
             self.calibration_ = replace(last, false_positive_rate=false_positive_rate)

@@ -96,6 +96,8 @@ def parser() -> argparse.ArgumentParser:
     five = command("info", "Tell about this installation, or about a model.")
     option(five, "model", nargs="?", metavar="MODEL", help="file written by fit")
 
+    text = "share of the pictures, at most 0.5, that calibrates and is not trained on; at least 10 do"
+    option(one, "--held-out", type=_share, default=0.2, metavar="SHARE", help=text)
     for rated in (one, four):
         text = "wanted share of normal parts called anomalous"
         option(rated, "--false-positive-rate", type=_rate, default=0.01, metavar="RATE", help=text)
@@ -126,6 +128,12 @@ def _rate(text: str) -> float:
     from destseg.calibration import check_rate
 
     return _checked(check_rate, _number(float, 0)(text))
+
+
+def _share(text: str) -> float:
+    from destseg.calibration import check_share
+
+    return _checked(check_share, _number(float, 0)(text))
 
 
 def _rotate(text: str) -> str:

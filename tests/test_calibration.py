@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import destseg
 from destseg.calibration import Calibration, check_rate, conformal_threshold, p_value, split
 from destseg.scoring import Scored
 
@@ -126,6 +127,17 @@ def test_a_picture_that_was_trained_on_guarantees_nothing(caplog):
     assert calibration.guaranteed_rate == 1
     calibration.warn_if_short()
     assert caplog.messages == ["the only picture was trained on and calibrated with: no rate is guaranteed"]
+
+
+@pytest.mark.parametrize(("share", "held_out"), [(0, 10), (0.05, 10), (0.3, 60), (0.5, 100)])
+def test_split_by_another_share(share, held_out):
+    assert [len(part) for part in split(200, 0, share)] == [200 - held_out, held_out]
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.6, float("nan")])
+def test_words_about_wrong_shares(share):
+    with pytest.raises(ValueError, match=r"held_out must be a share between 0 and 0.5, got"):
+        destseg.DeSTSeg().fit("nowhere", held_out=share)
 
 
 def test_split_follows_the_seed():
