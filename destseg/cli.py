@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger("destseg.ops").setLevel(logging.ERROR)
     options = parser().parse_args(arguments)
     try:
-        return COMMANDS[options.command](options)
+        status = COMMANDS[options.command](options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever reads has seen enough, as in `destseg info part.destseg | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may flushing fail at the end
+        return 1
     except UsageError as error:
         print(f"destseg {options.command}: {error}", file=sys.stderr)
         return 2

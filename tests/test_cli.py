@@ -55,6 +55,16 @@ def test_fit_then_predict_in_another_process_with_only_the_saved_file(few_parts,
     assert np.asarray(PIL.Image.open(lines[0]["map"])).shape == (80, 96)
 
 
+def test_nobody_reads_on(model, few_parts, tmp_path):
+    for arguments in (["info", model], ["predict", model, few_parts, "-o", tmp_path]):
+        command = [sys.executable, "-m", "destseg", *map(str, arguments)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        process.stderr.close()
+        assert process.wait() == 1
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
 def test_fit_shows_stage_loss_and_time_left_on_a_terminal(few_parts, teacher_weights, tmp_path):
     import fcntl

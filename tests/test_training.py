@@ -129,6 +129,15 @@ def test_bfloat16_training_keeps_float32_weights_and_stays_close(few_parts, teac
     assert model.losses_[0] == pytest.approx(uninterrupted.losses_[0], rel=0.02)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_trains_and_predicts_alike(few_parts, teacher_weights, uninterrupted):
+    model = fit(few_parts, teacher_weights, {"device": "cuda"})
+    assert next(model.network_.parameters()).is_cuda
+    assert model.losses_ == pytest.approx(uninterrupted.losses_, rel=0.02)
+    picture = sorted(few_parts.iterdir())[0]
+    assert model.predict(picture).score == pytest.approx(uninterrupted.predict(picture).score, abs=0.05)
+
+
 def test_auto_precision_is_bfloat16_only_where_the_hardware_has_it():
     assert training_precision("auto", torch.device("cuda")) == "bfloat16"
     assert training_precision("float32", torch.device("cuda")) == "float32"
