@@ -23,6 +23,8 @@ def _find() -> Any:
     return _C
 
 
+_PLAIN, _PRECISIONS = (torch.Tensor, torch.nn.Parameter), (torch.float32, torch.float64)
+
 kernels = _find()  # the compiled module, or None
 
 
@@ -34,9 +36,7 @@ def usable(*tensors: torch.Tensor) -> bool:
     """
     if kernels is None or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return all(
-        type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        and tensor.is_cpu
-        and tensor.dtype in (torch.float32, torch.float64)
-        for tensor in tensors
-    )
+    for tensor in tensors:  # a plain loop: it is asked before every call, for many small tensors
+        if type(tensor) not in _PLAIN or not tensor.is_cpu or tensor.dtype not in _PRECISIONS:
+            return False
+    return True

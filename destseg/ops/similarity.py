@@ -200,5 +200,6 @@ def _arrays(levels: Levels, channels_last: bool) -> list[np.ndarray]:
 
 def _array(features: Tensor, channels_last: bool) -> np.ndarray:
     """Return features as the kernels take them, (n, h, w, c) or (n, c, h, w); a copy if in neither order."""
-    features = features.detach()
+    if features.requires_grad:
+        features = features.detach()
     return (features.permute(0, 2, 3, 1) if channels_last else features.contiguous()).numpy()
