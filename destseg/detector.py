@@ -154,7 +154,7 @@ class DeSTSeg:
         path = resume if checkpoint is None else checkpoint
         losses = trainer.run(workers, progress, None if path is None else Path(path), checkpoint_minutes)
         self._adopt(network, losses)
-        self._calibrate(store.subset(calibrating), false_positive_rate, trained_on=held_out == training)
+        self._calibrate(store.subset(calibrating), false_positive_rate, trained_on=calibrating == training)
         return self
 
     def calibrate(
