@@ -6,6 +6,8 @@ import os
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from destseg.ops import _native
@@ -114,6 +116,19 @@ def test_kernel_agrees_with_reference(tolerance, dtype, size, points):
     angles = lattice(*points, seed=size[0], dtype=dtype)
     for rotation in (0.0, 0.3, -1.2, QUARTER, -QUARTER, 100.0):
         assert_close(perlin(angles, size, rotation), perlin_ref(angles, size, rotation), tolerance[dtype])
+
+
+@given(
+    st.tuples(st.integers(2, 40), st.integers(2, 40)),
+    st.tuples(st.integers(1, 70), st.integers(1, 90)),
+    st.floats(-7, 7) | st.sampled_from([1e-300, -1e-17, 1e-9, QUARTER + 1e-12, -math.pi, math.pi / 4]),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.integers(0, 1000),
+)
+@settings(deadline=None, max_examples=300)
+def test_kernel_agrees_with_reference_on_anything(tolerance, points, size, rotation, dtype, seed):
+    angles = lattice(*points, seed=seed, dtype=dtype)
+    assert_close(perlin(angles, size, rotation), perlin_ref(angles, size, rotation), tolerance[dtype])
 
 
 def test_angles_with_gaps_in_memory(tolerance):
