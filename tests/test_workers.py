@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from destseg.ops import _native
 from destseg.ops.components import components
 from destseg.ops.destmap import destmap
 from destseg.ops.perlin import Corruption, corrupt
@@ -35,6 +36,7 @@ class EveryKernel(Dataset):
         return corrupted, torch.from_numpy(labels), similarities, *distances, destmap(distances, (80, 90))
 
 
+@pytest.mark.skipif(_native.kernels is None, reason="torch's own threads do not survive a fork")
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_results_in_data_workers_are_those_of_this_process(start):
     if start not in multiprocessing.get_all_start_methods():
