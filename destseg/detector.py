@@ -35,7 +35,7 @@ class DeSTSeg:
     """Finds and outlines defects after seeing normal pictures only.
 
     Args, stored as given:
-        preset: "paper", the published network; "fast", a light one; or "stpm", the baseline without both.
+        preset: "paper", the published network; "fast", a light one; or "stpm", the student-teacher baseline.
         teacher: "resnet18", ImageNet weights of torchvision.
         image_size: sides of the network's input in pixels, one number or (height, width), at least 64.
         seed: of everything drawn at random, a whole number of at least 0.

@@ -15,7 +15,7 @@ from destseg.ops.similarity import cosine_distances, similarity_input
 
 
 class EveryKernel(Dataset):
-    """Item k: results of all threaded kernels on input drawn from seed k, with two threads."""
+    """Item k: what the threaded kernels but the gradient, and components, make of seed k, with two threads."""
 
     def __len__(self):
         return 6
