@@ -15,7 +15,7 @@ from destseg.ops.similarity import cosine_distances, similarity_input
 
 
 class EveryKernel(Dataset):
-    """Item k: what the threaded kernels but the gradient, and components, make of seed k, with two threads."""
+    """Item k: what components and the threaded kernels but the gradient make of seed k, two threads."""
 
     def __len__(self):
         return 6
