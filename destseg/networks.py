@@ -104,20 +104,46 @@ class ResNet18(nn.Module):
         return features
 
 
-class Teacher(nn.Module):
-    """Frozen ImageNet ResNet18, stages 1 to 3; always in evaluation mode."""
+def projections(width: int, kernel: int) -> nn.ModuleList | None:
+    """Make what brings three levels of features to the teacher's channels; None where they have them."""
+    if width == CHANNELS[0]:
+        return None
+    own = (width, 2 * width, 4 * width)
+    return nn.ModuleList(ConvNormRelu(c, taught, kernel) for c, taught in zip(own, CHANNELS, strict=False))
 
-    def __init__(self) -> None:
+
+def projected(convolutions: nn.ModuleList | None, levels: list[Tensor]) -> list[Tensor]:
+    if convolutions is None:
+        return levels
+    return [project(level) for project, level in zip(convolutions, levels, strict=True)]
+
+
+class Backbone(nn.Module):
+    """Three levels of features of the teacher's shapes.
+
+    Of the teacher's width it is ResNet18's stages 1 to 3; of another one, each level is brought to the
+    teacher's channels by a convolution, whose kernel is `projection` pixels wide.
+    """
+
+    def __init__(self, width: int = CHANNELS[0], projection: int = 3) -> None:
         super().__init__()
-        self.encoder = ResNet18(3)
+        self.encoder = ResNet18(3, width)
+        self.projections = projections(width, projection)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return projected(self.projections, self.encoder(x))
+
+
+class Teacher(Backbone):
+    """A frozen backbone, always in evaluation mode: ImageNet's ResNet18, or the compact one it taught."""
+
+    def __init__(self, compact: bool = False) -> None:
+        super().__init__(CHANNELS[0] // 2 if compact else CHANNELS[0])
         self.requires_grad_(False)
         self.eval()
 
     def train(self, mode: bool = True) -> "Teacher":
         return super().train(False)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return self.encoder(x)
 
 
 class Student(nn.Module):
@@ -138,10 +164,7 @@ class Student(nn.Module):
             self.decoder_layer1 = block_pair(2 * width, width)
             for layer in (self.decoder_layer4, self.decoder_layer3, self.decoder_layer2, self.decoder_layer1):
                 initialise(layer)
-        self.projections: nn.ModuleList | None = None
-        if width != CHANNELS[0]:
-            pairs = zip((width, 2 * width, 4 * width), CHANNELS, strict=False)
-            self.projections = nn.ModuleList(ConvNormRelu(own, taught, 1) for own, taught in pairs)
+        self.projections = projections(width, kernel=1)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         levels = self.encoder(x)
@@ -151,9 +174,7 @@ class Student(nn.Module):
             third = self.decoder_layer3(resized(x, size3))
             second = self.decoder_layer2(resized(third, size2))
             levels = [self.decoder_layer1(resized(second, size1)), second, third]
-        if self.projections is None:
-            return levels
-        return [project(level) for project, level in zip(self.projections, levels, strict=True)]
+        return projected(self.projections, levels)
 
 
 class AtrousPyramid(nn.Module):

@@ -1,0 +1,126 @@
+"""Train the embedded teacher: a compact network learns ImageNet ResNet18's features, direction by direction.
+
+    python tools/distil_teacher.py --photographs DIR --textures DIR -o destseg/teacher.pt --steps 40000
+
+Every 1000 steps the cosine similarity with ResNet18 on held-out pictures is appended to OUTPUT's .log; the
+checkpoint beside it is taken up again by the same command. No picture of any test set is seen.
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from teacher_pictures import drawings, read_folder, views
+from torch import Tensor
+from tqdm import trange
+
+from destseg.files import read_tensors, write_tensors
+from destseg.networks import Backbone, Teacher
+from destseg.ops.similarity import cosine_distances
+from destseg.teachers import teacher_state
+
+HELD_OUT = 100  # photographs and as many textures, which only the log sees
+SIDES = (96, 128, 128, 128, 160, 192)  # of the views; one is drawn for each batch
+SHARES = (0.5, 0.3, 0.2)  # photographs, textures, drawings in a batch
+RATE, WARM_UP, DECAY = 4e-3, 500, 1e-2
+AVERAGING = 0.999
+
+
+def main() -> None:
+    options = arguments()
+    torch.manual_seed(options.seed)
+    pools, held_out = pictures(options)
+    teacher = Teacher().to(memory_format=torch.channels_last)
+    teacher.encoder.load_state_dict(teacher_state("resnet18", options.teacher_weights))
+    network = Backbone(options.width, options.projection).to(memory_format=torch.channels_last)
+    average = torch.optim.swa_utils.AveragedModel(
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGING), use_buffers=True
+    )
+    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, step / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / options.steps))
+    )
+    parts = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
+    checkpoint = options.output.with_suffix(".checkpoint")
+    first = 0
+    if checkpoint.exists():
+        state = read_tensors(checkpoint)
+        first = state.pop("step")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    started = time.monotonic()
+    for step in trange(first, options.steps, initial=first, total=options.steps, disable=None):
+        generator = np.random.default_rng([options.seed, step])
+        batch = views(drawn(pools, options.batch_size, generator), int(generator.choice(SIDES)), generator)
+        network.train()
+        loss = distance(teacher, network, batch).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(network)
+        if (step + 1) % 1000 == 0 or step + 1 == options.steps:
+            line = {"step": step + 1, "minutes": round((time.monotonic() - started) / 60, 1)}
+            line |= {"loss": round(loss.item(), 4), "held out": agreement(teacher, average.module, held_out)}
+            with open(options.output.with_suffix(".log"), "a") as log:
+                log.write(json.dumps(line) + "\n")
+            write_tensors(
+                checkpoint, {"step": step + 1} | {k: part.state_dict() for k, part in parts.items()}
+            )
+    half = {name: v.half() if v.is_floating_point() else v for name, v in average.module.state_dict().items()}
+    write_tensors(options.output, half)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--photographs", type=Path, required=True, help="folder of natural photographs")
+    parser.add_argument("--textures", type=Path, required=True, help="folder of textures")
+    parser.add_argument("--teacher-weights", help="ResNet18's; else looked for as destseg does")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="file of half-precision weights")
+    parser.add_argument("--steps", type=int, default=40000)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--width", type=int, default=32, help="channels of the first stage; ResNet18 has 64")
+    parser.add_argument("--projection", type=int, default=3, help="kernel of the projections")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def pictures(options: argparse.Namespace) -> tuple[list[Tensor], Tensor]:
+    """Return the pools to draw from, and the held-out views."""
+    order = np.random.default_rng(options.seed)
+    pools, kept = [], []
+    for folder in (options.photographs, options.textures):
+        pool = torch.from_numpy(order.permutation(read_folder(folder)))
+        kept.append(pool[:HELD_OUT])
+        pools.append(pool[HELD_OUT:])
+    pools.append(torch.from_numpy(drawings(1000, options.seed)))
+    return pools, views(torch.cat(kept), 128, np.random.default_rng(options.seed))
+
+
+def drawn(pools: list[Tensor], count: int, generator: np.random.Generator) -> Tensor:
+    kinds = generator.choice(len(pools), count, p=SHARES)
+    return torch.stack([pools[kind][generator.integers(len(pools[kind]))] for kind in kinds])
+
+
+def distance(teacher: Teacher, network: Backbone, batch: Tensor) -> Tensor:
+    """Return the mean cosine distance of each level, (3,)."""
+    with torch.autocast("cpu", torch.bfloat16):
+        taught, learnt = teacher(batch), network(batch)
+    levels = cosine_distances([t.float() for t in taught], [s.float() for s in learnt])
+    return torch.stack([level.mean() for level in levels])
+
+
+@torch.no_grad()
+def agreement(teacher: Teacher, network: Backbone, batch: Tensor) -> list[float]:
+    """Return the mean cosine similarity of each level, in float32."""
+    network.eval()
+    levels = [cosine_distances(teacher(part), network(part)) for part in batch.split(50)]
+    return [round(1 - torch.cat(level).mean().item(), 4) for level in zip(*levels, strict=True)]
+
+
+if __name__ == "__main__":
+    main()
