@@ -241,6 +241,17 @@ void destmap(const Arrays<T>& distances, int64_t threads, Array<T>& output) {
 }
 
 template <typename T>
+void destmap_of_features(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last, int64_t threads,
+                         Array<T>& output) {
+  const Features<T> features(taught, learnt, channels_last);
+  require(output.ndim() == 3 && output.shape(0) == features.n, "output must be (n, h, w)");
+  const int64_t height = output.shape(1), width = output.shape(2);
+  T* out = output.mutable_data();
+  py::gil_scoped_release unlocked;
+  destseg::destmap_of_features(features.levels, features.n, features.order, height, width, threads, out);
+}
+
+template <typename T>
 void bind_for_dtype(py::module_& module) {
   module.def("perlin", &perlin<T>, py::arg("angles").noconvert(), py::arg("rotation"),
              py::arg("noise").noconvert());
@@ -258,6 +269,9 @@ void bind_for_dtype(py::module_& module) {
              py::arg("learnt").noconvert(), py::arg("channels_last"), py::arg("threads"),
              py::arg("slopes").noconvert(), py::arg("gradients").noconvert());
   module.def("destmap", &destmap<T>, py::arg("distances").noconvert(), py::arg("threads"),
+             py::arg("output").noconvert());
+  module.def("destmap_of_features", &destmap_of_features<T>, py::arg("taught").noconvert(),
+             py::arg("learnt").noconvert(), py::arg("channels_last"), py::arg("threads"),
              py::arg("output").noconvert());
 }
 

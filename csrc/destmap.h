@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cosine.h"
 #include "dispatch.h"
 #include "parallel.h"
 #include "resize.h"
@@ -84,6 +85,22 @@ void destmap(const std::vector<Planes<T>>& distances, int64_t n, int64_t height,
   parallel_for(n, threads, [&](int64_t image) {
     destmap_wide(distances, image, height, width, out + image * height * width);
   });
+}
+
+// The same from the features of both networks: their cosine distances never leave this call.
+template <typename T>
+void destmap_of_features(const std::vector<Level<T>>& levels, int64_t n, Order order, int64_t height, int64_t width,
+                         int64_t threads, T* out) {
+  std::vector<std::vector<T>> values;
+  std::vector<T*> written;
+  std::vector<Planes<T>> distances;
+  for (const Level<T>& level : levels) {
+    values.emplace_back(static_cast<size_t>(n * level.height * level.width));
+    written.push_back(values.back().data());
+    distances.push_back({values.back().data(), level.height, level.width});
+  }
+  cosine_distances(levels, n, order, threads, written);
+  destmap(distances, n, height, width, threads, out);
 }
 
 }  // namespace destseg

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from destseg.images import normalise, resize
 from destseg.networks import DeSTSegNet
+from destseg.ops.destmap import destmap_of_features
 
 
 class Scored(NamedTuple):
@@ -50,12 +51,13 @@ def anomaly_maps(network: DeSTSegNet, pixels: np.ndarray) -> Tensor:
         (n, h, w) float32 in [0, 1] on the network's device: the probability of the segmentation network, or
         without one the DeST map, resized bilinearly (align_corners=False).
     """
-    device = next(network.parameters()).device
+    device, size = next(network.parameters()).device, (pixels.shape[1], pixels.shape[2])
     with torch.inference_mode():
-        output = network(normalise(torch.from_numpy(pixels).to(device)))
-        result = output.destmap if output.probability is None else output.probability
-        # Features are not negative, so distances lie in [0, 1] but for rounding.
-        return resized_maps(result[:, 0].float().clamp(0, 1), (pixels.shape[1], pixels.shape[2]))
+        taught, learnt = network.features(normalise(torch.from_numpy(pixels).to(device)))
+        if network.segmentation_net is None:
+            maps = destmap_of_features(taught, learnt, size)[:, 0]
+            return maps.clamp(0, 1)  # features are not negative, so distances lie in [0, 1] but for rounding
+        return resized_maps(network.logits(taught, learnt)[:, 0].float().sigmoid(), size)
 
 
 def resized_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:

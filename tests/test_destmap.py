@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
-from destseg.ops.destmap import destmap, destmap_ref
+from destseg.ops.destmap import destmap, destmap_of_features, destmap_of_features_ref, destmap_ref
 from destseg.ops.similarity import cosine_distances
 
 SIZES = st.tuples(st.integers(1, 30), st.integers(1, 40))
@@ -53,6 +53,66 @@ def test_agrees_with_the_reference(tolerance, n, sizes, size, double):
     torch.testing.assert_close(found, expected, rtol=tolerance[dtype], atol=16 * tolerance[dtype])
 
 
+def random_features(n, shapes, dtype, channels_last):
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    generator = torch.Generator().manual_seed(0)
+    return [
+        [torch.rand(n, *s, dtype=dtype, generator=generator).contiguous(memory_format=layout) for s in shapes]
+        for _ in range(2)
+    ]
+
+
+@given(
+    st.integers(0, 3),
+    st.lists(st.tuples(st.integers(1, 70), st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=4),
+    st.none() | SIZES,
+    st.booleans(),
+    st.booleans(),
+)
+@settings(deadline=None)
+def test_from_features_it_agrees_with_the_reference(tolerance, n, shapes, size, double, channels_last):
+    dtype = torch.float64 if double else torch.float32
+    features = random_features(n, shapes, dtype, channels_last)
+    found, expected = destmap_of_features(*features, size), destmap_of_features_ref(*features, size)
+    assert found.dtype == dtype
+    assert found.shape == (n, 1, *(size or shapes[0][1:]))
+    torch.testing.assert_close(found, expected, rtol=tolerance[dtype], atol=16 * tolerance[dtype])
+    torch.testing.assert_close(
+        found, destmap(cosine_distances(*features), size), rtol=tolerance[dtype], atol=16 * tolerance[dtype]
+    )
+
+
+@pytest.mark.parametrize("compute", [destmap_of_features, destmap_of_features_ref])
+def test_from_features_by_hand(compute):
+    # One level of two positions: parallel vectors, then orthogonal ones; then a length of zero.
+    taught, learnt = torch.tensor([[3.0, 0.0], [4.0, 2.0]]), torch.tensor([[6.0, 5.0], [8.0, 0.0]])
+    features = [part[None, :, None].double() for part in (taught, learnt)]
+    torch.testing.assert_close(compute([features[0]], [features[1]]), row(0, 1))
+    torch.testing.assert_close(compute([features[0]], [features[1]], (1, 4)), row(0, 0.25, 0.75, 1))
+    torch.testing.assert_close(compute([features[0]], [0 * features[1]]), row(1, 1))
+
+
+@pytest.mark.parametrize("compute", [destmap_of_features, destmap_of_features_ref])
+def test_from_features_it_is_differentiable(compute):
+    taught, learnt = random_features(2, [(3, 4, 5), (2, 2, 3)], torch.float64, False)
+    learnt = [level.requires_grad_() for level in learnt]
+    assert torch.autograd.gradcheck(lambda *s: compute(taught, s, (7, 6)), learnt)
+
+
+@pytest.mark.parametrize("compute", [destmap_of_features, destmap_of_features_ref])
+@pytest.mark.parametrize(
+    ("taught", "learnt", "size", "words"),
+    [
+        ([], [], None, "same levels, got 0 and 0"),
+        ([torch.ones(1, 2, 3, 3)], [torch.ones(1, 3, 3, 3)], None, r"got \(1, 2, 3, 3\) and \(1, 3, 3, 3\)"),
+        ([torch.ones(1, 2, 3, 3)], [torch.ones(1, 2, 3, 3)], (0, 5), r"at least 1 each, got \(0, 5\)"),
+    ],
+)
+def test_features_that_do_not_fit(compute, taught, learnt, size, words):
+    with pytest.raises(ValueError, match=words):
+        compute(taught, learnt, size)
+
+
 def test_distances_of_any_strides():
     distances = [level.transpose(2, 3) for level in random_distances(2, [(9, 16), (5, 8)])]
     torch.testing.assert_close(destmap(distances, (20, 11)), destmap_ref(distances, (20, 11)))
@@ -71,9 +131,11 @@ def test_results_do_not_depend_on_the_number_of_threads():
     distances, before = random_distances(5, [(20, 30), (7, 9)]), torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = destmap(distances, (50, 40))
+        features = random_features(3, [(64, 64, 64), (128, 32, 32)], torch.float32, True)
+        alone, at_once = destmap(distances, (50, 40)), destmap_of_features(*features, (50, 40))
         torch.set_num_threads(4)
         assert torch.equal(destmap(distances, (50, 40)), alone)
+        assert torch.equal(destmap_of_features(*features, (50, 40)), at_once)
     finally:
         torch.set_num_threads(before)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from destseg.losses import cosine_loss
-from destseg.ops import _native, similarity
+from destseg.ops import _features, _native
 from destseg.ops.similarity import (
     cosine_distances,
     cosine_distances_ref,
@@ -204,7 +204,7 @@ def test_positions_without_any_feature_do_not_poison_training(either):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_results_do_not_depend_on_the_number_of_threads(order, monkeypatch):
-    monkeypatch.setattr(similarity, "VALUES_PER_THREAD", 1)
+    monkeypatch.setattr(_features, "VALUES_PER_THREAD", 1)
     taught, learnt = features([(5, 40, 30), (7, 20, 15), (3, 9, 7)], n=3, order=ORDERS[order])
     before = torch.get_num_threads()
 
@@ -224,7 +224,7 @@ def test_results_do_not_depend_on_the_number_of_threads(order, monkeypatch):
 
 @needs_kernels
 def test_ten_thousand_repeats_give_the_same_bits(monkeypatch):
-    monkeypatch.setattr(similarity, "VALUES_PER_THREAD", 1)
+    monkeypatch.setattr(_features, "VALUES_PER_THREAD", 1)
     taught, learnt = features([(3, 17, 3), (2, 9, 2)], order=torch.channels_last)
     before = torch.get_num_threads()
     torch.set_num_threads(3)  # bands and blocks of the same rows side by side

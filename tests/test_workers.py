@@ -3,19 +3,21 @@
 import math
 import multiprocessing
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from destseg.ops import _native
-from destseg.ops.components import components
-from destseg.ops.destmap import destmap
-from destseg.ops.perlin import Corruption, corrupt
+from destseg.ops.components import components, split
+from destseg.ops.destmap import destmap, destmap_of_features
+from destseg.ops.perlin import Corruption, corrupt, perlin
+from destseg.ops.ranking import count_above, rank
 from destseg.ops.similarity import cosine_distances, similarity_input
 
 
 class EveryKernel(Dataset):
-    """Item k: what components and the threaded kernels but the gradient make of seed k, two threads."""
+    """Item k: what every kernel makes of seed k, on two threads where it uses threads."""
 
     def __len__(self):
         return 6
@@ -31,9 +33,18 @@ class EveryKernel(Dataset):
             [torch.rand(2, c, s, s, generator=generator) for c, s in [(64, 64), (32, 32)]] for _ in range(2)
         )
         distances = cosine_distances(taught, learnt)
+        maps = destmap(distances, (80, 90)), destmap_of_features(taught, learnt, (80, 90))
         labels, _ = components(masks[:, 0].numpy())
-        similarities = similarity_input(taught, learnt)
-        return corrupted, torch.from_numpy(labels), similarities, *distances, destmap(distances, (80, 90))
+        scores, mask = maps[0][0, 0].numpy(), maps[0][0, 0].numpy() > 0.1
+        normals = np.empty(np.count_nonzero(~mask), np.float32)
+        instances = split(scores, mask, normals)
+        ranking = rank(instances.positives, instances.sizes)
+        counts = count_above(np.sort(normals), ranking.scores)
+        arrays = (labels, normals, instances.positives, instances.sizes, *ranking, *counts)
+        tensors = (perlin(angles, (40, 50), 0.3), corrupted, masks, similarity_input(taught, learnt), *maps)
+        learnt = [level.requires_grad_() for level in learnt]
+        gradients = torch.autograd.grad(cosine_distances(taught, learnt), learnt, distances)
+        return *tensors, *distances, *gradients, *(torch.from_numpy(array) for array in arrays)
 
 
 @pytest.mark.skipif(_native.kernels is None, reason="torch's own threads do not survive a fork")

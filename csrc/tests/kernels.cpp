@@ -177,6 +177,9 @@ void test_similarity() {
     for (size_t k = 0; k < pyramid.levels.size(); ++k)
       planes.push_back({distances[k], pyramid.levels[k].height, pyramid.levels[k].width});
     destseg::destmap(planes, pyramid.n, height, width, threads, results.back().data());
+    std::vector<T> at_once(results.back().size(), T(-1));
+    destseg::destmap_of_features(pyramid.levels, pyramid.n, order, height, width, threads, at_once.data());
+    check(at_once == results.back(), "the DeST map of features is that of their distances");
     for (const T value : results[0]) check(std::abs(value) < 1.001, "products of unit vectors lie in [-1, 1]");
     for (size_t k = 0; k < pyramid.levels.size(); ++k)
       for (const T value : results[1 + k]) check(value > -0.001 && value < 2.001, "distances lie in [0, 2]");

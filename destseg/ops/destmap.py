@@ -3,10 +3,19 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from destseg.ops import _native
+from destseg.ops._features import (
+    Levels,
+    are_channels_last,
+    arrays,
+    checked,
+    normalised,
+    resized,
+    thread_count,
+    wants_gradient,
+)
 
 
 def destmap(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> Tensor:
@@ -26,8 +35,7 @@ def destmap(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> T
     Equivalent to: `destmap_ref`. Source: DeSTSeg (arXiv 2211.11317), section 4.4.
     """
     height, width = _checked(distances, size)
-    wants_gradient = torch.is_grad_enabled() and any(level.requires_grad for level in distances)
-    if not _native.usable(*distances) or wants_gradient:
+    if not _native.usable(*distances) or wants_gradient(*distances):
         return destmap_ref(distances, size)
     n = distances[0].shape[0]
     output = distances[0].new_empty(n, 1, height, width)
@@ -39,10 +47,52 @@ def destmap(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> T
 def destmap_ref(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> Tensor:
     """The definition of `destmap`, on any device; differentiable."""
     size = _checked(distances, size)
-    product, finest = distances[0], _size_of(distances[0])
+    product = distances[0]
     for distance in distances[1:]:
-        product = product * _resized(distance, finest)
-    return _resized(product, size)
+        product = product * resized(distance, product.shape[-2:])
+    return resized(product, size)
+
+
+def destmap_of_features(taught: Levels, learnt: Levels, size: Sequence[int] | None = None) -> Tensor:
+    """Return the DeST map of teacher and student features, in one pass from features to pixels.
+
+    Args:
+        taught: the teacher's features of each level, (n, c_k, h_k, w_k) floating point.
+        learnt: the student's, of the same shapes and dtype.
+        size: height and width of the map in pixels; the first level's when not given.
+
+    Returns:
+        (n, 1, height, width), what `destmap` makes of the features' cosine distances.
+
+    Raises:
+        ValueError: there are no levels, shapes or dtypes do not fit together, or the size is not positive.
+
+    Equivalent to: `destmap_of_features_ref`. Source: DeSTSeg (arXiv 2211.11317), sections 3.2 and 4.4.
+    """
+    taught, learnt = checked(taught, learnt)
+    height, width = _size(taught[0], size)
+    if not _native.usable(*taught, *learnt) or wants_gradient(*taught, *learnt):
+        return destmap_of_features_ref(taught, learnt, size)
+    channels_last = are_channels_last(*taught, *learnt)
+    output = taught[0].new_empty(taught[0].shape[0], 1, height, width)
+    _native.kernels.destmap_of_features(
+        arrays(taught, channels_last),
+        arrays(learnt, channels_last),
+        channels_last,
+        thread_count(*learnt),
+        output[:, 0].numpy(),
+    )
+    return output
+
+
+def destmap_of_features_ref(taught: Levels, learnt: Levels, size: Sequence[int] | None = None) -> Tensor:
+    """The definition of `destmap_of_features`, on any device; differentiable."""
+    taught, learnt = checked(taught, learnt)
+    distances = [
+        1 - (normalised(t) * normalised(s)).sum(dim=1, keepdim=True)
+        for t, s in zip(taught, learnt, strict=True)
+    ]
+    return destmap_ref(distances, size)
 
 
 def _checked(distances: Sequence[Tensor], size: Sequence[int] | None) -> tuple[int, int]:
@@ -60,17 +110,12 @@ def _checked(distances: Sequence[Tensor], size: Sequence[int] | None) -> tuple[i
             raise ValueError(
                 f"distances must be floating point of one precision, got {first.dtype} and {level.dtype}"
             )
-    height, width = _size_of(first) if size is None else size
+    return _size(first, size)
+
+
+def _size(first: Tensor, size: Sequence[int] | None) -> tuple[int, int]:
+    """Return height and width of the map, by default those of the first level."""
+    height, width = first.shape[-2:] if size is None else size
     if height < 1 or width < 1:
         raise ValueError(f"size must be height and width, at least 1 each, got {(height, width)}")
     return height, width
-
-
-def _size_of(image: Tensor) -> tuple[int, int]:
-    return image.shape[2], image.shape[3]
-
-
-def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
-    if _size_of(image) == size:
-        return image
-    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)

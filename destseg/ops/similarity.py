@@ -5,26 +5,23 @@ take features as the networks give them and bring every vector to unit length th
 (its L2 norm + 1e-12), at its own level, before any resizing. Half precision is computed with in float32.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from destseg.ops import _native
-
-Levels = Sequence[Tensor]
-
-VALUES_PER_THREAD = 1 << 19  # of fewer, another thread's start costs more than its help is worth
-
-
-def normalised(features: Tensor) -> Tensor:
-    """Divide each feature vector of (n, c, h, w) by its L2 norm + 1e-12, in at least single precision."""
-    # vector_norm, whose gradient at a vector of zeros is zero; that of a square root would not be finite.
-    features = _at_least_single(features)
-    return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-12)
+from destseg.ops._features import (
+    Levels,
+    are_channels_last,
+    array,
+    arrays,
+    checked,
+    normalised,
+    resized,
+    thread_count,
+    wants_gradient,
+)
 
 
 def similarity_input(taught: Levels, learnt: Levels) -> Tensor:
@@ -45,32 +42,32 @@ def similarity_input(taught: Levels, learnt: Levels) -> Tensor:
 
     Equivalent to: `similarity_input_ref`. Source: DeSTSeg (arXiv 2211.11317), section 3.3.
     """
-    taught, learnt = _checked(taught, learnt)
-    if not _native.usable(*taught, *learnt) or _wants_gradient(*taught, *learnt):
+    taught, learnt = checked(taught, learnt)
+    if not _native.usable(*taught, *learnt) or wants_gradient(*taught, *learnt):
         return similarity_input_ref(taught, learnt)
     n, _, height, width = taught[0].shape
-    channels_last = _channels_last(*taught, *learnt)
+    channels_last = are_channels_last(*taught, *learnt)
     output = torch.empty(
         (n, sum(level.shape[1] for level in taught), height, width),
         dtype=taught[0].dtype,
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
     _native.kernels.similarity_input(
-        _arrays(taught, channels_last),
-        _arrays(learnt, channels_last),
+        arrays(taught, channels_last),
+        arrays(learnt, channels_last),
         channels_last,
-        _threads(output),
-        _array(output, channels_last),
+        thread_count(output),
+        array(output, channels_last),
     )
     return output
 
 
 def similarity_input_ref(taught: Levels, learnt: Levels) -> Tensor:
     """The definition of `similarity_input`, on any device; differentiable."""
-    taught, learnt = _checked(taught, learnt)
+    taught, learnt = checked(taught, learnt)
     size = taught[0].shape[-2:]
     products = [-(normalised(t) * normalised(s)) for t, s in zip(taught, learnt, strict=True)]
-    return torch.cat([_resized(product, size) for product in products], dim=1)
+    return torch.cat([resized(product, size) for product in products], dim=1)
 
 
 def cosine_distances(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
@@ -88,17 +85,17 @@ def cosine_distances(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
 
     Equivalent to: `cosine_distances_ref`. Source: DeSTSeg (arXiv 2211.11317), section 3.2.
     """
-    taught, learnt = _checked(taught, learnt)
-    if not _native.usable(*taught, *learnt) or _wants_gradient(*taught):
+    taught, learnt = checked(taught, learnt)
+    if not _native.usable(*taught, *learnt) or wants_gradient(*taught):
         return cosine_distances_ref(taught, learnt)
-    if not _wants_gradient(*learnt):
+    if not wants_gradient(*learnt):
         return _measured(taught, learnt)
     return _CosineDistances.apply(*taught, *learnt)
 
 
 def cosine_distances_ref(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
     """The definition of `cosine_distances`, on any device; differentiable also in the teacher."""
-    taught, learnt = _checked(taught, learnt)
+    taught, learnt = checked(taught, learnt)
     return tuple(
         1 - (normalised(t) * normalised(s)).sum(dim=1, keepdim=True)
         for t, s in zip(taught, learnt, strict=True)
@@ -121,85 +118,33 @@ class _CosineDistances(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         features = ctx.saved_tensors
         taught, learnt = _halves(features)
-        channels_last = _channels_last(*features)
+        channels_last = are_channels_last(*features)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         gradients = [torch.empty_like(level, memory_format=layout) for level in learnt]
         _native.kernels.cosine_gradients(
-            _arrays(taught, channels_last),
-            _arrays(learnt, channels_last),
+            arrays(taught, channels_last),
+            arrays(learnt, channels_last),
             channels_last,
-            _threads(*learnt),
-            _arrays(slopes, False),
-            _arrays(gradients, channels_last),
+            thread_count(*learnt),
+            arrays(slopes, False),
+            arrays(gradients, channels_last),
         )
         return (*(None for _ in taught), *gradients)
 
 
 def _measured(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
     """Call the kernel of `cosine_distances`."""
-    channels_last = _channels_last(*taught, *learnt)
+    channels_last = are_channels_last(*taught, *learnt)
     distances = tuple(level.new_empty(level.shape[0], 1, *level.shape[2:]) for level in taught)
     _native.kernels.cosine_distances(
-        _arrays(taught, channels_last),
-        _arrays(learnt, channels_last),
+        arrays(taught, channels_last),
+        arrays(learnt, channels_last),
         channels_last,
-        _threads(*learnt),
-        _arrays(distances, False),
+        thread_count(*learnt),
+        arrays(distances, False),
     )
     return distances
 
 
-def _checked(taught: Levels, learnt: Levels) -> tuple[Levels, Levels]:
-    """Return the features in at least single precision."""
-    if not taught or len(taught) != len(learnt):
-        raise ValueError(
-            f"taught and learnt must be features of the same levels, got {len(taught)} and {len(learnt)}"
-        )
-    for t, s in zip(taught, learnt, strict=True):
-        if t.ndim != 4 or t.shape != s.shape or t.shape[0] != taught[0].shape[0] or 0 in t.shape[1:]:
-            raise ValueError(
-                "features must be (n, c, h, w) with c, h and w of at least 1, one n for all levels and one "
-                f"shape for taught and learnt, got {tuple(t.shape)} and {tuple(s.shape)}"
-            )
-    taught, learnt = [_at_least_single(t) for t in taught], [_at_least_single(s) for s in learnt]
-    dtypes = {level.dtype for level in (*taught, *learnt)}
-    if len(dtypes) != 1 or not taught[0].is_floating_point():
-        raise ValueError(f"features must be floating point of one precision, got {sorted(map(str, dtypes))}")
-    return taught, learnt
-
-
-def _at_least_single(features: Tensor) -> Tensor:
-    return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
-
-
-def _resized(image: Tensor, size: tuple[int, ...]) -> Tensor:
-    if tuple(image.shape[-2:]) == tuple(size):
-        return image
-    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
-
-
-def _wants_gradient(*tensors: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-
-
 def _halves(features: Levels) -> tuple[Levels, Levels]:
     return features[: len(features) // 2], features[len(features) // 2 :]
-
-
-def _channels_last(*tensors: Tensor) -> bool:
-    return all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in tensors)
-
-
-def _threads(*tensors: Tensor) -> int:
-    return min(torch.get_num_threads(), 1 + sum(tensor.numel() for tensor in tensors) // VALUES_PER_THREAD)
-
-
-def _arrays(levels: Levels, channels_last: bool) -> list[np.ndarray]:
-    return [_array(level, channels_last) for level in levels]
-
-
-def _array(features: Tensor, channels_last: bool) -> np.ndarray:
-    """Return features as the kernels take them, (n, h, w, c) or (n, c, h, w); a copy if in neither order."""
-    if features.requires_grad:
-        features = features.detach()
-    return (features.permute(0, 2, 3, 1) if channels_last else features.contiguous()).numpy()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from destseg.losses import cosine_loss
-from destseg.ops.destmap import destmap, destmap_ref
+from destseg.ops.destmap import destmap_of_features, destmap_of_features_ref
 from destseg.ops.similarity import (
     cosine_distances,
     cosine_distances_ref,
@@ -33,8 +33,8 @@ OPERATIONS = {  # ours and the reference
     "segmentation input": (similarity_input, similarity_input_ref),
     "distances": (cosine_distances, cosine_distances_ref),
     "destmap at 256 x 256": (
-        lambda taught, learnt: destmap(cosine_distances(taught, learnt), (256, 256)),
-        lambda taught, learnt: destmap_ref(cosine_distances_ref(taught, learnt), (256, 256)),
+        lambda taught, learnt: destmap_of_features(taught, learnt, (256, 256)),
+        lambda taught, learnt: destmap_of_features_ref(taught, learnt, (256, 256)),
     ),
     "loss and gradients": (loss_and_gradients(cosine_distances), loss_and_gradients(cosine_distances_ref)),
 }
