@@ -37,6 +37,7 @@ class Plan:
     encoder_decoder: bool
     segmentation: bool
     light: bool
+    compact_teacher: bool
 
 
 def checksum(network: nn.Module) -> int:

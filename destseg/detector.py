@@ -36,7 +36,7 @@ class DeSTSeg:
 
     Args, stored as given:
         preset: "paper", the published network; "fast", a light one; or "stpm", the student-teacher baseline.
-        teacher: "resnet18", ImageNet weights of torchvision.
+        teacher: "resnet18", ImageNet weights of torchvision; or "embedded", a compact one in this package.
         image_size: sides of the network's input in pixels, one number or (height, width), at least 64.
         seed: of everything drawn at random, a whole number of at least 0.
         device: "auto" (CUDA if there is one), or what torch calls a device.
@@ -72,7 +72,7 @@ class DeSTSeg:
         self.denoising, self.encoder_decoder, self.segmentation = denoising, encoder_decoder, segmentation
         self._size = presets.input_size(image_size)
         self._parts = presets.parts_of(
-            preset, denoising=denoising, encoder_decoder=encoder_decoder, segmentation=segmentation
+            preset, teacher, denoising=denoising, encoder_decoder=encoder_decoder, segmentation=segmentation
         )
         check_precision(precision)
         self.network_: DeSTSegNet | None = None

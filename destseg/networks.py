@@ -231,6 +231,7 @@ class DeSTSegNet(nn.Module):
         encoder_decoder: the student has its decoder.
         segmentation: there is a segmentation network; otherwise the DeST map is the result.
         light: the student is half as wide, and the segmentation network is the light one.
+        compact_teacher: the teacher is of half the width, too: the embedded one.
 
     Called with a normalised batch (n, 3, h, w), each side at least 64, and optionally the clean batch of the
     same shape for the teacher. Returns an `Output`.
@@ -242,10 +243,11 @@ class DeSTSegNet(nn.Module):
         encoder_decoder: bool = True,
         segmentation: bool = True,
         light: bool = False,
+        compact_teacher: bool = False,
     ) -> None:
         super().__init__()
         self.denoising, self.light = denoising, light
-        self.teacher_net = Teacher()
+        self.teacher_net = Teacher(compact_teacher)
         self.student_net = Student(encoder_decoder, CHANNELS[0] // 2 if light else CHANNELS[0])
         self.segmentation_net = SegmentationNet(light) if segmentation else None
 

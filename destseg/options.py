@@ -39,7 +39,8 @@ def parser() -> argparse.ArgumentParser:
     option(
         one, "--preset", help="the published network, a light one, or the baseline they start from", **presets
     )
-    option(one, "--teacher", default="resnet18", choices=["resnet18"], help="the teacher network")
+    teachers = {"default": "resnet18", "choices": ["resnet18", "embedded"]}
+    option(one, "--teacher", help="ImageNet's ResNet18, or a compact one that is in the package", **teachers)
     option(
         one, "--teacher-weights", metavar="PATH", help="file of its weights; else looked for and downloaded"
     )

@@ -8,13 +8,9 @@ import torch
 
 from destseg.files import matching_tensors
 from destseg.networks import SMALLEST_SIDE, DeSTSegNet
-from destseg.teachers import Weights, teacher_state
+from destseg.teachers import Weights, check_teacher, teacher_state
 
-SWITCHES = (
-    "denoising",
-    "encoder_decoder",
-    "segmentation",
-)  # of every preset's parts; the user may change them
+SWITCHES = ("denoising", "encoder_decoder", "segmentation")  # parts that the user may switch off or on
 PRESETS: dict[str, dict[str, bool]] = {
     "paper": {"denoising": True, "encoder_decoder": True, "segmentation": True, "light": False},
     "fast": {"denoising": True, "encoder_decoder": True, "segmentation": True, "light": True},
@@ -22,11 +18,13 @@ PRESETS: dict[str, dict[str, bool]] = {
 }
 
 
-def parts_of(preset: str, **switches: bool | None) -> dict[str, bool]:
-    """Return the switches of DeSTSegNet for a preset, changed by those given that are not None."""
+def parts_of(preset: str, teacher: str, **switches: bool | None) -> dict[str, bool]:
+    """Return DeSTSegNet's arguments for a preset and a teacher, changed by switches that are not None."""
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-    return PRESETS[preset] | {name: bool(value) for name, value in switches.items() if value is not None}
+    check_teacher(teacher)
+    wanted = {name: bool(value) for name, value in switches.items() if value is not None}
+    return PRESETS[preset] | wanted | {"compact_teacher": teacher == "embedded"}
 
 
 def whole_number(name: str, value: Any) -> int:
@@ -66,7 +64,7 @@ def new_network(parts: dict[str, bool], teacher: str, weights: Weights, seed: in
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would change those of GPUs, too
         network = DeSTSegNet(**parts)
-    network.teacher_net.encoder.load_state_dict(state)
+    network.teacher_net.load_state_dict(state)
     return network
 
 

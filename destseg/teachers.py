@@ -18,33 +18,42 @@ from destseg.networks import Teacher
 VARIABLE = "DESTSEG_TEACHER_WEIGHTS"
 # torchvision's ResNet18 IMAGENET1K_V1; the file's name holds the first digits of its SHA-256.
 ADDRESS = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
-TEACHERS = ("resnet18",)
+EMBEDDED = Path(__file__).with_name("embedded_teacher.pt")  # docs/embedded_teacher.md tells about it
+TEACHERS = ("resnet18", "embedded")
 
 Weights = str | Path | Mapping[str, Tensor] | None
 
 
+def check_teacher(teacher: str) -> None:
+    if teacher not in TEACHERS:
+        raise ValueError(f"teacher must be one of {', '.join(TEACHERS)}, got {teacher!r}")
+
+
 def teacher_state(teacher: str = "resnet18", weights: Weights = None) -> dict[str, Tensor]:
-    """Return the teacher's state dict, every tensor of it present and of the right shape.
+    """Return the state dict of a `destseg.networks.Teacher`, every tensor present and of the right shape.
 
     Args:
-        teacher: "resnet18", torchvision's IMAGENET1K_V1.
-        weights: a state dict, or a file of one in torchvision's parameter names. Without it the file is
-            looked for in the DESTSEG_TEACHER_WEIGHTS variable, then in torch hub's cache, then downloaded
-            into that cache and checked against its hash.
+        teacher: "resnet18", torchvision's IMAGENET1K_V1; or "embedded", the compact one of this package.
+        weights: a state dict or a file of one, for "resnet18" in torchvision's parameter names. Without it
+            "embedded" takes the package's own, and "resnet18" looks for a file in the DESTSEG_TEACHER_WEIGHTS
+            variable, then in torch hub's cache, then downloads it there and checks it against its hash.
 
     Raises:
         ValueError: unknown teacher, or a tensor is missing or misshapen (named).
         FileNotFoundError: the named file does not exist.
         OSError: nothing was found and the download failed; the message names every way to give weights.
     """
-    if teacher not in TEACHERS:
-        raise ValueError(f"teacher must be one of {', '.join(TEACHERS)}, got {teacher!r}")
+    check_teacher(teacher)
+    compact = teacher == "embedded"
     with torch.device("meta"):  # shapes only
-        expected = Teacher().encoder.state_dict()
+        network = Teacher(compact)
+    expected = network.state_dict() if compact else network.encoder.state_dict()
     if isinstance(weights, Mapping):
-        return matching_tensors(expected, weights, "the given state dict")
-    path = Path(weights) if weights is not None else find_weights()
-    return matching_tensors(expected, read_tensors(path), str(path))
+        state = matching_tensors(expected, weights, "the given state dict")
+    else:
+        path = Path(weights) if weights is not None else EMBEDDED if compact else find_weights()
+        state = matching_tensors(expected, read_tensors(path), str(path))
+    return state if compact else {f"encoder.{name}": tensor for name, tensor in state.items()}
 
 
 def find_weights(address: str = ADDRESS) -> Path:
@@ -61,8 +70,9 @@ def find_weights(address: str = ADDRESS) -> Path:
         except OSError as error:
             raise OSError(
                 "no teacher weights. Give one of: teacher_weights=PATH (--teacher-weights PATH); the "
-                f"variable {VARIABLE}=PATH; the file {cached} in torch hub's cache; or a network that "
-                f"reaches {address} ({error})"
+                f"variable {VARIABLE}=PATH; the file {cached} in torch hub's cache; a network that "
+                f"reaches {address} ({error}); or take the teacher that needs none of them, "
+                'teacher="embedded" (--teacher embedded)'
             ) from error
     return cached
 

@@ -76,8 +76,10 @@ def test_a_killed_process_is_continued_to_the_same_weights(
 ):
     checkpoint = tmp_path / "part"
     process = fit_in_a_process(few_parts, teacher_weights, checkpoint, number, step, minutes)
-    # Python turns SIGINT into KeyboardInterrupt, and ends itself with the signal after that.
-    assert process.returncode == -number, process.stderr
+    # Python turns SIGINT into KeyboardInterrupt, and ends itself with the signal after that; or with 1, where
+    # what is installed beside torch runs code of its own at the end.
+    interrupted = number == signal.SIGINT and process.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert process.returncode == -number or (interrupted and process.returncode == 1), process.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
     assert fit_in_a_process(few_parts, teacher_weights, checkpoint).returncode == 0
     resumed = destseg.load(f"{checkpoint}.model")

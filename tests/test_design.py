@@ -20,7 +20,7 @@ LAYERS = (
     {"ops.*"},
     {"files", "images", "folders", "curves", "ground_truth", "normal_scores", "metrics", "result"},
     {"store", "textures", "synthesis", "networks", "losses", "teachers", "presets", "scoring", "evaluation"},
-    {"checkpoints", "training", "calibration", "modelfile"},
+    {"checkpoints", "training", "estimate", "calibration", "modelfile"},
     {"detector"},
     {"options"},
     {"cli", "__main__"},

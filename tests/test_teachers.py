@@ -5,13 +5,19 @@ import http.server
 import io
 import pickle
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from destseg.teachers import VARIABLE, download, find_weights, teacher_state
+from destseg.images import normalise, resize, to_rgb
+from destseg.networks import Teacher
+from destseg.ops.similarity import cosine_distances
+from destseg.teachers import EMBEDDED, VARIABLE, download, find_weights, teacher_state
 
 CONTENT = bytes(range(256)) * 5000  # more than one read's worth
+LEAST_AGREEMENT = (0.6, 0.5, 0.5)  # cosine similarity of each level
 DIGEST = hashlib.sha256(CONTENT).hexdigest()[:8]
 
 
@@ -56,18 +62,19 @@ def test_explicit_file(nowhere, teacher_weights):
     expected = torch.load(teacher_weights, weights_only=True)
     for path in (teacher_weights, str(teacher_weights)):
         state = teacher_state("resnet18", path)
-        assert state.keys() == expected.keys()
-        assert all(torch.equal(state[name], expected[name]) for name in expected)
+        assert state.keys() == {f"encoder.{name}" for name in expected}
+        assert all(torch.equal(state[f"encoder.{name}"], expected[name]) for name in expected)
 
 
 def test_explicit_state_dict(nowhere, teacher_weights):
     given = torch.load(teacher_weights, weights_only=True)
-    assert torch.equal(teacher_state("resnet18", given)["conv1.weight"], given["conv1.weight"])
+    found = teacher_state("resnet18", given)
+    assert torch.equal(found["encoder.conv1.weight"], given["conv1.weight"])
 
 
 def test_recorded_weights_fit(shared, nowhere):
     (path,) = (shared / "weights").glob("resnet18*.pth")
-    assert teacher_state("resnet18", path)["layer3.1.conv2.weight"].shape == (256, 256, 3, 3)
+    assert teacher_state("resnet18", path)["encoder.layer3.1.conv2.weight"].shape == (256, 256, 3, 3)
 
 
 def test_the_variable_comes_before_the_cache(nowhere, teacher_weights, monkeypatch):
@@ -121,7 +128,13 @@ def test_without_anything_every_way_is_named(nowhere):
     address = "http://127.0.0.1:9/resnet18-f37072fd.pth"  # nothing listens there
     with pytest.raises(OSError) as failure:
         find_weights(address)
-    for way in ("teacher_weights=PATH", f"{VARIABLE}=PATH", str(nowhere / "resnet18-f37072fd.pth"), address):
+    for way in (
+        "teacher_weights=PATH",
+        f"{VARIABLE}=PATH",
+        str(nowhere / "resnet18-f37072fd.pth"),
+        address,
+        "embedded",
+    ):
         assert way in str(failure.value)
 
 
@@ -132,6 +145,43 @@ def test_a_named_file_that_is_not_there(nowhere, tmp_path, monkeypatch, from_var
         monkeypatch.setenv(VARIABLE, str(gone))
     with pytest.raises(FileNotFoundError, match=r"gone\.pth"):
         teacher_state("resnet18", None if from_variable else gone)
+
+
+def test_the_embedded_teacher_needs_nothing(nowhere):
+    state = teacher_state("embedded")
+    network = Teacher(compact=True)
+    network.load_state_dict(state)
+    assert all(value.dtype in (torch.float32, torch.int64) for value in state.values())
+    levels = network(torch.rand(1, 3, 64, 96))
+    assert [tuple(level.shape[1:]) for level in levels] == [(64, 16, 24), (128, 8, 12), (256, 4, 6)]
+    assert EMBEDDED.stat().st_size <= 6e6
+
+
+def test_the_embedded_teacher_is_the_one_of_its_card():
+    card = (Path(__file__).parents[1] / "docs" / "embedded_teacher.md").read_text()
+    assert hashlib.sha256(EMBEDDED.read_bytes()).hexdigest() in card
+
+
+def test_the_embedded_teacher_agrees_with_the_one_it_learnt_from(shared, teacher_weights):
+    """On photographs that it did not see, as the card says; a random network agrees by half as much."""
+    paths = sorted((shared / "data" / "transistor_256" / "test" / "good").iterdir())[:8]
+    pictures = normalise(np.stack([resize(to_rgb(path), (128, 128)) for path in paths]))
+    levels = []
+    for teacher, weights in (("resnet18", teacher_weights), ("embedded", None)):
+        network = Teacher(compact=teacher == "embedded")
+        network.load_state_dict(teacher_state(teacher, weights))
+        levels.append(network(pictures))
+    for distance, least in zip(cosine_distances(*levels), LEAST_AGREEMENT, strict=True):
+        assert 1 - distance.mean() > least
+
+
+def test_another_compact_teacher(tmp_path):
+    state = Teacher(compact=True).state_dict()
+    torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, tmp_path / "mine.pt")
+    found = teacher_state("embedded", tmp_path / "mine.pt")
+    torch.testing.assert_close(found, dict(state), rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match=r"lacks the tensor projections\.0\.conv\.weight"):
+        teacher_state("embedded", {k: v for k, v in state.items() if not k.startswith("projections.")})
 
 
 def test_unknown_teacher():
@@ -169,8 +219,8 @@ def test_further_tensors_and_missing_counters_are_fine(teacher_weights):
     given = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     given |= {"layer4.0.conv1.weight": torch.zeros(512, 256, 3, 3), "fc.bias": torch.zeros(1000)}
     found = teacher_state("resnet18", given)
-    assert found.keys() == state.keys()
-    assert found["bn1.num_batches_tracked"].item() == 0
+    assert found.keys() == {f"encoder.{name}" for name in state}
+    assert found["encoder.bn1.num_batches_tracked"].item() == 0
 
 
 class Trap:

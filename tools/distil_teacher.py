@@ -35,7 +35,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     pools, held_out = pictures(options)
     teacher = Teacher().to(memory_format=torch.channels_last)
-    teacher.encoder.load_state_dict(teacher_state("resnet18", options.teacher_weights))
+    teacher.load_state_dict(teacher_state("resnet18", options.teacher_weights))
     network = Backbone(options.width, options.projection).to(memory_format=torch.channels_last)
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGING), use_buffers=True

@@ -1,0 +1,34 @@
+"""How long a training will take, found out by doing a little of it."""
+
+import copy
+import time
+
+from destseg.training import Trainer
+
+TRIAL_STEPS = 3  # of each stage; the first one warms up and does not count
+
+
+def training_seconds(trainer: Trainer) -> float:
+    """Return about how many seconds the steps will take that a trainer has still to do.
+
+    Each stage that is left is tried on a copy of the network, which costs a few steps' time; the trainer and
+    what it will do stay as they are.
+    """
+    seconds, done = 0.0, len(trainer.losses)
+    student, segmentation = trainer.plan.steps[0], trainer.total_steps - trainer.plan.steps[0]
+    for first, count in ((0, student), (student, segmentation)):
+        left = min(count, first + count - done)
+        if left > 0:
+            seconds += left * _seconds_a_step(trainer, first)
+    return seconds
+
+
+def _seconds_a_step(trainer: Trainer, first: int) -> float:
+    trial = Trainer(copy.deepcopy(trainer.network), trainer.synthesis, trainer.plan, cache_memory=0)
+    batch = trainer.synthesis.batch(first)
+    start = 0.0
+    for step in range(first, first + TRIAL_STEPS):
+        if step == first + 1:
+            start = time.perf_counter()
+        trial.step(step, batch).item()  # waits for the device
+    return (time.perf_counter() - start) / (TRIAL_STEPS - 1)
