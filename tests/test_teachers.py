@@ -17,7 +17,7 @@ from destseg.ops.similarity import cosine_distances
 from destseg.teachers import EMBEDDED, VARIABLE, download, find_weights, teacher_state
 
 CONTENT = bytes(range(256)) * 5000  # more than one read's worth
-LEAST_AGREEMENT = (0.6, 0.5, 0.5)  # cosine similarity of each level
+LEAST_AGREEMENT = (0.85, 0.7, 0.65)  # cosine similarity of each level
 DIGEST = hashlib.sha256(CONTENT).hexdigest()[:8]
 
 
@@ -162,8 +162,9 @@ def test_the_embedded_teacher_is_the_one_of_its_card():
     assert hashlib.sha256(EMBEDDED.read_bytes()).hexdigest() in card
 
 
-def test_the_embedded_teacher_agrees_with_the_one_it_learnt_from(shared, teacher_weights):
-    """On photographs that it did not see, as the card says; a random network agrees by half as much."""
+def test_the_embedded_teacher_agrees_with_the_one_it_learnt_from(shared):
+    """On pictures of a test set, which it never saw."""
+    (teacher_weights,) = (shared / "weights").glob("resnet18*.pth")
     paths = sorted((shared / "data" / "transistor_256" / "test" / "good").iterdir())[:8]
     pictures = normalise(np.stack([resize(to_rgb(path), (128, 128)) for path in paths]))
     levels = []
