@@ -37,6 +37,7 @@ class Plan:
     encoder_decoder: bool
     segmentation: bool
     light: bool
+    framing: int | None = None  # how pictures become inputs, as a checksum; None where they are stretched
 
 
 def checksum(network: nn.Module) -> int:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from destseg.folders import as_pictures
+from destseg.framing import Framing
 from destseg.images import normalise
 from destseg.store import PictureStore
 from destseg.synthesis import FILL, Synthesis, augmented, check_augmentation, prefetched
@@ -19,7 +20,7 @@ SIZE = (24, 32)
 def store_of(count, **arguments):
     """A store of `count` pictures of noise."""
     pictures = np.random.default_rng(3).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
-    return PictureStore(as_pictures(pictures), SIZE, **arguments)
+    return PictureStore(as_pictures(pictures), Framing(SIZE), **arguments)
 
 
 def synthesis(count=5, batch_size=3, memory=1 << 30, **arguments):
@@ -63,8 +64,8 @@ def test_what_a_batch_holds():
 
 
 def test_pictures_change_under_the_mask_and_nowhere_else():
-    store = PictureStore(as_pictures(np.full((1, *SIZE, 3), 50, np.uint8)), SIZE)
-    white = PictureStore(as_pictures(np.full((1, *SIZE, 3), 255, np.uint8)), SIZE)
+    store = PictureStore(as_pictures(np.full((1, *SIZE, 3), 50, np.uint8)), Framing(SIZE))
+    white = PictureStore(as_pictures(np.full((1, *SIZE, 3), 255, np.uint8)), Framing(SIZE))
     batch = Synthesis(store, from_pictures(white), 40).batch(0)
     changed = (batch.corrupted - batch.clean).abs() > 1e-5
     assert torch.equal(changed, batch.masks.bool().expand_as(changed))
