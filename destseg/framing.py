@@ -19,6 +19,7 @@ from destseg.roi import RegionOfInterest, Roi
 
 MOST_ENLARGED = 4  # a tile's side at least the input's by this: memory grows with the square
 MOST_OVERLAP = 0.75
+LATTICE = 32  # pixels, the networks' largest stride: frames so far apart see the picture on the same grid
 
 
 class View(NamedTuple):
@@ -188,28 +189,24 @@ def one_or_two(sides: Sequence[int]) -> int | tuple[int, int]:
 def _cover(length: int, side: int, overlap: float) -> list[tuple[slice, int, np.ndarray]]:
     """Lay frames over one axis: for each the slice of pixels, the padding before them, and their weights.
 
-    They lie evenly, the first and the last at the ends, where they overlap by the given share or more. Their
-    weights fall off linearly over what they share, because a network knows least at the edges of its input.
+    They start at multiples of LATTICE, but the last, which ends with the picture, and overlap by the given
+    share or more. What they share is divided in four: at the edge of a frame, where a network sees least
+    around, its weight is 0 for a quarter; then it rises linearly over two.
     """
     if length <= side:
         return [(slice(0, length), (side - length) // 2, np.ones(length, np.float32))]
-    step = max(1, math.floor(side * (1 - overlap)))
-    count = 1 + math.ceil((length - side) / step)
-    starts = [round(k * (length - side) / (count - 1)) for k in range(count)]
-    ramp = min(max(side - (length - side) / (count - 1), 0.5), side / 2)
+    step = math.floor(side * (1 - overlap))
+    step = max(step // LATTICE * LATTICE, min(step, LATTICE))
+    starts = [*range(0, length - side, step), length - side]
+    quarter = (side - step) / 4
     from_edge = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
+    rising = (from_edge - quarter) / max(min(2 * quarter, side / 2 - quarter), 0.5)
+    weights = np.tile(rising.clip(0, 1), (len(starts), 1))
+    weights[0, : side // 2] = weights[-1, side // 2 :] = 1  # the picture ends: no neighbour takes over
     total = np.zeros(length)
-    raw = []
-    for k, start in enumerate(starts):
-        weights = np.minimum(from_edge, ramp) / ramp
-        # the picture ends here, and no neighbour takes over
-        if k == 0:
-            weights[: side // 2] = 1
-        if k == count - 1:
-            weights[side // 2 :] = 1
-        total[start : start + side] += weights
-        raw.append(weights)
+    for start, own in zip(starts, weights, strict=True):
+        total[start : start + side] += own
     return [
-        (slice(start, start + side), 0, (weights / total[start : start + side]).astype(np.float32))
-        for start, weights in zip(starts, raw, strict=True)
+        (slice(start, start + side), 0, (own / total[start : start + side]).astype(np.float32))
+        for start, own in zip(starts, weights, strict=True)
     ]
