@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 import destseg
-from destseg import modelfile
+from destseg import modelfile, training
 from destseg.cli import main
 from destseg.files import read_tensors, write_tensors
 from destseg.training import Trainer
@@ -128,16 +128,13 @@ def test_a_defect_outside_of_the_region_is_none(wide_parts, teacher_weights):
 
 @pytest.mark.parametrize("flip", ["", "vertical"])
 def test_nothing_outside_of_the_region_is_learnt(wide_parts, teacher_weights, monkeypatch, flip):
-    from destseg import training
+    regions = []  # of every step's loss, with the teacher's features remembered (without flips) or not
 
-    regions = []  # of every step's loss, teacher's features remembered (without flips) or not
+    def spied(loss):
+        return lambda *arguments: regions.append(arguments[-1]) or loss(*arguments)
+
     for name in ("cosine_loss", "segmentation_loss"):
-
-        def loss(*arguments, compute=getattr(training, name)):
-            regions.append(arguments[-1])
-            return compute(*arguments)
-
-        monkeypatch.setattr(training, name, loss)
+        monkeypatch.setattr(training, name, spied(getattr(training, name)))
     fit(wide_parts, teacher_weights, (3, 1), roi=LEFT, flip=flip)
     assert len(regions) == 4
     for region in regions:  # 60 of 160 columns are 24 of the input's 64
