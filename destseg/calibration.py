@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
+from tqdm import tqdm
 
 from destseg.networks import DeSTSegNet
 from destseg.result import Prediction
@@ -96,10 +97,15 @@ class Calibration:
 
 
 def calibrated(
-    network: DeSTSegNet, store: PictureStore, false_positive_rate: float, trained_on: bool = False
+    network: DeSTSegNet,
+    store: PictureStore,
+    false_positive_rate: float,
+    trained_on: bool = False,
+    progress: bool = True,
 ) -> Calibration:
     """Score every picture of a store as a whole, and say so in the log when they are too few."""
-    results = [scored(network, store.framing, store.view(picture)) for picture in range(store.pictures)]
+    pictures = tqdm(range(store.pictures), "calibrating", leave=False, disable=None if progress else True)
+    results = [scored(network, store.framing, store.view(picture)) for picture in pictures]
     calibration = Calibration(
         tuple(result.score for result in results),
         tuple(result.pixel_score for result in results),

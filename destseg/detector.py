@@ -160,8 +160,8 @@ class DeSTSeg:
         path = resume if checkpoint is None else checkpoint
         losses = trainer.run(workers, progress, None if path is None else Path(path), checkpoint_minutes)
         self._adopt(network, losses)
-        held = store.subset(calibrating)
-        self.calibration_ = calibrated(network, held, false_positive_rate, trained_on=calibrating == training)
+        held, trained_on = store.subset(calibrating), calibrating == training
+        self.calibration_ = calibrated(network, held, false_positive_rate, trained_on, progress)
         return self
 
     def calibrate(
@@ -203,8 +203,8 @@ class DeSTSeg:
                 or a stack of pictures gives a list, with None for pictures that cannot be read: each is
                 reported by name in a warning.
             strict: raise at the first unreadable picture of several.
-            roi: region of interest instead of the model's; the anomaly map is 0 outside. A part of that which
-                the model was calibrated with raises no score, so the false-positive rate holds for it, too.
+            roi: region of interest instead of the model's; the anomaly map is 0 outside. The false-positive
+                rate holds for parts of what the model was calibrated with, see `destseg.scoring.scores`.
 
         Raises:
             RuntimeError: before `fit`, without calibration, or where the network gives NaN.

@@ -109,8 +109,8 @@ def scores(values: Tensor, size: tuple[int, int]) -> tuple[float, float]:
 
     Of the largest T values the image score is the mean, and the pixel score the smallest. T is 100 / 65536 of
     the pixels of one network input - 100 of 256 x 256 - whatever the number of frames, the padding and the
-    region of interest, if so many pixels count at all: a defect of so many pixels of the scaled picture has
-    the same score in a large picture and in a small one, and a smaller region never raises it.
+    region of interest, or all that count if they are fewer: a defect has the same score in a large picture
+    as in a small one, and a part of a region never scores higher than the whole, if it has T pixels.
 
     Since the image score is never below the pixel score, nor are thresholds made from them, so the map of a
     picture that is called anomalous exceeds the pixel threshold somewhere. That holds at this size: resized
