@@ -11,13 +11,16 @@ of its pixels above the pixel threshold. Source: Vovk et al., "Algorithmic Learn
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
+from tqdm import tqdm
 
+from destseg.networks import DeSTSegNet
 from destseg.result import Prediction
-from destseg.scoring import Scored, resized_maps
+from destseg.scoring import Scored, scored
+from destseg.store import PictureStore
 
 logger = logging.getLogger("destseg")
 
@@ -65,11 +68,17 @@ class Calibration:
             threshold=self.threshold,
             is_anomalous=result.score > self.threshold,
             p_value=p_value(result.score, self.scores),
-            anomaly_map=resized_maps(result.anomaly_map[None], result.size)[0].cpu().numpy(),
+            anomaly_map=result.resized_map(result.size),
             pixel_threshold=self.pixel_threshold,
             image=pixels,
             source=source,
         )
+
+    def at_rate(self, false_positive_rate: float) -> "Calibration":
+        """Return the same scores with another wanted rate, and say so in the log when they are too few."""
+        other = replace(self, false_positive_rate=false_positive_rate)
+        other.warn_if_short()
+        return other
 
     def warn_if_short(self) -> None:
         """Say so in the log when there are too few pictures for the wanted rate."""
@@ -85,6 +94,26 @@ class Calibration:
                 wanted,
                 math.ceil(1 / wanted - 1),
             )
+
+
+def calibrated(
+    network: DeSTSegNet,
+    store: PictureStore,
+    false_positive_rate: float,
+    trained_on: bool = False,
+    progress: bool = True,
+) -> Calibration:
+    """Score every picture of a store as a whole, and say so in the log when they are too few."""
+    pictures = tqdm(range(store.pictures), "calibrating", leave=False, disable=None if progress else True)
+    results = [scored(network, store.framing, store.view(picture)) for picture in pictures]
+    calibration = Calibration(
+        tuple(result.score for result in results),
+        tuple(result.pixel_score for result in results),
+        false_positive_rate,
+        trained_on,
+    )
+    calibration.warn_if_short()
+    return calibration
 
 
 def split(pictures: int, seed: int, share: float = 0.2) -> tuple[list[int], list[int]]:

@@ -38,6 +38,7 @@ class Plan:
     segmentation: bool
     light: bool
     compact_teacher: bool
+    framing: int | None = None  # how pictures become inputs, as a checksum; None where they are stretched
 
 
 def checksum(network: nn.Module) -> int:

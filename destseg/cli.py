@@ -64,6 +64,10 @@ def fit(options: argparse.Namespace) -> int:
         device=options.device,
         teacher_weights=options.teacher_weights,
         precision=options.precision,
+        tile=options.tile,
+        overlap=options.overlap,
+        keep_aspect=options.keep_aspect,
+        roi=options.roi,
     )
     model.fit(
         options.normal if len(options.normal) > 1 else options.normal[0],
@@ -95,7 +99,7 @@ def predict(options: argparse.Namespace) -> int:
     count = len(as_pictures(options.pictures))
     names = _OutputNames(options.pictures)
     unreadable = 0
-    results = model.predict_each(options.pictures, strict=options.strict)
+    results = model.predict_each(options.pictures, strict=options.strict, roi=options.roi)
     for source, result in tqdm(results, "predicting", count, disable=None):
         if isinstance(result, Exception):
             unreadable += 1
@@ -151,7 +155,8 @@ class _OutputNames:
 def evaluate(options: argparse.Namespace) -> int:
     for path in (options.json, options.csv, options.defects_csv):
         _check_output(path)
-    report = destseg.load(options.model, options.device).evaluate(options.dataset, protocol=options.protocol)
+    model = destseg.load(options.model, options.device)
+    report = model.evaluate(options.dataset, protocol=options.protocol, roi=options.roi)
     if options.json:
         report.to_json(options.json)
     if options.csv:
@@ -166,7 +171,7 @@ def calibrate(options: argparse.Namespace) -> int:
     _check_output(options.output)
     model = destseg.load(options.model, options.device)
     normal = options.normal or None
-    model.calibrate(normal, options.false_positive_rate, strict=options.strict)
+    model.calibrate(normal, options.false_positive_rate, strict=options.strict, roi=options.roi)
     output = options.output or options.model
     model.save(output)
     for line in _thresholds(model):
@@ -187,12 +192,13 @@ def info(options: argparse.Namespace) -> int:
         print(f"threads: {torch.get_num_threads()}")
         return 0
     from destseg import modelfile
+    from destseg.roi import RegionOfInterest
 
     content = modelfile.read(options.model)
     parameters = sum(tensor.numel() for tensor in content.network.values())
     print(f"{options.model}: destseg {content.versions['destseg']}, torch {content.versions['torch']}")
     for name, value in content.settings.items():
-        print(f"{name}: {value}")
+        print(f"{name}: {RegionOfInterest(value) if name == 'roi' and value is not None else value}")
     print(f"values: {parameters / 1e6:.2f} million")
     print(f"training steps: {len(content.losses)}")
     for line in _thresholds(destseg.load(options.model, "cpu")):

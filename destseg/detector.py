@@ -1,32 +1,28 @@
 """DeSTSeg: fit on normal pictures, predict, evaluate, save and load."""
 
-import logging
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from destseg import modelfile, presets
-from destseg.calibration import Calibration, check_rate, check_share, split
+from destseg.calibration import Calibration, calibrated, check_rate, check_share, split
 from destseg.evaluation import Report, evaluate
 from destseg.files import read_tensors
 from destseg.folders import Pictures, Source, as_pictures, is_several, read_mvtec
-from destseg.images import to_rgb
+from destseg.framing import Framing, framing_of, one_or_two
 from destseg.networks import DeSTSegNet
+from destseg.prediction import predictions, scored_file
 from destseg.result import Prediction
-from destseg.scoring import scored
-from destseg.store import MEMORY, PictureStore, attempt
-from destseg.synthesis import Rotate, Synthesis, check_augmentation, prefetched
+from destseg.roi import Roi
+from destseg.store import MEMORY, PictureStore
+from destseg.synthesis import Rotate, Synthesis, check_augmentation
 from destseg.teachers import Weights
 from destseg.textures import from_normals, from_pictures
 from destseg.training import Trainer, check_precision, check_schedule, plan_of, training_precision
-
-logger = logging.getLogger("destseg")
-
-DECODERS = 2  # threads that decode ahead of prediction
 
 FilePath = str | os.PathLike[str]
 
@@ -44,6 +40,11 @@ class DeSTSeg:
         precision: of training: "float32", "bfloat16", or "auto", see `destseg.training.training_precision`.
             Prediction is always in float32.
         denoising, encoder_decoder, segmentation: switch a part of the preset on or off, for ablations.
+        tile: side in pixels of what of a picture becomes one input, or (height, width), for large pictures;
+            None: the whole picture does. Tiles overlap by a quarter, or by the share `overlap`.
+        keep_aspect: scale pictures alike in both directions; the rest of the input is padding, which nothing
+            learns from and no score counts.
+        roi: region of interest, a mask or a polygon, see `destseg.roi.RegionOfInterest`.
 
     Learnt by `fit`:
         network_: destseg.networks.DeSTSegNet, in evaluation mode.
@@ -65,12 +66,17 @@ class DeSTSeg:
         denoising: bool | None = None,
         encoder_decoder: bool | None = None,
         segmentation: bool | None = None,
+        tile: int | tuple[int, int] | None = None,
+        overlap: float = 0.25,
+        keep_aspect: bool = False,
+        roi: Roi | None = None,
     ) -> None:
         self.preset, self.teacher, self.image_size = preset, teacher, image_size
         self.seed = presets.whole_number("seed", seed)
         self.device, self.teacher_weights, self.precision = device, teacher_weights, precision
         self.denoising, self.encoder_decoder, self.segmentation = denoising, encoder_decoder, segmentation
-        self._size = presets.input_size(image_size)
+        self.tile, self.overlap, self.keep_aspect, self.roi = tile, overlap, keep_aspect, roi
+        self._framing = framing_of(presets.input_size(image_size), keep_aspect, tile, overlap, roi)
         self._parts = presets.parts_of(
             preset, teacher, denoising=denoising, encoder_decoder=encoder_decoder, segmentation=segmentation
         )
@@ -138,12 +144,12 @@ class DeSTSeg:
         textures = None if texture_source is None else as_pictures(texture_source)
         device = presets.torch_device(self.device)
         network = presets.new_network(self._parts, self.teacher, self.teacher_weights, self.seed).to(device)
-        store = PictureStore(sources, self._size, memory, strict, progress)
-        training, calibrating = split(len(store), self.seed, held_out)
+        store = PictureStore(sources, self._framing, memory, strict, progress)
+        training, calibrating = split(store.pictures, self.seed, held_out)
         normals = store.subset(training)
         texture_store, draw_texture = None, from_normals(normals)
         if textures is not None:
-            texture_store = PictureStore(textures, self._size, memory, strict, progress)
+            texture_store = PictureStore(textures, Framing(store.size), memory, strict, progress)
             draw_texture = from_pictures(texture_store)
         synthesis = Synthesis(normals, draw_texture, batch_size, self.seed, rotate, flip)
         precision = training_precision(self.precision, device)
@@ -154,11 +160,17 @@ class DeSTSeg:
         path = resume if checkpoint is None else checkpoint
         losses = trainer.run(workers, progress, None if path is None else Path(path), checkpoint_minutes)
         self._adopt(network, losses)
-        self._calibrate(store.subset(calibrating), false_positive_rate, trained_on=calibrating == training)
+        held, trained_on = store.subset(calibrating), calibrating == training
+        self.calibration_ = calibrated(network, held, false_positive_rate, trained_on, progress)
         return self
 
     def calibrate(
-        self, normal: Pictures | None = None, false_positive_rate: float = 0.01, *, strict: bool = False
+        self,
+        normal: Pictures | None = None,
+        false_positive_rate: float = 0.01,
+        *,
+        strict: bool = False,
+        roi: Roi | None = None,
     ) -> "DeSTSeg":
         """Set the thresholds from normal pictures alone, by split-conformal prediction.
 
@@ -168,20 +180,22 @@ class DeSTSeg:
             normal: normal pictures that `fit` did not see; by default the scores of the last calibration.
             false_positive_rate: wanted, between 0 and 1.
             strict: raise at the first unreadable picture instead of leaving it out with a warning.
+            roi: region of interest of these pictures instead of the model's; `predict` wants the same then.
         """
         check_rate(false_positive_rate)
-        self._network()
+        network = self._network()
         if normal is not None:
-            self._calibrate(PictureStore(as_pictures(normal), self._size, strict=strict), false_positive_rate)
+            store = PictureStore(as_pictures(normal), self._framing.within(roi), strict=strict)
+            self.calibration_ = calibrated(network, store, false_positive_rate)
+        elif roi is not None:
+            raise ValueError("roi goes with normal pictures: the last calibration's scores have theirs")
         elif self.calibration_ is None:
             raise RuntimeError("no calibration scores yet: call calibrate(normal) with normal pictures")
         else:
-            last = self.calibration_
-            self.calibration_ = replace(last, false_positive_rate=false_positive_rate)
-            self.calibration_.warn_if_short()
+            self.calibration_ = self.calibration_.at_rate(false_positive_rate)
         return self
 
-    def predict(self, image: Pictures, *, strict: bool = False) -> Any:
+    def predict(self, image: Pictures, *, strict: bool = False, roi: Roi | None = None) -> Any:
         """Find defects in one picture, or in each of several. Threads may call it at the same time.
 
         Args:
@@ -189,18 +203,20 @@ class DeSTSeg:
                 or a stack of pictures gives a list, with None for pictures that cannot be read: each is
                 reported by name in a warning.
             strict: raise at the first unreadable picture of several.
+            roi: region of interest instead of the model's; the anomaly map is 0 outside. The false-positive
+                rate holds for parts of what the model was calibrated with, see `destseg.scoring.scores`.
 
         Raises:
             RuntimeError: before `fit`, without calibration, or where the network gives NaN.
             ValueError, OSError, TypeError: a single picture cannot be read; UnreadableImage for files.
         """
         if is_several(image):
-            results = (result for _, result in self.predict_each(image, strict=strict))
+            results = (result for _, result in self.predict_each(image, strict=strict, roi=roi))
             return [None if isinstance(result, Exception) else result for result in results]
-        return next(self.predict_each(image, strict=True))[1]
+        return next(self.predict_each(image, strict=True, roi=roi))[1]
 
     def predict_each(
-        self, images: Pictures, *, strict: bool = False
+        self, images: Pictures, *, strict: bool = False, roi: Roi | None = None
     ) -> Iterator[tuple[Source, Prediction | Exception]]:
         """Yield every picture with its Prediction, or with the error that kept it from being read.
 
@@ -212,20 +228,12 @@ class DeSTSeg:
             raise RuntimeError(
                 "this model has no thresholds yet: call calibrate(normal) with normal pictures"
             )
-        sources = as_pictures(images)
-        pictures = prefetched(
-            lambda k: attempt(sources[k]), range(len(sources)), min(DECODERS, len(sources) - 1)
-        )
-        for source, pixels in zip(sources, pictures, strict=True):
-            if isinstance(pixels, Exception):
-                if strict:
-                    raise pixels
-                logger.warning("left out: %s", pixels)  # the message names it
-                yield source, pixels
-                continue
-            yield source, calibration.judge(scored(network, self._size, pixels), pixels, source.name)
+        framing = self._framing.within(roi)
+        yield from predictions(network, framing, calibration, as_pictures(images), strict)
 
-    def evaluate(self, dataset: FilePath, protocol: str = "full", progress: bool = True) -> Report:
+    def evaluate(
+        self, dataset: FilePath, protocol: str = "full", progress: bool = True, *, roi: Roi | None = None
+    ) -> Report:
         """Compute the six metrics on a directory of the MVTec layout.
 
         Args:
@@ -233,21 +241,17 @@ class DeSTSeg:
             protocol: "full", masks at their own resolution and labels from the folder, or "paper", masks
                 resized to the network's input and labels from what is left of them there.
             progress: show a progress bar on a terminal.
+            roi: region of interest instead of the model's: no pixel outside of it counts.
         """
-        network, size = self._network(), self._size
-        samples = read_mvtec(dataset)
-        return evaluate(
-            samples, lambda path: scored(network, size, to_rgb(path)), protocol, self.threshold_, progress
-        )
+        network, framing = self._network(), self._framing.within(roi)
+
+        samples, score = read_mvtec(dataset), partial(scored_file, network, framing)
+        return evaluate(samples, score, protocol, self.threshold_, progress)
 
     def save(self, path: FilePath) -> None:
         """Write everything that `destseg.load` needs, teacher included, into one file, atomically."""
-        settings: dict[str, Any] = {
-            "preset": self.preset,
-            "teacher": self.teacher,
-            "image_size": list(self._size),
-        }
-        settings |= {"seed": self.seed, "precision": self.precision}
+        settings = {name: getattr(self, name) for name in ("preset", "teacher", "seed", "precision")}
+        settings |= self._framing.settings()
         settings |= {name: self._parts[name] for name in presets.SWITCHES}
         modelfile.write(path, self._network(), settings, self.calibration_, self.losses_)
 
@@ -278,12 +282,6 @@ class DeSTSeg:
             )
         return self.network_
 
-    def _calibrate(self, store: PictureStore, false_positive_rate: float, trained_on: bool = False) -> None:
-        results = [scored(self._network(), self._size, store[index]) for index in range(len(store))]
-        scores, pixel_scores = [r.score for r in results], [r.pixel_score for r in results]
-        self.calibration_ = Calibration(tuple(scores), tuple(pixel_scores), false_positive_rate, trained_on)
-        self.calibration_.warn_if_short()
-
 
 def load(path: FilePath, device: str = "auto") -> DeSTSeg:
     """Load a model written by `DeSTSeg.save`; nothing in the file is executed.
@@ -292,8 +290,8 @@ def load(path: FilePath, device: str = "auto") -> DeSTSeg:
     """
     content = modelfile.read(path)
     settings = dict(content.settings)
-    height, width = settings.pop("image_size")
-    model = DeSTSeg(**settings, image_size=height if height == width else (height, width), device=device)
+    settings |= {name: one_or_two(settings[name]) for name in ("image_size", "tile") if settings.get(name)}
+    model = DeSTSeg(**settings, device=device)
     model._adopt(presets.loaded_network(model._parts, content.network, str(path)), content.losses)
     model.calibration_ = content.calibration
     return model

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from destseg.files import write_whole
 from destseg.folders import Sample, read_mask
 from destseg.metrics import Accumulator, Metrics
-from destseg.scoring import Scored, resized_maps
+from destseg.roi import shrunk
+from destseg.scoring import Scored
 
 PROTOCOLS: dict[str, str] = {
     "full": "masks at their own resolution, labels from the folder",
@@ -123,6 +124,8 @@ def evaluate(
 ) -> Report:
     """Score every sample and compute the metrics; pictures are held one at a time.
 
+    Pixels outside of a region of interest do not count, and a defect that lies there wholly is none.
+
     Args:
         samples: of `destseg.folders.read_mvtec`.
         score: gives what the detector makes of a picture.
@@ -138,10 +141,15 @@ def evaluate(
     for sample in tqdm(samples, "evaluating", disable=None if progress else True):
         scored = score(sample.path)
         mask = _mask(sample, scored, protocol, scale)
+        height, width = mask.shape
+        region = scored.region((height, width))
         label = bool(mask.any()) if protocol == "paper" else sample.is_anomalous
-        anomaly_map = resized_maps(scored.anomaly_map[None], mask.shape)[0]
+        if region is not None and mask.any():
+            label = bool(mask[region].any())
         part = parts.setdefault(sample.defect, Accumulator())
-        part.update(anomaly_map.cpu().numpy()[None], mask[None], [scored.score], [label])
+        anomaly_map = scored.resized_map((height, width))
+        regions = None if region is None else region[None]
+        part.update(anomaly_map[None], mask[None], [scored.score], [label], regions)
         verdict = None if threshold is None else scored.score > threshold
         rows.append(Row("/".join(sample.path.parts[-3:]), sample.defect, scored.score, verdict))
     defects = {defect: _joint(parts, ["good", defect]) for defect in sorted(parts) if defect != "good"}
@@ -171,10 +179,7 @@ def _mask(sample: Sample, scored: Scored, protocol: str, scale: float) -> np.nda
         full = (round(scale * scored.size[0]), round(scale * scored.size[1]))
         return np.zeros((height, width) if protocol == "paper" else full, bool)
     mask = read_mask(sample.mask_path)
-    if protocol == "full" or mask.shape == (height, width):
-        return mask
-    image = PIL.Image.fromarray(mask.astype(np.float32))
-    return np.asarray(image.resize((width, height), PIL.Image.Resampling.BILINEAR)) >= 0.5
+    return mask if protocol == "full" else shrunk(mask, (height, width))
 
 
 def _joint(parts: dict[str, Accumulator], names: list[str]) -> Metrics:

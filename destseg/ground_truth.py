@@ -1,6 +1,7 @@
 """Pairs of an anomaly map and its ground-truth mask, checked picture by picture."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,24 +11,33 @@ Scores = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
 
-def pairs(maps: Pictures, masks: Pictures) -> Iterator[tuple[Scores, Mask]]:
+class Pair(NamedTuple):
+    """A map with its mask."""
+
+    scores: Scores  # (h, w) float32 (from bool, 8- and 16-bit types and float32) or else float64, no NaN
+    mask: Mask  # (h, w); nothing that does not count
+    region: Mask | None  # (h, w), what counts; None for everything
+
+
+def pairs(maps: Pictures, masks: Pictures, regions: Pictures | None = None) -> Iterator[Pair]:
     """Yield each map with its mask.
 
     Args:
         maps: one (n, h, w) stack or a sequence of n (h, w) arrays, bool, integer or float.
         masks: the same form and sizes; 0 is normal, one other value (1, 255, True, ...) is defect.
-
-    Yields:
-        (h, w) float32 (from bool, 8- and 16-bit types and float32) or else float64 scores, without NaN, and
-        the (h, w) bool mask.
+        regions: the same form and sizes; 0 does not count. All pixels do by default.
 
     Raises:
         TypeError, ValueError: the message names the picture's index.
     """
     maps, masks = _pictures(maps, "maps"), _pictures(masks, "masks")
-    if len(maps) != len(masks):
-        raise ValueError(f"maps and masks must be equally many, got {len(maps)} maps and {len(masks)} masks")
-    for index, (scores, mask) in enumerate(zip(maps, masks, strict=True)):
+    counting = [None] * len(maps) if regions is None else _pictures(regions, "regions")
+    for name, others in (("masks", masks), ("regions", counting)):
+        if len(maps) != len(others):
+            raise ValueError(
+                f"maps and {name} must be equally many, got {len(maps)} maps and {len(others)} {name}"
+            )
+    for index, (scores, mask, region) in enumerate(zip(maps, masks, counting, strict=True)):
         if mask.shape != scores.shape:
             raise ValueError(
                 f"mask {index} must have the size of its map, {scores.shape}, got {mask.shape}; "
@@ -35,7 +45,16 @@ def pairs(maps: Pictures, masks: Pictures) -> Iterator[tuple[Scores, Mask]]:
             )
         if not scores.size:
             raise ValueError(f"map {index} must have at least one pixel, got shape {scores.shape}")
-        yield _scores(scores, index), _mask(mask, index)
+        if region is None:
+            yield Pair(_scores(scores, index), _mask(mask, index), None)
+            continue
+        if region.shape != scores.shape or not region.any():
+            got = f"{region.shape}" if region.any() else "none"
+            raise ValueError(
+                f"region {index} must have the size of its map, {scores.shape}, and a pixel inside, got {got}"
+            )
+        inside = region != 0
+        yield Pair(_scores(scores, index), _mask(mask, index) & inside, inside)
 
 
 def _pictures(pictures: Pictures, name: str) -> list[NDArray]:

@@ -7,42 +7,61 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cosine_loss(distances: Sequence[Tensor]) -> Tensor:
+def cosine_loss(distances: Sequence[Tensor], region: Tensor | None = None) -> Tensor:
     """Return the student's loss from the cosine distances (n, 1, h_k, w_k) of all levels.
 
     Each level's distances are averaged over positions; levels and IMAGES are summed, so the value and its
     gradient grow with the batch. The published rate 0.4 belongs to batches of 32.
+
+    Args:
+        region: (n, 1, h, w), 1 where pixels count, 0 elsewhere; everything by default. The average then is
+            over all positions of the batch that count, a position counting by the share of it that does.
     """
-    return sum(
-        (distance.sum() / distance.shape[-2:].numel() for distance in distances),
-        start=distances[0].new_zeros(()),
-    )
+    zero = distances[0].new_zeros(())
+    if region is not None:
+        return sum((len(region) * weighted_mean(distance, region) for distance in distances), start=zero)
+    return sum((distance.sum() / distance.shape[-2:].numel() for distance in distances), start=zero)
 
 
-def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 4.0) -> Tensor:
+def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 4.0, region: Tensor | None = None) -> Tensor:
     """Return the mean of -(1 - p)^gamma log p, p being the probability given to the true class.
 
     Args:
         logits: any shape, floating point; half precision is computed in float32.
         mask: the same shape, 0 or 1.
         gamma: focusing exponent, at least 0. Source: Lin et al., arXiv 1708.02002, without its alpha.
+        region: as for `cosine_loss`; logits are (n, 1, h', w') then.
     """
     logits = at_least_single(logits)
     minus_log_p = F.softplus(logits * (1 - 2 * mask.to(logits.dtype)))
     # 1 - p as e^(log(1 - p)): a power of a saturated sigmoid would have no gradient for gamma below 1.
     minus_log_rest = F.softplus(logits * (2 * mask.to(logits.dtype) - 1))
-    return (torch.exp(-gamma * minus_log_rest) * minus_log_p).mean()
+    return weighted_mean(torch.exp(-gamma * minus_log_rest) * minus_log_p, region)
 
 
-def l1_loss(logits: Tensor, mask: Tensor) -> Tensor:
+def l1_loss(logits: Tensor, mask: Tensor, region: Tensor | None = None) -> Tensor:
     """Return the mean absolute difference between the probability and the mask, shapes as `focal_loss`."""
-    return (at_least_single(logits).sigmoid() - mask.float()).abs().mean()
+    return weighted_mean((at_least_single(logits).sigmoid() - mask.float()).abs(), region)
 
 
-def segmentation_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """Return focal + l1 of logits (n, 1, h', w') against a 0/1 mask (n, 1, h, w) of the picture's size."""
+def segmentation_loss(logits: Tensor, mask: Tensor, region: Tensor | None = None) -> Tensor:
+    """Return focal + l1 of logits (n, 1, h', w') against a 0/1 mask (n, 1, h, w) of the picture's size.
+
+    Of that size is the region, too: 1 where pixels count, 0 elsewhere; everything by default.
+    """
     target = shrunk_mask(mask, logits.shape[-2:])
-    return focal_loss(logits, target) + l1_loss(logits, target)
+    return focal_loss(logits, target, region=region) + l1_loss(logits, target, region)
+
+
+def weighted_mean(values: Tensor, region: Tensor | None) -> Tensor:
+    """Return the mean of (n, 1, h', w') over what counts of a region (n, 1, h, w); 0 where nothing does.
+
+    Each value weighs as much as the share of its pixels that count. Without a region all count alike.
+    """
+    if region is None:
+        return values.mean()
+    weights = F.interpolate(region.to(values.dtype), size=tuple(values.shape[-2:]), mode="area")
+    return (values * weights).sum() / weights.sum().clamp(min=torch.finfo(values.dtype).tiny)
 
 
 def shrunk_mask(mask: Tensor, size: Sequence[int]) -> Tensor:

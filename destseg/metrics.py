@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from destseg.curves import Curves
-from destseg.ground_truth import Mask, Pictures, Scores, pairs
+from destseg.ground_truth import Pair, Pictures, Scores, pairs
 from destseg.normal_scores import BLOCK, NormalScores, divided, in_threads
 from destseg.ops.components import Instances, split
 from destseg.ops.ranking import rank
@@ -161,11 +161,15 @@ class Accumulator:
         masks: Pictures,
         image_scores: ArrayLike | None = None,
         image_labels: ArrayLike | None = None,
+        regions: Pictures | None = None,
     ) -> None:
-        """Add pictures; arguments as for `evaluate`. After an error none of these pictures counts."""
+        """Add pictures; arguments as for `evaluate`. After an error none of these pictures counts.
+
+        regions: the form of the masks; pixels of 0 do not count, as if there were none. All do by default.
+        """
         added = Accumulator(self.top, self._normals.memory, self._normals.folder)
         top = None if image_scores is not None else self.top
-        for batch in _batches(pairs(maps, masks)):
+        for batch in _batches(pairs(maps, masks, regions)):
             groups = divided(batch, lambda picture: picture[0].size)
             gathered = in_threads(lambda pictures: _gathered(pictures, top), groups)
             added._normals.add([group.normals for group in gathered])
@@ -224,21 +228,28 @@ class Gathered(NamedTuple):
     image_scores: list[float]  # of each picture; empty if they are given
 
 
-def _gathered(pictures: Sequence[tuple[Scores, Mask]], top: int | None) -> Gathered:
-    dtype = np.result_type(np.float32, *(scores for scores, _ in pictures))
-    counts = [int(mask.size - np.count_nonzero(mask)) for _, mask in pictures]
+def _gathered(pictures: Sequence[Pair], top: int | None) -> Gathered:
+    dtype = np.result_type(np.float32, *(picture.scores for picture in pictures))
+    counts = [int(picture.mask.size - np.count_nonzero(picture.mask)) for picture in pictures]
     normals = np.empty(sum(counts), dtype)
     instances = [
         split(scores.astype(dtype, copy=False), mask, normals[end - count : end])
-        for (scores, mask), count, end in zip(pictures, counts, itertools.accumulate(counts), strict=True)
+        for (scores, mask, _), count, end in zip(pictures, counts, itertools.accumulate(counts), strict=True)
     ]
-    image_scores = [] if top is None else [_mean_of_largest(scores, top) for scores, _ in pictures]
+    if any(region is not None for _, _, region in pictures):
+        counting = [(~mask if region is None else region)[~mask] for _, mask, region in pictures]
+        normals = normals[np.concatenate(counting)]
+    image_scores = [] if top is None else [_mean_of_largest(_counting(pair), top) for pair in pictures]
     return Gathered(normals, instances, image_scores)
 
 
-def _batches(pictures: Iterator[tuple[Scores, Mask]]) -> Iterator[list[tuple[Scores, Mask]]]:
+def _counting(picture: Pair) -> Scores:
+    return picture.scores if picture.region is None else picture.scores[picture.region]
+
+
+def _batches(pictures: Iterator[Pair]) -> Iterator[list[Pair]]:
     """Collect pictures until they fill a block for each thread."""
-    batch: list[tuple[Scores, Mask]] = []
+    batch: list[Pair] = []
     size = 0
     for picture in pictures:
         batch.append(picture)

@@ -97,6 +97,14 @@ def parser() -> argparse.ArgumentParser:
     five = command("info", "Tell about this installation, or about a model.")
     option(five, "model", nargs="?", metavar="MODEL", help="file written by fit")
 
+    sides = "side in pixels, N or HEIGHTxWIDTH, of the overlapping tiles that large pictures are cut into"
+    option(one, "--tile", type=_sides, metavar="SIDE", help=sides)
+    shared = {"type": _overlap, "default": 0.25, "metavar": "SHARE"}
+    option(one, "--overlap", help="share of a tile's side that its neighbours cover, too", **shared)
+    option(one, "--keep-aspect", action="store_true", help="scale alike both ways, and pad")
+    for regional in (one, two, three, four):
+        text = 'what counts: a mask picture, or a polygon of pixels "x,y x,y x,y"'
+        option(regional, "--roi", type=_roi, metavar="ROI", help=text)
     text = "share of the pictures, at most 0.5, that calibrates and is not trained on; at least 10 do"
     option(one, "--held-out", type=_share, default=0.2, metavar="SHARE", help=text)
     for rated in (one, four):
@@ -144,16 +152,38 @@ def _rotate(text: str) -> str:
 
 
 def _size(text: str) -> int | tuple[int, int]:
-    """Read 256 or 256x512, height first."""
     from destseg.presets import input_size
 
+    return _checked(input_size, _sides(text))
+
+
+def _sides(text: str) -> int | tuple[int, int]:
+    """Read 256 or 256x512, height first."""
     try:
         sides = tuple(int(side) for side in text.lower().split("x"))
     except ValueError:
         sides = ()
     if len(sides) not in (1, 2):
         raise argparse.ArgumentTypeError(f"must be like 256 or 256x512 (height x width), got {text!r}")
-    return _checked(input_size, sides[0] if len(sides) == 1 else sides)
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def _overlap(text: str) -> float:
+    from destseg.framing import check_overlap
+
+    return _checked(check_overlap, _number(float, 0)(text))
+
+
+def _roi(text: str) -> str | list[tuple[float, ...]]:
+    """Read points, or leave the path of a mask."""
+    try:
+        points = [tuple(float(number) for number in point.split(",")) for point in text.split()]
+    except ValueError:
+        return text
+    if len(points) < 3 or any(len(point) != 2 for point in points):
+        allowed = 'a mask picture, or at least three points "x,y x,y x,y"'
+        raise argparse.ArgumentTypeError(f"must be {allowed}, got {text!r}")
+    return points
 
 
 def _checked(check: Callable[[Any], object], value: Any) -> Any:

@@ -56,7 +56,8 @@ class Prediction:
 
     score: anomaly score of the whole picture; threshold: is_anomalous says whether the score exceeds it.
     p_value: share of normal pictures expected to score at least as high; NaN without calibration.
-    anomaly_map: (h, w) float32 in [0, 1]. pixel_threshold: the mask is where the map exceeds it.
+    anomaly_map: (h, w) float32 in [0, 1], 0 outside of a region of interest.
+    pixel_threshold: the mask is where the map exceeds it.
     image: (h, w, 3) uint8, the picture itself. source: its path, or another name for it.
     """
 

@@ -7,37 +7,76 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
-from destseg.images import normalise, resize
+from destseg.framing import Framing, View
+from destseg.images import normalise
 from destseg.networks import DeSTSegNet
 from destseg.ops.destmap import destmap_of_features
+from destseg.roi import RegionOfInterest
+
+FRAMES_AT_ONCE = 8  # that go through the network: memory does not grow with their number
+PATIENCE = 2.0  # seconds after which a single picture's progress is shown
 
 
 class Scored(NamedTuple):
     """What the network makes of one picture."""
 
-    anomaly_map: Tensor  # (h, w) float32 in [0, 1] at the network's input size
+    anomaly_map: Tensor  # (h, w) float32 in [0, 1] of the scaled picture, see `destseg.framing`
     score: float
     pixel_score: float  # see `scores`
     size: tuple[int, int]  # height and width of the picture itself
+    roi: RegionOfInterest | None = None  # what counts; None for everything
+
+    def region(self, size: tuple[int, int]) -> np.ndarray | None:
+        """Return which pixels count, (h, w) bool at the given height and width; None for all of them."""
+        return None if self.roi is None else self.roi.mask(self.size, size)
+
+    def resized_map(self, size: tuple[int, int]) -> np.ndarray:
+        """Return the anomaly map at the given height and width, (h, w) float32; 0 is what does not count."""
+        anomaly_map = resized_maps(self.anomaly_map[None], size)[0].cpu().numpy()
+        region = self.region(size)
+        return anomaly_map if region is None else anomaly_map * region
 
 
-TOP_SHARE = 100 / (256 * 256)  # of the map's pixels: the paper's 100 of 256 x 256
+TOP_SHARE = 100 / (256 * 256)  # of the pixels of one network input: the paper's 100 of 256 x 256
 
 
-def scored(network: DeSTSegNet, size: tuple[int, int], pixels: np.ndarray) -> Scored:
-    """Score one picture (h, w, 3) uint8 of any size with a network whose input has the given one.
+def scored(network: DeSTSegNet, framing: Framing, view: View) -> Scored:
+    """Score one picture, scaled by the framing of a network.
 
     Raises RuntimeError where the network gives NaN, which would exceed no threshold and count as normal.
     """
-    maps = anomaly_maps(network, resize(pixels, size)[None])
-    image_scores, pixel_scores = (values.item() for values in scores(maps))
-    if not math.isfinite(image_scores):  # the mean of the largest values: NaN counts as one of them
+    anomaly_map = framed_map(network, framing, view)
+    region = framing.region(view)
+    counting = anomaly_map if region is None else anomaly_map[torch.from_numpy(region.copy())]
+    image_score, pixel_score = scores(counting, framing.size)
+    if not math.isfinite(image_score):  # the mean of the largest values: NaN counts as one of them
         raise RuntimeError(
             "the network gives NaN: its training has diverged, or its weights are damaged; "
             'fit again, with precision="float32" or another seed'
         )
-    return Scored(maps[0], image_scores, pixel_scores, (pixels.shape[0], pixels.shape[1]))
+    return Scored(anomaly_map, image_score, pixel_score, view.size, framing.roi)
+
+
+def framed_map(network: DeSTSegNet, framing: Framing, view: View) -> Tensor:
+    """Return the anomaly map of a scaled picture, (h, w) float32 in [0, 1], put together of its frames'.
+
+    Padding is cut off; where frames overlap, the map fades from one to the other. It is 0 where there is no
+    frame, because nothing there counts. A picture of many frames shows its progress on a terminal.
+    """
+    frames = framing.frames(view)
+    whole = torch.zeros(view.pixels.shape[:2], device=next(network.parameters()).device)
+    firsts = range(0, len(frames), FRAMES_AT_ONCE)
+    several = len(firsts) > 1
+    bar = tqdm(firsts, "tiles", leave=False, delay=PATIENCE, disable=None if several else True)
+    for first in bar:
+        batch = frames[first : first + FRAMES_AT_ONCE]
+        maps = anomaly_maps(network, np.stack([framing.cut(view, frame) for frame in batch]))
+        for frame, anomaly_map in zip(batch, maps, strict=True):
+            weights = torch.from_numpy(np.outer(frame.row_weights, frame.column_weights))
+            whole[frame.rows, frame.columns] += weights.to(maps.device) * anomaly_map[frame.inside]
+    return whole.clamp_(max=1)  # the weights' sums are 1 but for rounding
 
 
 def anomaly_maps(network: DeSTSegNet, pixels: np.ndarray) -> Tensor:
@@ -67,14 +106,22 @@ def resized_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def scores(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the image score and the pixel score of each map, (n,) float64 each.
+def scores(values: Tensor, size: tuple[int, int]) -> tuple[float, float]:
+    """Return the image score and the pixel score of a map, of those of its pixels that count.
 
-    Of the largest 100 / 65536 of a map's (n, h, w) pixels - 100 of 256 x 256 - the image score is the mean,
-    and the pixel score the smallest. Since the one is never below the other, nor are thresholds made from
-    them, so the map of a picture that is called anomalous exceeds the pixel threshold somewhere. That holds
-    at this size: resized to that of a smaller picture, the map may lose its highest values.
+    Of the largest T values the image score is the mean, and the pixel score the smallest. T is 100 / 65536 of
+    the pixels of one network input - 100 of 256 x 256 - whatever the number of frames, the padding and the
+    region of interest, or all that count if they are fewer: a defect has the same score in a large picture
+    as in a small one, and a part of a region never scores higher than the whole, if it has T pixels.
+
+    Since the image score is never below the pixel score, nor are thresholds made from them, so the map of a
+    picture that is called anomalous exceeds the pixel threshold somewhere. That holds at this size: resized
+    to that of a smaller picture, the map may lose its highest values.
+
+    Args:
+        values: of any shape, at least one value.
+        size: height and width of the network's input.
     """
-    flat = maps.flatten(1)
-    largest = flat.topk(max(1, round(TOP_SHARE * flat.shape[1]))).values.double()
-    return largest.mean(dim=1), largest[:, -1]
+    top = max(1, round(TOP_SHARE * size[0] * size[1]))
+    largest = values.flatten().topk(min(top, values.numel())).values.double()
+    return largest.mean().item(), largest[-1].item()

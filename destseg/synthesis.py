@@ -1,5 +1,6 @@
 """Batches of normal pictures with synthetic anomalies, the same whatever the number of workers."""
 
+import copy
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -29,14 +30,15 @@ class Batch(NamedTuple):
     corrupted: Tensor
     masks: Tensor  # (n, 1, h, w) uint8, 1 = anomaly
     clean: Tensor
-    indices: list[int]  # which pictures these are
+    indices: list[int]  # which of the inputs these are
+    regions: Tensor | None = None  # (n, 1, h, w) uint8, 1 = counts; None where everything does
 
 
 class Synthesis:
     """Draws training batches; batch number `step` is always the same, in whatever order they are asked for.
 
     Args:
-        normals: the normal pictures, at the input size.
+        normals: network inputs of the normal pictures.
         draw_texture: where the anomalies' texture comes from.
         batch_size: samples in a batch; when there are fewer pictures, some come more than once.
         seed: of every number drawn.
@@ -65,14 +67,17 @@ class Synthesis:
 
     def batch(self, step: int) -> Batch:
         """Return batch number `step`, counted from 0 over both stages of training."""
-        pictures, textures, corruptions, indices = [], [], [], []
+        pictures, regions, textures, corruptions, indices = [], [], [], [], []
         for k in range(self.batch_size):
             generator = np.random.default_rng([self.seed, step, k])
             index = self._index(step * self.batch_size + k)
-            picture = self.normals[index]
+            picture, region = self.normals.sample(index)
             if self.changes_pictures:
+                if region is not None:
+                    region = _augmented_region(region, copy.deepcopy(generator), self.rotate, self.flip)
                 picture = augmented(picture, generator, self.rotate, self.flip)
             pictures.append(picture)
+            regions.append(region)
             textures.append(self.draw_texture(generator))
             corruptions.append(draw_corruption(generator))
             indices.append(index)
@@ -80,7 +85,7 @@ class Synthesis:
         corrupted, masks = corrupt(
             stack, torch.from_numpy(np.stack(textures)), corruptions, IMAGENET_MEAN, IMAGENET_STD
         )
-        return Batch(corrupted, masks, normalise(stack), indices)
+        return Batch(corrupted, masks, normalise(stack), indices, _stacked(regions, self.normals.size))
 
     def clean(self, indices: Iterable[int]) -> Tensor:
         """Return the normal pictures of these indices, (n, 3, h, w) float32 normalised, unchanged."""
@@ -122,6 +127,20 @@ def augmented(picture: np.ndarray, generator: Generator, rotate: Rotate, flip: s
     if flip in ("vertical", "both") and generator.random() < 0.5:
         picture = picture[::-1]
     return picture
+
+
+def _augmented_region(region: np.ndarray, generator: Generator, rotate: Rotate, flip: str) -> np.ndarray:
+    """Turn and mirror (h, w) bool as the picture, with the same draws; what comes from outside is not in."""
+    level = np.repeat(region[..., None], 3, axis=2) * np.uint8(255)
+    return augmented(level, generator, rotate, flip)[..., 0] > max(127, *FILL)
+
+
+def _stacked(regions: list[np.ndarray | None], size: tuple[int, int]) -> Tensor | None:
+    if all(region is None for region in regions):
+        return None
+    everything = np.ones(size, bool)
+    stack = np.stack([everything if region is None else region for region in regions])
+    return torch.from_numpy(stack[:, None].astype(np.uint8))
 
 
 def check_augmentation(rotate: Rotate, flip: str) -> None:

@@ -51,6 +51,7 @@ def plan_of(
         rotate=rotate if isinstance(rotate, str) else float(rotate),
         flip=synthesis.flip,
         pictures=len(synthesis.normals),
+        framing=synthesis.normals.framing.checksum,
         precision=precision,
         normals=synthesis.normals.checksum,
         textures=0 if textures is None else textures.checksum,
@@ -99,16 +100,20 @@ def segmentation_optimizer(network: DeSTSegNet) -> Optimizer:
     return SGD(groups, momentum=0.9, weight_decay=1e-4)
 
 
-def student_loss(network: DeSTSegNet, corrupted: Tensor, clean: Tensor) -> Tensor:
+def student_loss(
+    network: DeSTSegNet, corrupted: Tensor, clean: Tensor, regions: Tensor | None = None
+) -> Tensor:
     """Return the cosine loss, summed over the batch; the teacher sees the clean pictures."""
-    return cosine_loss(cosine_distances(*network.features(corrupted, clean)))
+    return cosine_loss(cosine_distances(*network.features(corrupted, clean)), regions)
 
 
-def fusion_loss(network: DeSTSegNet, corrupted: Tensor, masks: Tensor) -> Tensor:
+def fusion_loss(
+    network: DeSTSegNet, corrupted: Tensor, masks: Tensor, regions: Tensor | None = None
+) -> Tensor:
     """Return focal + l1 of the segmentation network; teacher and student both see the corrupted pictures."""
     with torch.no_grad():
         taught, learnt = network.features(corrupted)
-    return segmentation_loss(network.logits(taught, learnt), masks)
+    return segmentation_loss(network.logits(taught, learnt), masks, regions)
 
 
 class Trainer:
@@ -178,13 +183,15 @@ class Trainer:
         if self.optimizer is None or step == self.plan.steps[0]:
             self.optimizer = self._enter(in_student_stage)
         corrupted = batch.corrupted.to(self.device, non_blocking=True)
+        regions = None if batch.regions is None else batch.regions.to(self.device)
         with self._autocast():
             if in_student_stage:
-                loss = self._student_loss(corrupted, batch)
+                loss = self._student_loss(corrupted, batch, regions)
                 # Of the published scale whatever the batch: its rate belongs to a sum over 32 pictures.
                 scaled = loss * (PUBLISHED_BATCH / len(corrupted))
             else:
-                loss = scaled = fusion_loss(self.network, corrupted, batch.masks.to(self.device))
+                masks = batch.masks.to(self.device)
+                loss = scaled = fusion_loss(self.network, corrupted, masks, regions)
         self.optimizer.zero_grad()
         scaled.backward()
         self.optimizer.step()
@@ -229,12 +236,12 @@ class Trainer:
         self._taught = None
         return segmentation_optimizer(self.network)
 
-    def _student_loss(self, corrupted: Tensor, batch: Batch) -> Tensor:
+    def _student_loss(self, corrupted: Tensor, batch: Batch, regions: Tensor | None) -> Tensor:
         if self._taught is None:
-            return student_loss(self.network, corrupted, batch.clean.to(self.device))
+            return student_loss(self.network, corrupted, batch.clean.to(self.device), regions)
         taught = [level[batch.indices].to(self.device) for level in self._taught]
         seen = corrupted if self.plan.denoising else batch.clean.to(self.device)
-        return cosine_loss(cosine_distances(taught, self.network.student_net(seen)))
+        return cosine_loss(cosine_distances(taught, self.network.student_net(seen)), regions)
 
     def _remember_teacher(self) -> None:
         """Compute the teacher's features of all clean pictures once, if that pays and they fit."""

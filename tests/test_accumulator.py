@@ -150,3 +150,39 @@ def test_processes_can_share_the_work():
         first, second = pool.map(accumulated, [slice(0, 1), slice(1, 4)])
     first.merge(second)
     assert first.compute() == metrics.evaluate(MAPS, MASKS)
+
+
+def test_pixels_outside_of_a_region_are_as_if_they_were_not_there():
+    inside = np.zeros(MAPS.shape[1:], bool)
+    inside[2:7, 1:8] = True
+    accumulator = metrics.Accumulator()
+    accumulator.update(MAPS, MASKS, regions=np.broadcast_to(inside, MAPS.shape))
+    cropped = metrics.evaluate(MAPS[:, 2:7, 1:8], MASKS[:, 2:7, 1:8])
+    assert values(accumulator.compute()) == pytest.approx(values(cropped), nan_ok=True)
+
+
+def test_regions_of_any_form_leave_out_normal_pixels():
+    regions = np.random.default_rng(2).random(MAPS.shape) < 0.7
+    accumulator = metrics.Accumulator()
+    accumulator.update(list(MAPS), list(MASKS), regions=list(regions))
+    curves = accumulator.curves()
+    assert (
+        curves.normal_count == (regions & ~MASKS).sum() and curves.positive_count == (regions & MASKS).sum()
+    )
+    scores, truth = MAPS[regions], MASKS[regions]
+    rows = metrics.curves(scores[None, None], truth[None, None])  # one row: the same pixels, other instances
+    assert curves.average_precision() == pytest.approx(rows.average_precision())
+    assert curves.auroc() == pytest.approx(rows.auroc())
+
+
+@pytest.mark.parametrize(
+    ("regions", "words"),
+    [
+        (np.ones((3, 9, 11), bool), "equally many, got 4 maps and 3 regions"),
+        (np.ones((4, 9, 10), bool), r"region 0 must have the size of its map, .* got \(9, 10\)"),
+        (np.zeros((4, 9, 11), bool), "region 0 must .* a pixel inside, got none"),
+    ],
+)
+def test_words_about_bad_regions(regions, words):
+    with pytest.raises(ValueError, match=words):
+        metrics.Accumulator().update(MAPS, MASKS, regions=regions)

@@ -19,13 +19,14 @@ LAYERS = (
     {"ops._native", "ops._features"},
     {"ops.*"},
     {"files", "images", "folders", "curves", "ground_truth", "normal_scores", "metrics", "result"},
-    {"store", "textures", "synthesis", "networks", "losses", "teachers", "presets", "scoring", "evaluation"},
-    {"checkpoints", "training", "estimate", "calibration", "modelfile"},
+    {"roi", "framing", "store", "textures", "synthesis"},
+    {"networks", "losses", "teachers", "presets", "scoring", "evaluation"},
+    {"checkpoints", "training", "estimate", "calibration", "prediction", "modelfile"},
     {"detector"},
     {"options"},
     {"cli", "__main__"},
 )
-WITHOUT_NETWORKS = ("images", "folders", "metrics", "result", "store", "textures", "synthesis")
+WITHOUT_NETWORKS = ("images", "folders", "metrics", "result", "framing", "store", "textures", "synthesis")
 FACADE = ""  # the package itself: its version may be asked for by the layers of model files and above
 
 

@@ -178,7 +178,9 @@ def test_a_network_that_gives_nan_is_no_detector_without_anomalies(fitted, pictu
 def test_a_new_network_does_not_keep_the_thresholds_of_the_last(picture, teacher_weights, monkeypatch):
     model = destseg.DeSTSeg(image_size=64, teacher_weights=teacher_weights)
     model.fit([picture], (0, 0), progress=False)
-    monkeypatch.setattr("destseg.detector.scored", lambda *_: (_ for _ in ()).throw(RuntimeError("diverged")))
+    monkeypatch.setattr(
+        "destseg.calibration.scored", lambda *_: (_ for _ in ()).throw(RuntimeError("diverged"))
+    )
     with pytest.raises(RuntimeError, match="diverged"):
         model.fit([picture], (0, 0), progress=False)
     assert model.calibration_ is None and model.threshold_ is None

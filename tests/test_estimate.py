@@ -8,6 +8,7 @@ import torch
 
 from destseg.estimate import training_seconds
 from destseg.folders import as_pictures
+from destseg.framing import Framing
 from destseg.presets import new_network, parts_of
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
@@ -21,7 +22,7 @@ def trainer(teacher_weights):
 
     def make(steps):
         pictures = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), np.uint8)
-        normals = PictureStore(as_pictures(pictures), (64, 64))
+        normals = PictureStore(as_pictures(pictures), Framing((64, 64)))
         parts = parts_of("fast", "resnet18")
         network = new_network(parts, "resnet18", teacher_weights, 0)
         synthesis = Synthesis(normals, from_normals(normals), 2)

@@ -135,3 +135,44 @@ def test_recorded_losses(golden, golden_state, case):
     found = [cosine.item(), focal_loss(logits, target).item(), l1_loss(logits, target).item()]
     np.testing.assert_allclose(found, recorded[f"in{case}_losses"], rtol=1e-4, atol=0)
     assert segmentation_loss(logits, mask).item() == pytest.approx(found[1] + found[2])
+
+
+def region_of(*rows):
+    return torch.tensor([[[[float(cell == "#") for cell in row] for row in rows]]])
+
+
+def test_cosine_loss_counts_what_is_inside():
+    distance = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]], [[[5.0, 6.0], [7.0, 8.0]]]])
+    region = torch.cat([region_of("##..", "##..", "....", "...."), region_of("....", "....", "##.#", "####")])
+    # Inside are 1, 7, and three quarters of 8: their mean, times two images.
+    assert cosine_loss([distance], region).item() == pytest.approx(2 * (1 + 7 + 0.75 * 8) / 2.75)
+
+
+def test_everything_inside_is_as_without_a_region():
+    generator = torch.Generator().manual_seed(0)
+    distances = [torch.rand(3, 1, side, side, generator=generator) for side in (8, 4, 2)]
+    everything = torch.ones(3, 1, 32, 32, dtype=torch.uint8)
+    assert cosine_loss(distances, everything).item() == pytest.approx(cosine_loss(distances).item())
+    logits, mask = torch.randn(3, 1, 8, 8, generator=generator), everything.clone()
+    mask[..., 5:15, 3:20] = 0
+    expected = segmentation_loss(logits, mask).item()
+    assert segmentation_loss(logits, mask, everything).item() == pytest.approx(expected)
+
+
+def test_outside_neither_masks_nor_outputs_nor_gradients_count():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 1, 8, 8, generator=generator, requires_grad=True)
+    mask = (torch.rand(2, 1, 32, 32, generator=generator) < 0.5).to(torch.uint8)
+    region = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
+    region[:, :, :, :16] = 1
+    loss = segmentation_loss(logits, mask, region)
+    loss.backward()
+    assert logits.grad[..., :4].abs().min() > 0 and logits.grad[..., 4:].abs().max() == 0
+    assert loss.item() == pytest.approx(segmentation_loss(logits[..., :4], mask[..., :16]).item())
+
+
+def test_nothing_inside_is_no_loss_and_no_nan():
+    logits, nothing = torch.zeros(1, 1, 4, 4, requires_grad=True), torch.zeros(1, 1, 16, 16)
+    loss = segmentation_loss(logits, nothing, nothing) + cosine_loss([logits], nothing)
+    loss.backward()
+    assert loss.item() == 0 and logits.grad.abs().max() == 0

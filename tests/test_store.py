@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 
 from destseg.folders import as_pictures
+from destseg.framing import Framing
 from destseg.store import PictureStore, attempt, decode
 
 SIZE = (4, 6)
@@ -30,7 +31,7 @@ def levels(store):
 
 
 def test_pictures_come_in_order_and_at_one_size(folder):
-    store = PictureStore(as_pictures(folder), SIZE)
+    store = PictureStore(as_pictures(folder), Framing(SIZE))
     assert len(store) == 4 and store.size == SIZE
     for k in range(4):
         assert store[k].dtype == np.uint8
@@ -39,7 +40,7 @@ def test_pictures_come_in_order_and_at_one_size(folder):
 
 def test_arrays_are_pictures_too():
     stack = np.arange(2 * 4 * 6 * 3, dtype=np.uint8).reshape(2, 4, 6, 3)
-    store = PictureStore(as_pictures(stack), SIZE)
+    store = PictureStore(as_pictures(stack), Framing(SIZE))
     assert [store[k].tolist() for k in range(2)] == stack.tolist()
 
 
@@ -47,7 +48,7 @@ def test_arrays_are_pictures_too():
     ("memory", "kept"), [(0, 0), (BYTES - 1, 0), (BYTES, 1), (3 * BYTES + 5, 3), (4 * BYTES, 4), (1 << 40, 4)]
 )
 def test_as_many_are_kept_as_the_memory_holds_and_the_rest_is_read_again(folder, memory, kept):
-    store = PictureStore(as_pictures(folder), SIZE, memory=memory)
+    store = PictureStore(as_pictures(folder), Framing(SIZE), memory=memory)
     assert levels(store) == [0, 10, 20, 30]
     for k in range(4):
         paint(folder / f"{k}.png", 200 + k)  # what is read again is read from the changed files
@@ -55,7 +56,7 @@ def test_as_many_are_kept_as_the_memory_holds_and_the_rest_is_read_again(folder,
 
 
 def test_subsets_keep_their_order_and_share_memory(folder):
-    store = PictureStore(as_pictures(folder), SIZE)
+    store = PictureStore(as_pictures(folder), Framing(SIZE))
     part = store.subset([3, 1])
     assert levels(part) == [30, 10] and len(store) == 4
     assert part[0] is store[3]
@@ -65,7 +66,7 @@ def test_broken_pictures_are_left_out_by_name(folder, caplog):
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:40])
     (folder / "2.png").write_text("no picture")
     with caplog.at_level(logging.WARNING, "destseg"):
-        store = PictureStore(as_pictures(folder), SIZE)
+        store = PictureStore(as_pictures(folder), Framing(SIZE))
     assert levels(store) == [0, 30]
     first, second, total = (record.getMessage() for record in caplog.records)
     assert first.startswith(f"left out: {folder / '1.png'} ")
@@ -74,14 +75,14 @@ def test_broken_pictures_are_left_out_by_name(folder, caplog):
 
 
 def test_readable_pictures_are_not_reported(folder, caplog):
-    PictureStore(as_pictures(folder), SIZE)
+    PictureStore(as_pictures(folder), Framing(SIZE))
     assert not caplog.records
 
 
 def test_strict_stores_raise_at_a_broken_picture(folder):
     (folder / "2.png").write_text("no picture")
     with pytest.raises(ValueError, match=r"2\.png cannot be read as a picture"):
-        PictureStore(as_pictures(folder), SIZE, strict=True)
+        PictureStore(as_pictures(folder), Framing(SIZE), strict=True)
 
 
 def test_nothing_readable_at_all(folder):
@@ -90,12 +91,12 @@ def test_nothing_readable_at_all(folder):
     with pytest.raises(
         ValueError, match=r"none of 4 pictures can be read; the first: .*0\.png cannot be read"
     ):
-        PictureStore(as_pictures(folder), SIZE)
+        PictureStore(as_pictures(folder), Framing(SIZE))
 
 
 def test_attempts_give_pixels_or_the_error(folder):
     (source,) = as_pictures(folder / "3.png")
-    assert attempt(source).shape == (8, 12, 3)
-    assert attempt(source, SIZE).tolist() == decode(source, SIZE).tolist()
+    read = attempt(lambda: decode(source, Framing(SIZE)))
+    assert read.pixels.tolist() == np.full((*SIZE, 3), 30).tolist() and read.size == (8, 12)
     (folder / "3.png").unlink()
-    assert isinstance(attempt(source), FileNotFoundError)
+    assert isinstance(attempt(lambda: decode(source, Framing(SIZE))), FileNotFoundError)

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from destseg.folders import as_pictures
+from destseg.framing import Framing
 from destseg.images import normalise
+from destseg.roi import RegionOfInterest
 from destseg.store import PictureStore
 from destseg.synthesis import FILL, Synthesis, augmented, check_augmentation, prefetched
 from destseg.textures import from_normals, from_pictures
@@ -19,7 +21,7 @@ SIZE = (24, 32)
 def store_of(count, **arguments):
     """A store of `count` pictures of noise."""
     pictures = np.random.default_rng(3).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
-    return PictureStore(as_pictures(pictures), SIZE, **arguments)
+    return PictureStore(as_pictures(pictures), Framing(SIZE), **arguments)
 
 
 def synthesis(count=5, batch_size=3, memory=1 << 30, **arguments):
@@ -63,8 +65,8 @@ def test_what_a_batch_holds():
 
 
 def test_pictures_change_under_the_mask_and_nowhere_else():
-    store = PictureStore(as_pictures(np.full((1, *SIZE, 3), 50, np.uint8)), SIZE)
-    white = PictureStore(as_pictures(np.full((1, *SIZE, 3), 255, np.uint8)), SIZE)
+    store = PictureStore(as_pictures(np.full((1, *SIZE, 3), 50, np.uint8)), Framing(SIZE))
+    white = PictureStore(as_pictures(np.full((1, *SIZE, 3), 255, np.uint8)), Framing(SIZE))
     batch = Synthesis(store, from_pictures(white), 40).batch(0)
     changed = (batch.corrupted - batch.clean).abs() > 1e-5
     assert torch.equal(changed, batch.masks.bool().expand_as(changed))
@@ -243,3 +245,38 @@ def test_prefetching_stops_when_nobody_wants_more(workers):
     values.close()
     assert threading.active_count() == threads
     assert len(made) <= workers + 2  # two were wanted, and no more are made ahead than there are workers
+
+
+def padded_synthesis(**arguments):
+    """Pictures of 24 x 16 pixels in inputs of 24 x 32: padding left and right."""
+    pictures = np.random.default_rng(3).integers(0, 256, (3, 24, 16, 3), dtype=np.uint8)
+    store = PictureStore(as_pictures(pictures), Framing(SIZE, keep_aspect=True))
+    return Synthesis(store, from_normals(store), 4, **arguments)
+
+
+def test_batches_tell_what_counts():
+    assert synthesis().batch(0).regions is None
+    regions = padded_synthesis().batch(0).regions
+    assert regions.shape == (4, 1, *SIZE) and regions.dtype == torch.uint8
+    assert regions[..., 8:24].min() == 1 and regions[..., :8].max() == regions[..., 24:].max() == 0
+
+
+def test_regions_turn_and_mirror_with_their_pictures():
+    picture = np.zeros((40, 40, 3), np.uint8)
+    picture[5:15, 20:38] = 255
+    region = picture[..., 0] > 127
+    store = PictureStore(as_pictures(picture[None]), Framing((40, 40), roi=RegionOfInterest(region)))
+    batch = Synthesis(store, from_normals(store), 8, rotate="90", flip="both").batch(0)
+    white = normalise(np.full((1, 1, 1, 3), 128, np.uint8)).flatten()[0]
+    shown = batch.clean[:, :1] > white
+    assert torch.equal(shown, batch.regions.bool())
+    assert len({tuple(region.flatten().tolist()) for region in batch.regions}) > 3
+
+
+def test_what_a_rotation_brings_in_does_not_count():
+    store = PictureStore(
+        as_pictures(np.full((1, 40, 40, 3), 255, np.uint8)),
+        Framing((40, 40), roi=RegionOfInterest(np.ones((2, 3)))),
+    )
+    regions = Synthesis(store, from_normals(store), 8, rotate=45).batch(0).regions
+    assert regions[..., 20, 20].min() == 1 and regions[..., 0, 0].min() == 0

@@ -7,6 +7,7 @@ import pytest
 
 from destseg import textures
 from destseg.folders import as_pictures
+from destseg.framing import Framing
 from destseg.store import PictureStore
 from destseg.textures import from_normals, from_pictures, procedural, recoloured, shuffled
 
@@ -22,7 +23,9 @@ def generators(count=DRAWS):
 def store():
     """Three pictures of noise in dark, middle and bright levels."""
     noise = np.random.default_rng(0).integers(0, 60, (3, 16, 16, 3), dtype=np.uint8)
-    return PictureStore(as_pictures(noise + np.array([0, 90, 180], np.uint8)[:, None, None, None]), (16, 16))
+    return PictureStore(
+        as_pictures(noise + np.array([0, 90, 180], np.uint8)[:, None, None, None]), Framing((16, 16))
+    )
 
 
 def test_pictures_of_a_source_are_equally_likely(store):

@@ -8,6 +8,7 @@ import torch
 
 import destseg
 from destseg.folders import as_pictures
+from destseg.framing import Framing
 from destseg.networks import DeSTSegNet
 from destseg.presets import PRESETS
 from destseg.store import PictureStore
@@ -149,7 +150,7 @@ def test_auto_precision_is_bfloat16_only_where_the_hardware_has_it():
 def trainer(few_parts):
     """Of four steps in either stage, ready for the first; 8 pictures, three a batch."""
     sources = as_pictures(sorted(few_parts.iterdir())[:8])
-    store = PictureStore(sources, (64, 64), progress=False)
+    store = PictureStore(sources, Framing((64, 64)), progress=False)
     synthesis = Synthesis(store, from_normals(store), 3)
     torch.manual_seed(0)
     network = DeSTSegNet()

@@ -14,6 +14,7 @@ import torch
 import destseg
 from destseg.evaluation import Report
 from destseg.folders import Source
+from destseg.framing import Framing
 from destseg.ops import _native
 from destseg.presets import PRESETS
 from destseg.store import PictureStore
@@ -67,7 +68,9 @@ def test_training_step(benchmark, compare, stage):
     benchmark.group = f"{stage} step and its batch, {BATCH} pictures of {SIDE} x {SIDE}"
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 256, (SIDE, SIDE, 3), np.uint8) for _ in range(BATCH)]
-    store = PictureStore([Source(str(k), p) for k, p in enumerate(pictures)], (SIDE, SIDE), progress=False)
+    store = PictureStore(
+        [Source(str(k), p) for k, p in enumerate(pictures)], Framing((SIDE, SIDE)), progress=False
+    )
     synthesis = Synthesis(store, from_normals(store), BATCH)
     precision = training_precision("auto", torch.device("cpu"))
     steps = (1, 0) if stage == "student" else (0, 10**6 + 1)

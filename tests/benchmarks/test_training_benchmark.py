@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from destseg.folders import Source
+from destseg.framing import Framing
 from destseg.losses import cosine_loss, segmentation_loss
 from destseg.networks import DeSTSegNet
 from destseg.ops.similarity import cosine_distances_ref
@@ -38,7 +39,9 @@ STAGES = {"student": 0, "segmentation": 10**6}  # number of the step that is don
 def synthesis() -> Synthesis:
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 256, (SIDE, SIDE, 3), np.uint8) for _ in range(BATCH)]
-    store = PictureStore([Source(str(k), p) for k, p in enumerate(pictures)], (SIDE, SIDE), progress=False)
+    store = PictureStore(
+        [Source(str(k), p) for k, p in enumerate(pictures)], Framing((SIDE, SIDE)), progress=False
+    )
     return Synthesis(store, from_normals(store), BATCH)
 
 
