@@ -20,12 +20,23 @@ LAYERS = (
     {"ops.*"},
     {"files", "images", "folders", "curves", "ground_truth", "normal_scores", "metrics", "result"},
     {"store", "textures", "synthesis", "networks", "losses", "teachers", "presets", "scoring", "evaluation"},
+    {"sample", "sample.rendering", "sample.chip", "sample.flaws", "sample.pictures"},
     {"checkpoints", "training", "calibration", "modelfile"},
     {"detector"},
+    {"demo"},
     {"options"},
     {"cli", "__main__"},
 )
-WITHOUT_NETWORKS = ("images", "folders", "metrics", "result", "store", "textures", "synthesis")
+WITHOUT_NETWORKS = (
+    "images",
+    "folders",
+    "metrics",
+    "result",
+    "store",
+    "textures",
+    "synthesis",
+    "sample.pictures",
+)
 FACADE = ""  # the package itself: its version may be asked for by the layers of model files and above
 
 
