@@ -32,10 +32,16 @@ BEND = 5.0  # from a pin's root to where it bends
 LETTERING = (("DST4023N", 23, -13), ("BC 7 45 E1 TWN", 13, 9), ("A-2211317", 13, 25))  # text, size, y
 LETTERING_X, LETTERING_FINER = 8, 4
 
-EPOXY = np.array((0.052, 0.052, 0.055), np.float32)
-TIN = np.array((0.80, 0.79, 0.76), np.float32)
-STEEL = np.array((0.97, 1.0, 1.04), np.float32)
-MARKING = np.array((0.44, 0.44, 0.42), np.float32)
+
+def rgb(red: float, green: float, blue: float) -> np.ndarray:
+    """Return a colour as (3, 1, 1) float32, 1 for all light given back."""
+    return np.array((red, green, blue), np.float32)[:, None, None]
+
+
+EPOXY = rgb(0.052, 0.052, 0.055)
+TIN = rgb(0.80, 0.79, 0.76)
+STEEL = rgb(0.97, 1.0, 1.04)
+MARKING = rgb(0.44, 0.44, 0.42)
 
 
 class BentPin(NamedTuple):
@@ -52,12 +58,12 @@ def _layer() -> np.ndarray:
 
 @dataclass
 class Part:
-    """Layers over the grid of points, (POINTS, POINTS) float32 each, painted one after the other."""
+    """Layers over the grid of points, float32, painted one after the other."""
 
     x: np.ndarray  # where on the part each point lies
     y: np.ndarray
     height: np.ndarray = field(default_factory=_layer)
-    colour: np.ndarray = field(default_factory=lambda: np.zeros((POINTS, POINTS, 3), np.float32))
+    colour: np.ndarray = field(default_factory=lambda: np.zeros((3, POINTS, POINTS), np.float32))
     metal: np.ndarray = field(default_factory=_layer)
     gloss: np.ndarray = field(default_factory=_layer)
     body: np.ndarray = field(default_factory=_layer)  # share of the point that the chip's body covers
@@ -72,7 +78,7 @@ class Part:
 
     def tint(self, cover: np.ndarray, colour: np.ndarray) -> None:
         """Change the colour alone."""
-        self.colour += cover[..., None] * (colour - self.colour)
+        self.colour += cover * (colour - self.colour)
 
     def surface(self) -> Surface:
         """What the camera looks at."""
@@ -96,7 +102,7 @@ def lay_plate(part: Part, generator: Generator) -> None:
         coarse = grain(generator, (POINTS, max(2, POINTS // length)))
         stretched = PIL.Image.fromarray(coarse).resize((POINTS, POINTS), PIL.Image.Resampling.BICUBIC)
         streaks += strength * np.asarray(stretched)
-    part.colour += (0.42 + streaks + 0.03 * noise(generator, 3))[..., None] * STEEL
+    part.colour += (0.42 + streaks + 0.03 * noise(generator, 3)) * STEEL
     part.height += 1.2 / FINER * streaks
     part.metal += 1
 
@@ -144,7 +150,7 @@ def lay_body(part: Part, generator: Generator) -> None:
     height -= 3.0 * rise(notch, -0.5, 2.5) * slope + 1.6 * rise(dimple, -0.3, 2.2)
     shade = 1 + 0.08 * fine + 0.16 * coarse + 0.08 * noise(generator, 4)
     part.body = coverage(inside)
-    part.paint(part.body, height, shade[..., None] * EPOXY, metal=0)
+    part.paint(part.body, height, shade * EPOXY, metal=0)
     part.gloss += 0.05 * part.body
     part.flaw *= 1 - part.body  # of a pin, what the body hides
 
@@ -159,7 +165,7 @@ def lay_print(part: Part) -> None:
         affine += [a, b, c + centre]
     bilinear = PIL.Image.Resampling.BILINEAR
     lettering = drawn.transform((POINTS, POINTS), PIL.Image.Transform.AFFINE, affine, bilinear)
-    strength = 0.72 + 25 * blurred(part.colour[..., 0] - EPOXY[0], 3)
+    strength = 0.72 + 25 * blurred(part.colour[0] - EPOXY[0], 3)
     ink = np.asarray(lettering, np.float32) / 255 * part.body * (1 - part.unmarked) * strength
     ink = ink.clip(0, 1)
     part.tint(ink, MARKING)

@@ -5,13 +5,25 @@ from collections.abc import Callable
 
 import numpy as np
 
-from destseg.sample.chip import BODY_X, BODY_Y, PINS, THICKNESS, BentPin, Part, coverage, grain, noise, rise
+from destseg.sample.chip import (
+    BODY_X,
+    BODY_Y,
+    PINS,
+    THICKNESS,
+    BentPin,
+    Part,
+    coverage,
+    grain,
+    noise,
+    rgb,
+    rise,
+)
 from destseg.sample.rendering import Generator, blurred
 
-SCRATCHED = np.array((0.27, 0.265, 0.26), np.float32)
-FLUX = np.array((0.20, 0.125, 0.05), np.float32)  # as it lies on the dark body
-FLUX_FILTER = np.array((0.62, 0.42, 0.20), np.float32)  # what it lets through of bright metal
-FRACTURE = np.array((0.170, 0.166, 0.160), np.float32)
+SCRATCHED = rgb(0.27, 0.265, 0.26)
+FLUX = rgb(0.20, 0.125, 0.05)  # as it lies on the dark body
+FLUX_FILTER = rgb(0.62, 0.42, 0.20)  # what it lets through of bright metal
+FRACTURE = rgb(0.170, 0.166, 0.160)
 
 
 def draw_bent_pin(generator: Generator) -> BentPin:
@@ -44,8 +56,8 @@ def stain(part: Part, generator: Generator) -> None:
     )
     film = rise(inside, -0.4, 1.2)
     rim = film * (1 - rise(inside, 1.5, 4.5))
-    on_body = FLUX * (0.7 + 0.6 * rim[..., None])
-    brown = part.colour * FLUX_FILTER + part.body[..., None] * (on_body - part.colour * FLUX_FILTER)
+    on_body = FLUX * (0.7 + 0.6 * rim)
+    brown = part.colour * FLUX_FILTER + part.body * (on_body - part.colour * FLUX_FILTER)
     part.flaw = film
     part.tint(0.55 * film + 0.35 * rim, brown)
     part.height += 0.5 * (film + rim)
@@ -60,7 +72,7 @@ def missing_print(part: Part, generator: Generator) -> None:
     rubbed = rise(inside + 0.5 * noise(generator, 14), -0.05, 0.25) * part.body
     part.flaw = rubbed
     part.unmarked = np.maximum(part.unmarked, 0.96 * rubbed)
-    part.colour += 0.022 * rubbed[..., None]
+    part.colour += 0.022 * rubbed
     part.gloss += 0.02 * rubbed
 
 
@@ -75,7 +87,7 @@ def broken_edge(part: Part, generator: Generator) -> None:
     rough = blurred(grain(generator), 5)
     left = THICKNESS - 0.6 * inside.clip(0, 16) + 2.2 * rough + 1.5 * noise(generator, 40)
     height = np.minimum(left.clip(2), part.height - 0.6)
-    part.paint(broken, height, (1 + 0.4 * rough[..., None]) * FRACTURE, metal=0)
+    part.paint(broken, height, (1 + 0.4 * rough) * FRACTURE, metal=0)
     part.gloss *= 1 - broken
     part.unmarked = np.maximum(part.unmarked, broken)
 

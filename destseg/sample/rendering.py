@@ -23,7 +23,7 @@ class Surface:
     """What lies under the camera, over a grid of h x w points."""
 
     height: np.ndarray  # (h, w) float32 above the ground, in distances between points
-    colour: np.ndarray  # (h, w, 3) float32 in [0, 1], the share of the light that is given back
+    colour: np.ndarray  # (3, h, w) float32 in [0, 1], the share of the light that is given back
     metal: np.ndarray  # (h, w) float32 in [0, 1]: metal mirrors the room, what is none scatters light
     gloss: np.ndarray  # (h, w) float32 in [0, 1]: of the lamp's highlight on what is no metal
 
@@ -52,7 +52,7 @@ class Light:
 
 
 def shaded(surface: Surface, light: Light) -> np.ndarray:
-    """Return the light that reaches the lens from each point: (h, w, 3) float32, 1 is a bright white."""
+    """Return the light that reaches the lens from each point: (3, h, w) float32, 1 is a bright white."""
     slope_y, slope_x = np.gradient(surface.height)
     up = 1 / np.sqrt(1 + slope_x**2 + slope_y**2)
     normal = np.stack([-slope_x * up, -slope_y * up, up])
@@ -63,23 +63,24 @@ def shaded(surface: Surface, light: Light) -> np.ndarray:
     halfway = lamp + UP
     shine = np.tensordot(halfway / np.linalg.norm(halfway), normal, 1).clip(0) ** SHININESS
     facing = np.tensordot(lamp, normal, 1).clip(0)
-    scattered = surface.colour * (SKY * sky + LAMP * facing * lit + BOUNCE * (1 - up))[..., None]
-    scattered += (surface.gloss * shine * (0.25 + 0.75 * lit))[..., None]
+    scattered = SKY * sky + LAMP * facing * lit + BOUNCE * (1 - up)
+    highlight = surface.gloss * shine * (0.25 + 0.75 * lit)
 
     mirrored = 2 * up * normal - UP[:, None, None]  # where a look from above is thrown to
     towards_lamp = np.tensordot(lamp, mirrored, 1).clip(0)
     room = 0.36 - 0.22 * (0.6 * mirrored[0] + 0.8 * mirrored[1]) + 0.62 * towards_lamp**2
-    reflected = surface.colour * (room.clip(0.04) * (0.35 + 0.65 * lit) * sky)[..., None]
+    reflected = room.clip(0.04) * (0.35 + 0.65 * lit) * sky
 
-    seen = scattered + surface.metal[..., None] * (reflected - scattered)
     rows, columns = surface.height.shape
     x = np.linspace(-1, 1, columns, dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
     brightness = (
         1 + light.falloff[0] * x + light.falloff[1] * y - 0.07 * (x**2 + y**2)
     )  # the lens darkens, too
-    tint = np.array((1 + light.warmth, 1, 1 - light.warmth), np.float32)
-    return light.exposure * brightness[..., None] * tint * seen
+    brightness *= light.exposure
+    given_back = brightness * (scattered + surface.metal * (reflected - scattered))
+    seen = surface.colour * given_back + brightness * highlight * (1 - surface.metal)
+    return seen * np.array((1 + light.warmth, 1, 1 - light.warmth), np.float32)[:, None, None]
 
 
 def shadow(height: np.ndarray, towards: tuple[float, float, float]) -> np.ndarray:
@@ -116,10 +117,10 @@ def blurred(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def developed(seen: np.ndarray, side: int) -> np.ndarray:
-    """Return the picture of a square (h, w, 3) without noise: (side, side, 3) float32, levels up to 255."""
-    channels = [PIL.Image.fromarray(np.ascontiguousarray(seen[..., k])) for k in range(3)]
-    small = [np.asarray(c.resize((side, side), PIL.Image.Resampling.BICUBIC)) for c in channels]
-    linear = np.stack(small, axis=-1).clip(0)
+    """Return the picture of a square (3, h, w) without noise: (side, side, 3) float32, levels up to 255."""
+    size, bicubic = (side, side), PIL.Image.Resampling.BICUBIC
+    channels = [np.asarray(PIL.Image.fromarray(channel).resize(size, bicubic)) for channel in seen]
+    linear = np.stack(channels, axis=-1).clip(0)
     rolled_off = linear / (1 + 0.12 * linear**2)  # highlights keep their drawing
     return 255 * rolled_off ** np.float32(1 / 1.9)
 
