@@ -17,7 +17,7 @@ from destseg.sample.pictures import write_dataset
 from destseg.teachers import Weights, teacher_state
 from destseg.training import check_schedule
 
-FALSE_POSITIVE_RATE = 0.05  # what 20 pictures for calibration can guarantee
+FALSE_POSITIVE_RATE = 0.05  # what 24 pictures for calibration can guarantee
 SHOWN = 2  # pictures of each kind, with their overlays
 MODEL, PARTS = "chip.destseg", "parts"
 
@@ -60,11 +60,11 @@ evaluate wants more in my_parts/test, with masks in my_parts/ground_truth, laid 
 def run(
     folder: str | Path = "destseg-demo",
     seed: int = 0,
-    steps: tuple[int, int] = (400, 400),
+    steps: tuple[int, int] = (500, 350),
     *,
     image_size: int | tuple[int, int] = 192,
     batch_size: int = 8,
-    pictures: int = 100,
+    pictures: int = 120,
     teacher: str = "resnet18",
     teacher_weights: Weights = None,
     device: str = "auto",
@@ -77,8 +77,8 @@ def run(
         folder: to make and fill, see `Outcome.text`.
         seed: of the parts and of training.
         steps, image_size, batch_size, teacher, teacher_weights, device: see `destseg.DeSTSeg` and its `fit`.
-        pictures: of normal parts to fit, at least 2; the test set grows with them: a fifth as many of other
-            normal parts, and 8 of a hundred of each defect.
+        pictures: of normal parts to fit, at least 2; a fifth as many of other normal parts are made to test on, and
+            for each defect one for every 15.
         overwrite: take a folder that holds something; files of the names that the job writes are replaced.
         progress: show progress bars on a terminal.
 
@@ -98,7 +98,7 @@ def run(
             f"{folder} is not empty: name another folder, or pass overwrite (--overwrite) to replace the "
             "files of an earlier demo there"
         )
-    test_good, test_defect = max(1, pictures // 5), max(1, pictures * 8 // 100)
+    test_good, test_defect = max(1, pictures // 5), max(1, pictures // 15)
     write_dataset(folder / PARTS, seed, pictures, test_good, test_defect, progress=progress)
     model.fit(
         folder / PARTS / "train" / "good",

@@ -87,8 +87,9 @@ class Part:
 
 def placed(generator: Generator) -> Part:
     """Lay a part down, each time a little turned, shifted, nearer or farther; nothing is painted yet."""
-    turn, scale = math.radians(generator.normal(0, 1)), FINER * generator.normal(SCALE, 0.006)
-    down, right = ((POINTS - 1) / 2 + FINER * generator.normal(0, 2) for _ in range(2))
+    turn = math.radians(generator.uniform(-0.9, 0.9))
+    scale = FINER * SCALE * generator.uniform(0.995, 1.005)
+    down, right = ((POINTS - 1) / 2 + FINER * generator.uniform(-2, 2) for _ in range(2))
     rows, columns = np.mgrid[0:POINTS, 0:POINTS].astype(np.float32)
     rows, columns = (rows - down) / scale, (columns - right) / scale
     cosine, sine = math.cos(turn), math.sin(turn)

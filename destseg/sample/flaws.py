@@ -20,7 +20,7 @@ from destseg.sample.chip import (
 )
 from destseg.sample.rendering import Generator, blurred
 
-SCRATCHED = rgb(0.27, 0.265, 0.26)
+SCRATCHED = rgb(0.38, 0.375, 0.37)
 FLUX = rgb(0.20, 0.125, 0.05)  # as it lies on the dark body
 FLUX_FILTER = rgb(0.62, 0.42, 0.20)  # what it lets through of bright metal
 FRACTURE = rgb(0.170, 0.166, 0.160)
@@ -33,19 +33,20 @@ def draw_bent_pin(generator: Generator) -> BentPin:
 
 
 def scratch(part: Part, generator: Generator) -> None:
-    """Draw a groove across the body, bowed, fading out towards its ends, with a pale ground."""
+    """Draw a groove across the body, bowed, narrower towards its ends, with a pale ground."""
     angle = generator.uniform(-0.7, 0.7) + generator.choice([0, math.pi / 2], p=[0.7, 0.3])
-    half_length = generator.uniform(22, 47)
+    half_length = generator.uniform(28, 48)
     x, y = part.x - generator.uniform(-50, 50), part.y - generator.uniform(-12, 12)
     along, across = math.cos(angle) * x + math.sin(angle) * y, math.cos(angle) * y - math.sin(angle) * x
     position = (along / half_length).clip(-1, 1)
     across -= generator.uniform(-6, 6) * position**2 + 0.5 * np.sin(along / 4 + generator.uniform(0, 6))
-    half_width = generator.uniform(1.7, 2.5) * (1 - position**4) + 0.01
+    across += 0.7 * noise(generator, 40)  # its sides are torn
+    half_width = generator.uniform(1.8, 2.7) * (1 - position**4) + 0.01
     part.flaw = coverage(half_width - np.abs(across)) * (np.abs(position) < 1) * part.body
     depth = (1 - np.abs(across) / half_width).clip(0, 1) * (np.abs(position) < 1) * part.body
-    part.height -= 1.1 * depth
+    part.height -= 1.3 * depth
     part.unmarked = np.maximum(part.unmarked, (2 * depth).clip(0, 1))
-    part.tint((2 * depth).clip(0, 0.9), SCRATCHED)
+    part.tint((1.7 * depth * (1 + noise(generator, 56))).clip(0, 0.9), SCRATCHED)
 
 
 def stain(part: Part, generator: Generator) -> None:

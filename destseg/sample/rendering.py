@@ -40,14 +40,14 @@ class Light:
     @classmethod
     def draw(cls, generator: Generator) -> "Light":
         """Draw a lamp to the upper left, nearly in the same place each time."""
-        azimuth, elevation = np.deg2rad(generator.normal(225, 5)), np.deg2rad(generator.normal(40, 2))
+        azimuth, elevation = np.deg2rad(generator.uniform(220, 230)), np.deg2rad(generator.uniform(38, 42))
         level = np.cos(elevation)
         x, y, z = level * np.cos(azimuth), level * np.sin(azimuth), np.sin(elevation)
         return cls(
             direction=(float(x), float(y), float(z)),
-            falloff=(generator.normal(-0.16, 0.03), generator.normal(-0.14, 0.03)),
-            exposure=generator.normal(1.0, 0.03),
-            warmth=generator.normal(0.02, 0.012),
+            falloff=(generator.uniform(-0.20, -0.12), generator.uniform(-0.18, -0.10)),
+            exposure=generator.uniform(0.96, 1.04),
+            warmth=generator.uniform(0, 0.04),
         )
 
 
