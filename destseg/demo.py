@@ -77,8 +77,8 @@ def run(
         folder: to make and fill, see `Outcome.text`.
         seed: of the parts and of training.
         steps, image_size, batch_size, teacher, teacher_weights, device: see `destseg.DeSTSeg` and its `fit`.
-        pictures: of normal parts to fit, at least 2; a fifth as many of other normal parts are made to test on, and
-            for each defect one for every 15.
+        pictures: of normal parts to fit, at least 2. To test on, a fifth as many of other normal parts are
+            made, and of each defect one for every 15.
         overwrite: take a folder that holds something; files of the names that the job writes are replaced.
         progress: show progress bars on a terminal.
 

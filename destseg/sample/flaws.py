@@ -52,9 +52,8 @@ def scratch(part: Part, generator: Generator) -> None:
 def stain(part: Part, generator: Generator) -> None:
     """Spill a drop of flux: a brown film that dried from its rim, over whatever lies there."""
     x, y = part.x - generator.uniform(-80, 80), part.y - generator.uniform(-45, 45)
-    inside = (
-        generator.uniform(11, 20) - np.hypot(x, generator.uniform(0.8, 1.3) * y) + 7 * noise(generator, 10)
-    )
+    inside = generator.uniform(13, 21) - np.hypot(x, generator.uniform(0.8, 1.3) * y)
+    inside += 7 * noise(generator, 10)
     film = rise(inside, -0.4, 1.2)
     rim = film * (1 - rise(inside, 1.5, 4.5))
     on_body = FLUX * (0.7 + 0.6 * rim)
