@@ -206,6 +206,23 @@ def info(options: argparse.Namespace) -> int:
     return 0
 
 
+def demo(options: argparse.Namespace) -> int:
+    from destseg.demo import run
+
+    outcome = run(
+        options.folder,
+        options.seed,
+        tuple(options.steps),
+        image_size=options.size,
+        pictures=options.pictures,
+        teacher=options.teacher,
+        device=options.device,
+        overwrite=options.overwrite,
+    )
+    print(outcome.text())
+    return 0
+
+
 def _thresholds(model: "DeSTSeg") -> list[str]:
     calibration = model.calibration_
     if calibration is None:
@@ -239,4 +256,11 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-COMMANDS = {"fit": fit, "predict": predict, "evaluate": evaluate, "calibrate": calibrate, "info": info}
+COMMANDS = {
+    "fit": fit,
+    "predict": predict,
+    "evaluate": evaluate,
+    "calibrate": calibrate,
+    "info": info,
+    "demo": demo,
+}

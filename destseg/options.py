@@ -12,6 +12,7 @@ EXAMPLES = {
     "evaluate": "destseg evaluate part.destseg parts --json report.json --csv pictures.csv",
     "calibrate": "destseg calibrate part.destseg more_good_parts --false-positive-rate 0.005",
     "info": "destseg info part.destseg",
+    "demo": "destseg demo chips --seed 1",
 }
 
 
@@ -105,6 +106,16 @@ def parser() -> argparse.ArgumentParser:
     for regional in (one, two, three, four):
         text = 'what counts: a mask picture, or a polygon of pixels "x,y x,y x,y"'
         option(regional, "--roi", type=_roi, metavar="ROI", help=text)
+
+    six = command("demo", "Make pictures of parts, fit a model, test it, and show what it found.")
+    option(six, "folder", nargs="?", default="destseg-demo", metavar="FOLDER", help="to make and fill")
+    option(six, "--seed", type=_number(int, 0), default=0, help="of the parts and of training")
+    option(six, "--steps", help="training steps of the two stages", **(steps | {"default": [500, 350]}))
+    option(six, "--size", type=_size, default=192, help="input size in pixels, N or HEIGHTxWIDTH")
+    option(six, "--pictures", type=_number(int, 2), default=120, help="normal parts to make and fit")
+    option(six, "--teacher", help="as for fit", **(teachers | {"default": "embedded"}))
+    option(six, "--overwrite", action="store_true", help="replace the files of an earlier demo in FOLDER")
+
     text = "share of the pictures, at most 0.5, that calibrates and is not trained on; at least 10 do"
     option(one, "--held-out", type=_share, default=0.2, metavar="SHARE", help=text)
     for rated in (one, four):
@@ -112,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
         option(rated, "--false-positive-rate", type=_rate, default=0.01, metavar="RATE", help=text)
     for strict in (one, two, four):
         option(strict, "--strict", action="store_true", help="fail at the first unreadable picture")
-    for placed in (one, two, three, four):
+    for placed in (one, two, three, four, six):
         option(placed, "--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     return top
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from destseg.framing import Framing, View
 from destseg.images import normalise
-from destseg.networks import DeSTSegNet
+from destseg.networks import DeSTSegNet, Output
 from destseg.ops.destmap import destmap_of_features
 from destseg.roi import RegionOfInterest
 
@@ -92,11 +92,17 @@ def anomaly_maps(network: DeSTSegNet, pixels: np.ndarray) -> Tensor:
     """
     device, size = next(network.parameters()).device, (pixels.shape[1], pixels.shape[2])
     with torch.inference_mode():
-        taught, learnt = network.features(normalise(torch.from_numpy(pixels).to(device)))
-        if network.segmentation_net is None:
-            maps = destmap_of_features(taught, learnt, size)[:, 0]
-            return maps.clamp(0, 1)  # features are not negative, so distances lie in [0, 1] but for rounding
-        return resized_maps(network.logits(taught, learnt)[:, 0].float().sigmoid(), size)
+        images = normalise(torch.from_numpy(pixels).to(device))
+        if isinstance(network, DeSTSegNet) and network.segmentation_net is None:
+            return destmap_of_features(*network.features(images), size)[:, 0].clamp(0, 1)
+        return resized_maps(map_of(network(images)), size)
+
+
+def map_of(output: Output) -> Tensor:
+    """Return what counts as the anomaly map in a network's output, (n, h/4, w/4) float32 in [0, 1]."""
+    result = output.destmap if output.probability is None else output.probability
+    # Features are not negative, so distances lie in [0, 1] but for rounding.
+    return result[:, 0].float().clamp(0, 1)
 
 
 def resized_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -22,11 +22,16 @@ LAYERS = (
     {"roi", "framing", "store", "textures", "synthesis"},
     {"networks", "losses", "teachers", "presets", "scoring", "evaluation"},
     {"checkpoints", "training", "estimate", "calibration", "prediction", "modelfile"},
+    {"sample", "sample.rendering", "sample.chip", "sample.flaws", "sample.pictures"},
     {"detector"},
+    {"demo"},
     {"options"},
     {"cli", "__main__"},
 )
-WITHOUT_NETWORKS = ("images", "folders", "metrics", "result", "framing", "store", "textures", "synthesis")
+WITHOUT_NETWORKS = (
+    *("images", "folders", "metrics", "result"),
+    *("roi", "framing", "store", "textures", "synthesis", "sample.pictures"),
+)
 FACADE = ""  # the package itself: its version may be asked for by the layers of model files and above
 
 
