@@ -175,6 +175,25 @@ def calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> int:
+    _check_output(options.output)
+    model = destseg.load(options.model, "cpu")
+    model.export(options.output, precision=options.precision, normal=options.normal, strict=options.strict)
+    _say(f"wrote {options.output}")
+    if options.precision == "int8":
+        from destseg.bench import loss
+
+        print(loss(model, destseg.load(options.output), options.normal, options.evaluate))
+    return 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    from destseg.bench import table
+
+    print(table(options.models, options.size, options.seconds))
+    return 0
+
+
 def info(options: argparse.Namespace) -> int:
     import torch
 
@@ -233,4 +252,5 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-COMMANDS = {"fit": fit, "predict": predict, "evaluate": evaluate, "calibrate": calibrate, "info": info}
+COMMANDS = {"fit": fit, "predict": predict, "evaluate": evaluate, "calibrate": calibrate}
+COMMANDS |= {"export": export, "bench": bench, "info": info}

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from destseg import modelfile, presets
+from destseg import exporting, modelfile, presets
 from destseg.calibration import Calibration, check_rate, check_share, split
+from destseg.engines import Engine
 from destseg.evaluation import Report, evaluate
 from destseg.files import read_tensors
 from destseg.folders import Pictures, Source, as_pictures, is_several, read_mvtec
@@ -46,7 +47,7 @@ class DeSTSeg:
         denoising, encoder_decoder, segmentation: switch a part of the preset on or off, for ablations.
 
     Learnt by `fit`:
-        network_: destseg.networks.DeSTSegNet, in evaluation mode.
+        network_: destseg.networks.DeSTSegNet, in evaluation mode; of an exported model its engine.
         calibration_: destseg.calibration.Calibration, the scores of held-out normal pictures.
         threshold_, pixel_threshold_: made from it; above them a picture, or a pixel, counts as anomalous.
         losses_: one value a training step, both stages one after the other.
@@ -75,7 +76,7 @@ class DeSTSeg:
             preset, denoising=denoising, encoder_decoder=encoder_decoder, segmentation=segmentation
         )
         check_precision(precision)
-        self.network_: DeSTSegNet | None = None
+        self.network_: DeSTSegNet | Engine | None = None
         self.calibration_: Calibration | None = None
         self.losses_: list[float] = []
 
@@ -207,15 +208,10 @@ class DeSTSeg:
         Arguments and errors as for `predict`. The next pictures are decoded meanwhile and none is kept, so
         any number of them fits into memory.
         """
-        network, calibration = self._network(), self.calibration_
-        if calibration is None:
-            raise RuntimeError(
-                "this model has no thresholds yet: call calibrate(normal) with normal pictures"
-            )
+        network, calibration = self._network(), self._calibration()
         sources = as_pictures(images)
-        pictures = prefetched(
-            lambda k: attempt(sources[k]), range(len(sources)), min(DECODERS, len(sources) - 1)
-        )
+        count = len(sources)
+        pictures = prefetched(lambda k: attempt(sources[k]), range(count), min(DECODERS, count - 1))
         for source, pixels in zip(sources, pictures, strict=True):
             if isinstance(pixels, Exception):
                 if strict:
@@ -234,22 +230,26 @@ class DeSTSeg:
                 resized to the network's input and labels from what is left of them there.
             progress: show a progress bar on a terminal.
         """
-        network, size = self._network(), self._size
-        samples = read_mvtec(dataset)
-        return evaluate(
-            samples, lambda path: scored(network, size, to_rgb(path)), protocol, self.threshold_, progress
-        )
+        network = self._network()
+        score = lambda path: scored(network, self._size, to_rgb(path))  # noqa: E731
+        return evaluate(read_mvtec(dataset), score, protocol, self.threshold_, progress)
 
     def save(self, path: FilePath) -> None:
         """Write everything that `destseg.load` needs, teacher included, into one file, atomically."""
-        settings: dict[str, Any] = {
-            "preset": self.preset,
-            "teacher": self.teacher,
-            "image_size": list(self._size),
-        }
-        settings |= {"seed": self.seed, "precision": self.precision}
-        settings |= {name: self._parts[name] for name in presets.SWITCHES}
-        modelfile.write(path, self._network(), settings, self.calibration_, self.losses_)
+        modelfile.write(path, self._trained(), self._settings(), self.calibration_, self.losses_)
+
+    def export(
+        self,
+        path: FilePath,
+        format: str | None = None,
+        precision: str = "float32",
+        *,
+        normal: Pictures | None = None,
+        strict: bool = False,
+    ) -> None:
+        """Write one graph from pixels to a verdict: see `destseg.exporting.export` for arguments and errors."""
+        parts = self._trained(), self._settings(), self._calibration()
+        exporting.export(*parts, path, format, precision, normal, strict)
 
     @classmethod
     def from_checkpoint(cls, path: FilePath, **settings: Any) -> "DeSTSeg":
@@ -271,11 +271,26 @@ class DeSTSeg:
         self.network_ = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.losses_, self.calibration_ = losses, None  # thresholds belong to one network
 
-    def _network(self) -> DeSTSegNet:
-        if self.network_ is None:
+    def _settings(self) -> dict[str, Any]:
+        settings = {name: getattr(self, name) for name in ("preset", "teacher", "seed", "precision")}
+        return settings | {"image_size": list(self._size)} | {k: self._parts[k] for k in presets.SWITCHES}
+
+    def _calibration(self) -> Calibration:
+        if self.calibration_ is None:
             raise RuntimeError(
-                "this model has learnt nothing yet: call fit(normal), or use destseg.load(path)"
+                "this model has no thresholds yet: call calibrate(normal) with normal pictures"
             )
+        return self.calibration_
+
+    def _trained(self) -> DeSTSegNet:
+        network = self._network()
+        if isinstance(network, Engine):
+            raise RuntimeError("this is an exported model: save or export the one that it was made from")
+        return network
+
+    def _network(self) -> DeSTSegNet | Engine:
+        if self.network_ is None:
+            raise RuntimeError("this model has learnt nothing yet: call fit(normal) or destseg.load(path)")
         return self.network_
 
     def _calibrate(self, store: PictureStore, false_positive_rate: float, trained_on: bool = False) -> None:
@@ -283,17 +298,3 @@ class DeSTSeg:
         scores, pixel_scores = [r.score for r in results], [r.pixel_score for r in results]
         self.calibration_ = Calibration(tuple(scores), tuple(pixel_scores), false_positive_rate, trained_on)
         self.calibration_.warn_if_short()
-
-
-def load(path: FilePath, device: str = "auto") -> DeSTSeg:
-    """Load a model written by `DeSTSeg.save`; nothing in the file is executed.
-
-    Raises FileNotFoundError, or ValueError where the file is damaged, truncated or something else.
-    """
-    content = modelfile.read(path)
-    settings = dict(content.settings)
-    height, width = settings.pop("image_size")
-    model = DeSTSeg(**settings, image_size=height if height == width else (height, width), device=device)
-    model._adopt(presets.loaded_network(model._parts, content.network, str(path)), content.losses)
-    model.calibration_ = content.calibration
-    return model

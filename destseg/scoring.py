@@ -1,15 +1,19 @@
 """From pixels to anomaly maps and scores: the one way that prediction, calibration and evaluation share."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from destseg.images import normalise, resize
-from destseg.networks import DeSTSegNet
+from destseg.networks import DeSTSegNet, Output
+
+Network: TypeAlias = DeSTSegNet | Callable[[np.ndarray], Tensor]
+"""What makes the maps: a network, or a function like `anomaly_maps` of one, as exported networks have."""
 
 
 class Scored(NamedTuple):
@@ -24,7 +28,7 @@ class Scored(NamedTuple):
 TOP_SHARE = 100 / (256 * 256)  # of the map's pixels: the paper's 100 of 256 x 256
 
 
-def scored(network: DeSTSegNet, size: tuple[int, int], pixels: np.ndarray) -> Scored:
+def scored(network: Network, size: tuple[int, int], pixels: np.ndarray) -> Scored:
     """Score one picture (h, w, 3) uint8 of any size with a network whose input has the given one.
 
     Raises RuntimeError where the network gives NaN, which would exceed no threshold and count as normal.
@@ -39,23 +43,30 @@ def scored(network: DeSTSegNet, size: tuple[int, int], pixels: np.ndarray) -> Sc
     return Scored(maps[0], image_scores, pixel_scores, (pixels.shape[0], pixels.shape[1]))
 
 
-def anomaly_maps(network: DeSTSegNet, pixels: np.ndarray) -> Tensor:
+def anomaly_maps(network: Network, pixels: np.ndarray) -> Tensor:
     """Return the anomaly maps of pictures at the network's input size.
 
     Args:
-        network: in evaluation mode, on any device.
+        network: in evaluation mode, on any device; or an exported one on its engine.
         pixels: (n, h, w, 3) uint8, already of the input size.
 
     Returns:
         (n, h, w) float32 in [0, 1] on the network's device: the probability of the segmentation network, or
         without one the DeST map, resized bilinearly (align_corners=False).
     """
+    if not isinstance(network, nn.Module):
+        return network(pixels)
     device = next(network.parameters()).device
     with torch.inference_mode():
         output = network(normalise(torch.from_numpy(pixels).to(device)))
-        result = output.destmap if output.probability is None else output.probability
-        # Features are not negative, so distances lie in [0, 1] but for rounding.
-        return resized_maps(result[:, 0].float().clamp(0, 1), (pixels.shape[1], pixels.shape[2]))
+        return resized_maps(map_of(output), (pixels.shape[1], pixels.shape[2]))
+
+
+def map_of(output: Output) -> Tensor:
+    """Return what counts as the anomaly map in a network's output, (n, h/4, w/4) float32 in [0, 1]."""
+    result = output.destmap if output.probability is None else output.probability
+    # Features are not negative, so distances lie in [0, 1] but for rounding.
+    return result[:, 0].float().clamp(0, 1)
 
 
 def resized_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:

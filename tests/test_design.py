@@ -20,8 +20,10 @@ LAYERS = (
     {"ops.*"},
     {"files", "images", "folders", "curves", "ground_truth", "normal_scores", "metrics", "result"},
     {"store", "textures", "synthesis", "networks", "losses", "teachers", "presets", "scoring", "evaluation"},
-    {"checkpoints", "training", "calibration", "modelfile"},
+    {"checkpoints", "training", "calibration", "modelfile", "graph"},
+    {"engines", "quantising", "exporting"},
     {"detector"},
+    {"loading", "bench"},
     {"options"},
     {"cli", "__main__"},
 )
