@@ -247,7 +247,7 @@ class DeSTSeg:
         normal: Pictures | None = None,
         strict: bool = False,
     ) -> None:
-        """Write one graph from pixels to a verdict: see `destseg.exporting.export` for arguments and errors."""
+        """Write one graph from pixels to a verdict. Arguments and errors: see `destseg.exporting.export`."""
         parts = self._trained(), self._settings(), self._calibration()
         exporting.export(*parts, path, format, precision, normal, strict)
 
