@@ -8,23 +8,23 @@ from destseg import bench
 from destseg.scoring import anomaly_maps
 
 
-def test_the_published_side_gives_the_same_maps_and_runs_the_teacher_twice(fitted):
-    pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
-    calls, teacher = [], fitted.network_.teacher_net
-    expected = anomaly_maps(fitted.network_, pixels)
+def test_the_published_side_gives_the_same_maps_and_runs_the_teacher_twice(light):
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
+    calls, teacher = [], light.network_.teacher_net
+    expected = anomaly_maps(light.network_, pixels)
     hook = teacher.register_forward_hook(lambda *_: calls.append(1))
     try:
-        found = bench.Published(fitted.network_)(pixels)
+        found = bench.Published(light.network_)(pixels)
     finally:
         hook.remove()
-        fitted.network_.to(memory_format=torch.channels_last)
+        light.network_.to(memory_format=torch.channels_last)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert len(calls) == 2
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_table_compares_a_model_with_the_published_network(fitted, tmp_path):
-    fitted.save(tmp_path / "part.destseg")
+def test_the_table_compares_a_model_with_the_published_network(light, tmp_path):
+    light.save(tmp_path / "part.destseg")
     lines = bench.table([tmp_path / "part.destseg"], 64, seconds=0.1).splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["model", "published", "part.destseg"]
     published, own = (line.split() for line in lines[1:3])

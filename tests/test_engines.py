@@ -31,23 +31,7 @@ def pictures(size, count=1, seed=0):
 
 
 @pytest.fixture(scope="module")
-def model():
-    """A light model of random weights, whose batch normalisations have something to fold."""
-    torch.manual_seed(0)
-    network = DeSTSegNet(**parts_of("fast"))
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.uniform_(module.bias, -0.2, 0.2)
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.5, 2)
-    model = destseg.DeSTSeg("fast", image_size=(64, 96), device="cpu")
-    model._adopt(network, [])
-    return model.calibrate(pictures((64, 96), 12, seed=1), 0.2)
-
-
-@pytest.fixture(scope="module")
-def exported(model, tmp_path_factory):
+def exported(light, tmp_path_factory):
     """Make the exported file of an ending, once."""
     folder, made = tmp_path_factory.mktemp("exported"), {}
 
@@ -56,7 +40,7 @@ def exported(model, tmp_path_factory):
             if ending != ".pt2":
                 needs(ending)
             made[ending] = folder / f"part{ending}"
-            model.export(made[ending])
+            light.export(made[ending])
         return made[ending]
 
     return path_of
@@ -83,15 +67,15 @@ def test_the_graph_resizes_to_the_very_grey_levels_of_pillow(size):
     np.testing.assert_array_equal(found[0].permute(1, 2, 0), resize(pixels[0], (64, 96)))
 
 
-def test_folded_networks_give_the_same_and_leave_the_network_alone(model):
-    before = {name: tensor.clone() for name, tensor in model.network_.state_dict().items()}
-    small = folded(model.network_)
+def test_folded_networks_give_the_same_and_leave_the_network_alone(light):
+    before = {name: tensor.clone() for name, tensor in light.network_.state_dict().items()}
+    small = folded(light.network_)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in small.modules())
     pixels = pictures((64, 96), 2)
     torch.testing.assert_close(
-        anomaly_maps(small, pixels), anomaly_maps(model.network_, pixels), atol=1e-5, rtol=0
+        anomaly_maps(small, pixels), anomaly_maps(light.network_, pixels), atol=1e-5, rtol=0
     )
-    after = model.network_.state_dict()
+    after = light.network_.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
 
 
@@ -108,9 +92,9 @@ def test_graphs_of_every_preset_hold_standard_operators_only(preset):
 
 @pytest.mark.parametrize("ending", MODULES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_engines_predict_what_the_model_predicts(model, exported, ending, size):
+def test_engines_predict_what_the_model_predicts(light, exported, ending, size):
     pixels = pictures(size)[0]
-    expected, found = model.predict(pixels), destseg.load(exported(ending)).predict(pixels)
+    expected, found = light.predict(pixels), destseg.load(exported(ending)).predict(pixels)
     np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, atol=1e-3)
     assert found.anomaly_map.dtype == np.float32 and found.score == pytest.approx(expected.score, abs=1e-3)
     assert (found.threshold, found.pixel_threshold) == (expected.threshold, expected.pixel_threshold)
@@ -138,12 +122,12 @@ def run_whole(path, pixels):
 
 
 @pytest.mark.parametrize("ending", [*MODULES, ".pt2"])
-def test_the_whole_graph_takes_any_number_of_pictures_of_any_size(model, exported, ending):
+def test_the_whole_graph_takes_any_number_of_pictures_of_any_size(light, exported, ending):
     path = exported(ending)
     for count, size in ((1, (64, 96)), (3, (64, 96)), (2, (150, 111)), (1, (33, 200))):
         pixels = pictures(size, count, seed=2)
         found = run_whole(path, pixels)
-        expected = model.predict(pixels)
+        expected = light.predict(pixels)
         assert found["anomaly_map"].shape == (count, *size)
         for k, one in enumerate(expected):
             np.testing.assert_allclose(found["anomaly_map"][k], one.anomaly_map, atol=1e-3)
@@ -152,18 +136,18 @@ def test_the_whole_graph_takes_any_number_of_pictures_of_any_size(model, exporte
                 assert bool(found["is_anomalous"][k]) == one.is_anomalous
 
 
-def test_the_flag_compares_with_the_threshold(model):
+def test_the_flag_compares_with_the_threshold(light):
     pixels = torch.from_numpy(pictures((64, 96), 4, seed=3))
-    scores = [one.score for one in model.predict(pixels.numpy())]
+    scores = [one.score for one in light.predict(pixels.numpy())]
     between = sum(sorted(scores)[1:3]) / 2
-    flags = Inference(model.network_, (64, 96), between)(pixels)[2]
+    flags = Inference(light.network_, (64, 96), between)(pixels)[2]
     assert flags.tolist() == [score > between for score in scores]
 
 
 @pytest.mark.parametrize("ending", MODULES)
-def test_what_travels_in_the_file(model, exported, ending):
+def test_what_travels_in_the_file(light, exported, ending):
     loaded = destseg.load(exported(ending))
-    assert loaded.calibration_ == model.calibration_
+    assert loaded.calibration_ == light.calibration_
     assert (loaded.preset, loaded.image_size, loaded.seed) == ("fast", (64, 96), 0)
     assert loaded.network_.name == {".onnx": "onnx", ".xml": "openvino"}[ending]
     for action in (lambda: loaded.save("x.destseg"), lambda: loaded.export("x.onnx")):
@@ -208,7 +192,7 @@ def test_files_of_others_are_told_from_ours():
             engines.content_of(text, pathlib.Path("x.onnx"))
 
 
-def test_arguments_that_do_not_fit_together(model, tmp_path):
+def test_arguments_that_do_not_fit_together(light, tmp_path):
     cases = (
         ({"path": "x.pt"}, "must end in .onnx or .xml or .pt2, got .*x.pt"),
         ({"path": "x.onnx", "format": "openvino"}, "must end in .xml"),
@@ -222,7 +206,7 @@ def test_arguments_that_do_not_fit_together(model, tmp_path):
     )
     for arguments, words in cases:
         with pytest.raises(ValueError, match=words):
-            model.export(**arguments | {"path": tmp_path / arguments["path"]})
+            light.export(**arguments | {"path": tmp_path / arguments["path"]})
     assert not list(tmp_path.iterdir())
     with pytest.raises(RuntimeError, match="call calibrate"):
         bare = destseg.DeSTSeg("fast", image_size=64, device="cpu")

@@ -40,11 +40,11 @@ def test_losses_are_in_points_and_large_ones_are_marked():
 
 
 @pytest.mark.parametrize("ending", PACKAGES)
-def test_the_command_exports_int8_and_tells_its_loss(fitted, few_parts, ending, tmp_path, capsys):
+def test_the_command_exports_int8_and_tells_its_loss(light, few_parts, ending, tmp_path, capsys):
     for name in PACKAGES[ending]:
         pytest.importorskip(name)
     source, path = tmp_path / "part.destseg", tmp_path / f"part{ending}"
-    fitted.save(source)
+    light.save(source)
     normal = [str(one) for one in sorted(few_parts.iterdir())[:8]]
     assert main(["export", str(source), str(path), "--precision", "int8", "--normal", *normal]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -54,5 +54,5 @@ def test_the_command_exports_int8_and_tells_its_loss(fitted, few_parts, ending, 
     whole = sum(part.stat().st_size for part in tmp_path.glob("part.*") if part != source)
     assert whole < 0.4 * source.stat().st_size  # a quarter of the weights' bytes
     pixels = to_rgb(normal[0])
-    expected, found = fitted.predict(pixels).anomaly_map, loaded.predict(pixels).anomaly_map
+    expected, found = light.predict(pixels).anomaly_map, loaded.predict(pixels).anomaly_map
     assert np.abs(found - expected).max() > 0 and np.abs(found - expected).mean() < 0.05
