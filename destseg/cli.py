@@ -205,15 +205,22 @@ def info(options: argparse.Namespace) -> int:
         print(f"CUDA: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'no'}")
         print(f"threads: {torch.get_num_threads()}")
         return 0
-    from destseg import modelfile
+    from destseg import engines, modelfile
 
-    content = modelfile.read(options.model)
-    parameters = sum(tensor.numel() for tensor in content.network.values())
+    engine = None
+    if engines.is_exported(options.model):
+        engine, content = engines.read(options.model)
+    else:
+        content = modelfile.read(options.model)
     print(f"{options.model}: destseg {content.versions['destseg']}, torch {content.versions['torch']}")
     for name, value in content.settings.items():
         print(f"{name}: {value}")
-    print(f"values: {parameters / 1e6:.2f} million")
-    print(f"training steps: {len(content.losses)}")
+    if engine:
+        print(f"engine: {engine.name}, {engine.precision}")
+    else:
+        parameters = sum(tensor.numel() for tensor in content.network.values())
+        print(f"values: {parameters / 1e6:.2f} million")
+        print(f"training steps: {len(content.losses)}")
     for line in _thresholds(destseg.load(options.model, "cpu")):
         print(line)
     return 0

@@ -4,12 +4,13 @@ An exported file holds the whole way from pixels to a verdict. Prediction here t
 it: pictures are resized by Pillow, which is faster, and scored like everywhere else.
 """
 
+import contextlib
 import importlib
 import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,23 +135,21 @@ def imported(name: str) -> Any:
         raise ImportError(f"{name} is missing ({error}): install it with {command}", name=name) from error
 
 
-class _readable:  # noqa: N801 - reads as a function
-    """Turn whatever an engine raises on a file into ValueError."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception):  # of no common type: each engine has its own
-            reason = str(error).strip().split("\n")[-1][:200]
-            raise ValueError(f"{self.path} is damaged, or no exported model ({reason})") from error
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn whatever an engine raises on a file into ValueError; each engine has errors of its own."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().split("\n")[-1][:200]
+        raise ValueError(f"{path} is damaged, or no exported model ({reason})") from error
 
 
 def _read_openvino(path: Path) -> tuple[str, Callable[[tuple[int, int]], Run]]:
     openvino = imported("openvino")
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise FileNotFoundError(f"no such file: {weights}, which holds the weights of {path.name}")
     core = openvino.Core()
     with _readable(path):
         model = core.read_model(path)

@@ -9,6 +9,7 @@ import torch
 
 import destseg
 from destseg import engines
+from destseg.cli import main
 from destseg.graph import INPUT, OUTPUTS, Inference, fixed_point_weights, folded, resized, traced
 from destseg.images import resize
 from destseg.networks import DeSTSegNet
@@ -157,6 +158,14 @@ def test_what_travels_in_the_file(light, exported, ending):
 
 
 @pytest.mark.parametrize("ending", MODULES)
+def test_the_command_line_tells_about_it(exported, ending, capsys):
+    assert main(["info", str(exported(ending))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "preset: fast" in lines and any(line.startswith("threshold: ") for line in lines)
+    assert f"engine: { {'.onnx': 'onnx', '.xml': 'openvino'}[ending] }, float32" in lines
+
+
+@pytest.mark.parametrize("ending", MODULES)
 def test_threads_share_an_engine(exported, ending):
     from concurrent.futures import ThreadPoolExecutor
 
@@ -178,6 +187,10 @@ def test_damaged_and_foreign_files(exported, ending, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         destseg.load(path)
     path.write_bytes(exported(ending).read_bytes()[:1000])
+    if ending == ".xml":
+        with pytest.raises(FileNotFoundError, match=r"x.bin, which holds the weights of x.xml"):
+            destseg.load(path)
+        path.with_suffix(".bin").write_bytes(exported(ending).with_suffix(".bin").read_bytes())
     with pytest.raises(ValueError, match=r"x.* is damaged"):
         destseg.load(path)
     with pytest.raises(ValueError, match=r"weights only; load .*part.xml"):
