@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from destseg import metrics
-    from destseg.detector import DeSTSeg, load
+    from destseg.detector import DeSTSeg
+    from destseg.loading import load
     from destseg.result import Prediction, Region
 
 __version__ = "0.1.0"
 __all__ = ["DeSTSeg", "Prediction", "Region", "__version__", "load", "metrics"]
 
-_HOMES = {"DeSTSeg": "detector", "load": "detector", "Prediction": "result", "Region": "result"}
+_HOMES = {"DeSTSeg": "detector", "load": "loading", "Prediction": "result", "Region": "result"}
 
 
 def __getattr__(name: str) -> Any:

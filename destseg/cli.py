@@ -180,6 +180,25 @@ def calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> int:
+    _check_output(options.output)
+    model = destseg.load(options.model, "cpu")
+    model.export(options.output, precision=options.precision, normal=options.normal, strict=options.strict)
+    _say(f"wrote {options.output}")
+    if options.precision == "int8":
+        from destseg.bench import loss
+
+        print(loss(model, destseg.load(options.output), options.normal, options.evaluate))
+    return 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    from destseg.bench import table
+
+    print(table(options.models, options.size, options.seconds))
+    return 0
+
+
 def info(options: argparse.Namespace) -> int:
     import torch
 
@@ -191,16 +210,23 @@ def info(options: argparse.Namespace) -> int:
         print(f"CUDA: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'no'}")
         print(f"threads: {torch.get_num_threads()}")
         return 0
-    from destseg import modelfile
+    from destseg import engines, modelfile
     from destseg.roi import RegionOfInterest
 
-    content = modelfile.read(options.model)
-    parameters = sum(tensor.numel() for tensor in content.network.values())
+    engine = None
+    if engines.is_exported(options.model):
+        engine, content = engines.read(options.model)
+    else:
+        content = modelfile.read(options.model)
     print(f"{options.model}: destseg {content.versions['destseg']}, torch {content.versions['torch']}")
     for name, value in content.settings.items():
         print(f"{name}: {RegionOfInterest(value) if name == 'roi' and value is not None else value}")
-    print(f"values: {parameters / 1e6:.2f} million")
-    print(f"training steps: {len(content.losses)}")
+    if engine:
+        print(f"engine: {engine.name}, {engine.precision}")
+    else:
+        parameters = sum(tensor.numel() for tensor in content.network.values())
+        print(f"values: {parameters / 1e6:.2f} million")
+        print(f"training steps: {len(content.losses)}")
     for line in _thresholds(destseg.load(options.model, "cpu")):
         print(line)
     return 0
@@ -256,11 +282,5 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-COMMANDS = {
-    "fit": fit,
-    "predict": predict,
-    "evaluate": evaluate,
-    "calibrate": calibrate,
-    "info": info,
-    "demo": demo,
-}
+COMMANDS = {"fit": fit, "predict": predict, "evaluate": evaluate, "calibrate": calibrate}
+COMMANDS |= {"export": export, "bench": bench, "info": info, "demo": demo}

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from destseg import modelfile, presets
+from destseg import exporting, modelfile, presets
 from destseg.calibration import Calibration, calibrated, check_rate, check_share, split
+from destseg.engines import Engine
 from destseg.evaluation import Report, evaluate
 from destseg.files import read_tensors
 from destseg.folders import Pictures, Source, as_pictures, is_several, read_mvtec
-from destseg.framing import Framing, framing_of, one_or_two
+from destseg.framing import Framing, framing_of
 from destseg.networks import DeSTSegNet
 from destseg.prediction import predictions, scored_file
 from destseg.result import Prediction
@@ -47,7 +48,7 @@ class DeSTSeg:
         roi: region of interest, a mask or a polygon, see `destseg.roi.RegionOfInterest`.
 
     Learnt by `fit`:
-        network_: destseg.networks.DeSTSegNet, in evaluation mode.
+        network_: destseg.networks.DeSTSegNet, in evaluation mode; of an exported model its engine.
         calibration_: destseg.calibration.Calibration, the scores of held-out normal pictures.
         threshold_, pixel_threshold_: made from it; above them a picture, or a pixel, counts as anomalous.
         losses_: one value a training step, both stages one after the other.
@@ -81,7 +82,7 @@ class DeSTSeg:
             preset, teacher, denoising=denoising, encoder_decoder=encoder_decoder, segmentation=segmentation
         )
         check_precision(precision)
-        self.network_: DeSTSegNet | None = None
+        self.network_: DeSTSegNet | Engine | None = None
         self.calibration_: Calibration | None = None
         self.losses_: list[float] = []
 
@@ -223,13 +224,8 @@ class DeSTSeg:
         Arguments and errors as for `predict`. The next pictures are decoded meanwhile and none is kept, so
         any number of them fits into memory.
         """
-        network, calibration = self._network(), self.calibration_
-        if calibration is None:
-            raise RuntimeError(
-                "this model has no thresholds yet: call calibrate(normal) with normal pictures"
-            )
-        framing = self._framing.within(roi)
-        yield from predictions(network, framing, calibration, as_pictures(images), strict)
+        network, calibration = self._network(), self._calibration()
+        yield from predictions(network, self._framing.within(roi), calibration, as_pictures(images), strict)
 
     def evaluate(
         self, dataset: FilePath, protocol: str = "full", progress: bool = True, *, roi: Roi | None = None
@@ -244,16 +240,25 @@ class DeSTSeg:
             roi: region of interest instead of the model's: no pixel outside of it counts.
         """
         network, framing = self._network(), self._framing.within(roi)
-
         samples, score = read_mvtec(dataset), partial(scored_file, network, framing)
         return evaluate(samples, score, protocol, self.threshold_, progress)
 
     def save(self, path: FilePath) -> None:
         """Write everything that `destseg.load` needs, teacher included, into one file, atomically."""
-        settings = {name: getattr(self, name) for name in ("preset", "teacher", "seed", "precision")}
-        settings |= self._framing.settings()
-        settings |= {name: self._parts[name] for name in presets.SWITCHES}
-        modelfile.write(path, self._network(), settings, self.calibration_, self.losses_)
+        modelfile.write(path, self._trained(), self._settings(), self.calibration_, self.losses_)
+
+    def export(
+        self,
+        path: FilePath,
+        format: str | None = None,
+        precision: str = "float32",
+        *,
+        normal: Pictures | None = None,
+        strict: bool = False,
+    ) -> None:
+        """Write one graph from pixels to a verdict. Arguments and errors: see `destseg.exporting.export`."""
+        parts = self._trained(), self._settings(), self._calibration()
+        exporting.export(*parts, path, format, precision, normal, strict)
 
     @classmethod
     def from_checkpoint(cls, path: FilePath, **settings: Any) -> "DeSTSeg":
@@ -275,23 +280,22 @@ class DeSTSeg:
         self.network_ = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.losses_, self.calibration_ = losses, None  # thresholds belong to one network
 
-    def _network(self) -> DeSTSegNet:
+    def _settings(self) -> dict[str, Any]:
+        settings = {name: getattr(self, name) for name in ("preset", "teacher", "seed", "precision")}
+        return settings | self._framing.settings() | {name: self._parts[name] for name in presets.SWITCHES}
+
+    def _calibration(self) -> Calibration:
+        if self.calibration_ is None:
+            raise RuntimeError("this model has no thresholds yet: call calibrate(normal) with normal ones")
+        return self.calibration_
+
+    def _trained(self) -> DeSTSegNet:
+        network = self._network()
+        if isinstance(network, Engine):
+            raise RuntimeError("this is an exported model: save or export the one that it was made from")
+        return network
+
+    def _network(self) -> DeSTSegNet | Engine:
         if self.network_ is None:
-            raise RuntimeError(
-                "this model has learnt nothing yet: call fit(normal), or use destseg.load(path)"
-            )
+            raise RuntimeError("this model has learnt nothing yet: call fit(normal) or destseg.load(path)")
         return self.network_
-
-
-def load(path: FilePath, device: str = "auto") -> DeSTSeg:
-    """Load a model written by `DeSTSeg.save`; nothing in the file is executed.
-
-    Raises FileNotFoundError, or ValueError where the file is damaged, truncated or something else.
-    """
-    content = modelfile.read(path)
-    settings = dict(content.settings)
-    settings |= {name: one_or_two(settings[name]) for name in ("image_size", "tile") if settings.get(name)}
-    model = DeSTSeg(**settings, device=device)
-    model._adopt(presets.loaded_network(model._parts, content.network, str(path)), content.losses)
-    model.calibration_ = content.calibration
-    return model

@@ -152,6 +152,8 @@ def read_image(image: str | os.PathLike[str] | bytes | bytearray, name: str | No
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Scale (h, w, 3) uint8 pixels to size = (height, width), bilinear with antialiasing (Pillow's BILINEAR).
 
+    The width comes first, then the height; after each, values are rounded.
+
     Returns (height, width, 3) uint8; the input itself where it has that size already.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
@@ -161,7 +163,9 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         raise ValueError(f"size must be (height, width) of at least 1 pixel each, got {size}")
     if pixels.shape[:2] == (height, width):
         return pixels
-    return np.array(PIL.Image.fromarray(pixels).resize((width, height), PIL.Image.Resampling.BILINEAR))
+    # Pillow rounds in between, and from version 13 on the picture's shape decides which side comes first.
+    image = PIL.Image.fromarray(pixels).resize((width, pixels.shape[0]), PIL.Image.Resampling.BILINEAR)
+    return np.array(image.resize((width, height), PIL.Image.Resampling.BILINEAR))
 
 
 def normalise(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:

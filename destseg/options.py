@@ -11,6 +11,8 @@ EXAMPLES = {
     "predict": "destseg predict part.destseg incoming/*.png -o results --maps png > results.jsonl",
     "evaluate": "destseg evaluate part.destseg parts --json report.json --csv pictures.csv",
     "calibrate": "destseg calibrate part.destseg more_good_parts --false-positive-rate 0.005",
+    "export": "destseg export part.destseg part.xml --precision int8 --normal parts/train/good",
+    "bench": "destseg bench part.destseg part.xml",
     "info": "destseg info part.destseg",
     "demo": "destseg demo chips --seed 1",
 }
@@ -107,23 +109,37 @@ def parser() -> argparse.ArgumentParser:
         text = 'what counts: a mask picture, or a polygon of pixels "x,y x,y x,y"'
         option(regional, "--roi", type=_roi, metavar="ROI", help=text)
 
-    six = command("demo", "Make pictures of parts, fit a model, test it, and show what it found.")
-    option(six, "folder", nargs="?", default="destseg-demo", metavar="FOLDER", help="to make and fill")
-    option(six, "--seed", type=_number(int, 0), default=0, help="of the parts and of training")
-    option(six, "--steps", help="training steps of the two stages", **(steps | {"default": [500, 350]}))
-    option(six, "--size", type=_size, default=192, help="input size in pixels, N or HEIGHTxWIDTH")
-    option(six, "--pictures", type=_number(int, 2), default=120, help="normal parts to make and fit")
-    option(six, "--teacher", help="as for fit", **(teachers | {"default": "embedded"}))
-    option(six, "--overwrite", action="store_true", help="replace the files of an earlier demo in FOLDER")
+    eight = command("demo", "Make pictures of parts, fit a model, test it, and show what it found.")
+    option(eight, "folder", nargs="?", default="destseg-demo", metavar="FOLDER", help="to make and fill")
+    option(eight, "--seed", type=_number(int, 0), default=0, help="of the parts and of training")
+    option(eight, "--steps", help="training steps of the two stages", **(steps | {"default": [500, 350]}))
+    option(eight, "--size", type=_size, default=192, help="input size in pixels, N or HEIGHTxWIDTH")
+    option(eight, "--pictures", type=_number(int, 2), default=120, help="normal parts to make and fit")
+    option(eight, "--teacher", help="as for fit", **(teachers | {"default": "embedded"}))
+    option(eight, "--overwrite", action="store_true", help="replace the files of an earlier demo in FOLDER")
+
+    six = command("export", "Write one graph for ONNX (.onnx), OpenVINO (.xml) or torch (.pt2).")
+    option(six, "model", metavar="MODEL", help="file written by fit")
+    option(six, "output", metavar="OUTPUT", help="file to write; its ending says for which engine")
+    option(six, "--precision", default="float32", choices=["float32", "int8"], help="of the convolutions")
+    option(six, "--normal", nargs="+", metavar="NORMAL", help="normal pictures, which int8 learns from")
+    option(
+        six, "--evaluate", metavar="DATASET", help="test set of the MVTec layout to tell the loss of int8 on"
+    )
+
+    seven = command("bench", "Time prediction by preset, engine and precision, beside the published network.")
+    option(seven, "models", nargs="*", metavar="MODEL", help="models; by default untrained ones of each kind")
+    option(seven, "--size", type=_size, default=256, help="input size of untrained ones, N or HEIGHTxWIDTH")
+    option(seven, "--seconds", type=_number(float, 0), default=5.0, help="for each of them")
 
     text = "share of the pictures, at most 0.5, that calibrates and is not trained on; at least 10 do"
     option(one, "--held-out", type=_share, default=0.2, metavar="SHARE", help=text)
     for rated in (one, four):
         text = "wanted share of normal parts called anomalous"
         option(rated, "--false-positive-rate", type=_rate, default=0.01, metavar="RATE", help=text)
-    for strict in (one, two, four):
+    for strict in (one, two, four, six):
         option(strict, "--strict", action="store_true", help="fail at the first unreadable picture")
-    for placed in (one, two, three, four, six):
+    for placed in (one, two, three, four, eight):
         option(placed, "--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     return top
 

@@ -1,12 +1,13 @@
 """From pixels to anomaly maps and scores: the one way that prediction, calibration and evaluation share."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from destseg.framing import Framing, View
@@ -14,6 +15,9 @@ from destseg.images import normalise
 from destseg.networks import DeSTSegNet, Output
 from destseg.ops.destmap import destmap_of_features
 from destseg.roi import RegionOfInterest
+
+Network: TypeAlias = DeSTSegNet | Callable[[np.ndarray], Tensor]
+"""What makes the maps: a network, or a function like `anomaly_maps` of one, as exported networks have."""
 
 FRAMES_AT_ONCE = 8  # that go through the network: memory does not grow with their number
 PATIENCE = 2.0  # seconds after which a single picture's progress is shown
@@ -42,7 +46,7 @@ class Scored(NamedTuple):
 TOP_SHARE = 100 / (256 * 256)  # of the pixels of one network input: the paper's 100 of 256 x 256
 
 
-def scored(network: DeSTSegNet, framing: Framing, view: View) -> Scored:
+def scored(network: Network, framing: Framing, view: View) -> Scored:
     """Score one picture, scaled by the framing of a network.
 
     Raises RuntimeError where the network gives NaN, which would exceed no threshold and count as normal.
@@ -59,14 +63,15 @@ def scored(network: DeSTSegNet, framing: Framing, view: View) -> Scored:
     return Scored(anomaly_map, image_score, pixel_score, view.size, framing.roi)
 
 
-def framed_map(network: DeSTSegNet, framing: Framing, view: View) -> Tensor:
+def framed_map(network: Network, framing: Framing, view: View) -> Tensor:
     """Return the anomaly map of a scaled picture, (h, w) float32 in [0, 1], put together of its frames'.
 
     Padding is cut off; where frames overlap, the map fades from one to the other. It is 0 where there is no
     frame, because nothing there counts. A picture of many frames shows its progress on a terminal.
     """
     frames = framing.frames(view)
-    whole = torch.zeros(view.pixels.shape[:2], device=next(network.parameters()).device)
+    device = next(network.parameters()).device if isinstance(network, nn.Module) else None
+    whole = torch.zeros(view.pixels.shape[:2], device=device)
     firsts = range(0, len(frames), FRAMES_AT_ONCE)
     several = len(firsts) > 1
     bar = tqdm(firsts, "tiles", leave=False, delay=PATIENCE, disable=None if several else True)
@@ -79,17 +84,19 @@ def framed_map(network: DeSTSegNet, framing: Framing, view: View) -> Tensor:
     return whole.clamp_(max=1)  # the weights' sums are 1 but for rounding
 
 
-def anomaly_maps(network: DeSTSegNet, pixels: np.ndarray) -> Tensor:
+def anomaly_maps(network: Network, pixels: np.ndarray) -> Tensor:
     """Return the anomaly maps of pictures at the network's input size.
 
     Args:
-        network: in evaluation mode, on any device.
+        network: in evaluation mode, on any device; or an exported one on its engine.
         pixels: (n, h, w, 3) uint8, already of the input size.
 
     Returns:
         (n, h, w) float32 in [0, 1] on the network's device: the probability of the segmentation network, or
         without one the DeST map, resized bilinearly (align_corners=False).
     """
+    if not isinstance(network, nn.Module):
+        return network(pixels)
     device, size = next(network.parameters()).device, (pixels.shape[1], pixels.shape[2])
     with torch.inference_mode():
         images = normalise(torch.from_numpy(pixels).to(device))

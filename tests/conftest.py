@@ -90,3 +90,24 @@ def fitted(few_parts: pathlib.Path, teacher_weights: pathlib.Path) -> "destseg.D
     """A model fitted for a moment: everything works, nothing is good. Not to be changed by tests."""
     model = destseg.DeSTSeg(image_size=64, precision="float32", teacher_weights=teacher_weights)
     return model.fit(few_parts, steps=(2, 2), batch_size=2, progress=False, false_positive_rate=0.1)
+
+
+@pytest.fixture(scope="session")
+def light() -> "destseg.DeSTSeg":
+    """A calibrated light model of random weights, 64 x 96, whose normalisations do something."""
+    from destseg.networks import DeSTSegNet
+    from destseg.presets import parts_of
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = DeSTSegNet(**parts_of("fast"))
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+                torch.nn.init.uniform_(module.bias, -0.2, 0.2)
+                torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+                torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    model = destseg.DeSTSeg("fast", image_size=(64, 96), device="cpu")
+    model._adopt(network, [])
+    normal = np.random.default_rng(1).integers(0, 256, (12, 64, 96, 3), dtype=np.uint8)
+    return model.calibrate(normal, 0.2)

@@ -1,0 +1,207 @@
+"""What prediction costs: each preset, engine and precision, beside the published network in the same run."""
+
+import logging
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from destseg import presets
+from destseg.calibration import Calibration
+from destseg.detector import DeSTSeg
+from destseg.engines import Engine
+from destseg.folders import Pictures, as_pictures
+from destseg.framing import Framing
+from destseg.images import normalise
+from destseg.loading import load
+from destseg.networks import DeSTSegNet
+from destseg.quantising import loss_table, synthetic_metrics
+from destseg.store import PictureStore
+
+logger = logging.getLogger("destseg")
+
+PRESETS = ("paper", "fast")
+EXPORTS = (("onnx", "float32"), ("onnx", "int8"), ("openvino", "float32"), ("openvino", "int8"))
+TURN = 0.5  # seconds that each side works before it is the next one's turn
+
+
+class Side(NamedTuple):
+    """One of those that are compared."""
+
+    name: str  # of the preset or the file
+    engine: str
+    precision: str
+    path: Path
+    published: bool = False  # run as the published implementation does
+
+
+class Cost(NamedTuple):
+    """What one side costs."""
+
+    milliseconds: float  # median of one picture, from decoded pixels to Prediction, batch 1
+    per_second: float  # pictures, over all its turns
+    memory: int  # largest resident size of its process in bytes
+    size: int  # of its files in bytes
+
+
+def table(models: Sequence[str | Path], size: int | tuple[int, int] = 256, seconds: float = 5.0) -> str:
+    """Time models against the published network and return a table.
+
+    Each side has a process of its own with as many threads as torch has here, and they take turns, so that
+    a slow phase of the machine hits all alike.
+
+    Args:
+        models: files written by `DeSTSeg.save` or `DeSTSeg.export`; without any, untrained networks of each
+            preset on each engine that is installed.
+        size: input size in pixels of untrained networks and of the published one.
+        seconds: that each side works.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        sides = [untrained("paper", size, Path(folder))._replace(name="published", published=True)]
+        if models:
+            for path in map(Path, models):
+                network = load(path, "cpu").network_  # what cannot be loaded fails before hours of work
+                engine = (network.name, network.precision) if isinstance(network, Engine) else None
+                sides.append(Side(path.name, *(engine or ("torch", "float32")), path))
+        else:
+            for preset in PRESETS:
+                sides += exported(untrained(preset, size, Path(folder)))
+        costs = measured(sides, presets.input_size(size), seconds)
+    lines = ["model                 engine    precision      ms  pictures/s  times  peak MB  file MB"]
+    for side, cost in zip(sides, costs, strict=True):
+        gain = costs[0].milliseconds / cost.milliseconds
+        numbers = f"{cost.milliseconds:7.1f} {cost.per_second:11.1f} {gain:6.2f}"
+        sizes = f"{cost.memory / 1e6:8.0f} {cost.size / 1e6:8.1f}"
+        lines.append(f"{side.name:21} {side.engine:9} {side.precision:9} {numbers} {sizes}")
+    height, width = presets.input_size(size)
+    note = f"{torch.get_num_threads()} threads; batch 1; a picture of {height} x {width} pixels"
+    return "\n".join([*lines, note])
+
+
+def untrained(preset: str, size: int | tuple[int, int], folder: Path) -> Side:
+    """Save a model of random weights, which takes as long as any other."""
+    model = DeSTSeg(preset, image_size=size, device="cpu")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model._adopt(DeSTSegNet(**presets.parts_of(preset, model.teacher)), [])
+    model.calibration_ = Calibration((0.5,), (0.5,), 0.5)
+    path = folder / f"{preset}.destseg"
+    model.save(path)
+    return Side(preset, "torch", "float32", path)
+
+
+def exported(side: Side) -> list[Side]:
+    """Export a model to every engine that is installed, and return all of them."""
+    model = load(side.path, "cpu")
+    height, width = presets.input_size(model.image_size)
+    normal = np.random.default_rng(0).integers(0, 256, (8, height, width, 3), dtype=np.uint8)
+    sides = [side]
+    for engine, precision in EXPORTS:
+        ending = {"onnx": "onnx", "openvino": "xml"}[engine]
+        path = side.path.with_name(f"{side.name}-{precision}.{ending}")
+        try:
+            model.export(path, engine, precision, normal=normal)
+        except ImportError as error:
+            logger.warning("left out: %s %s: %s", engine, precision, error)
+        else:
+            sides.append(Side(side.name, engine, precision, path))
+    return sides
+
+
+def measured(sides: Sequence[Side], size: tuple[int, int], seconds: float) -> list[Cost]:
+    """Return what each side costs on one picture of the given height and width."""
+    context = multiprocessing.get_context("spawn")
+    ends, processes = [], []
+    try:
+        for side in sides:
+            own, other = context.Pipe()
+            process = context.Process(
+                target=_work, args=(side, size, torch.get_num_threads(), other), daemon=True
+            )
+            process.start()
+            other.close()
+            ends.append(own)
+            processes.append(process)
+            own.recv()  # it has warmed up: none is measured while another one loads
+        times: list[list[float]] = [[] for _ in sides]
+        for _ in tqdm(range(max(1, round(seconds / TURN))), "timing", disable=None):
+            for own, found in zip(ends, times, strict=True):
+                own.send(TURN)
+                found += own.recv()
+        memory = []
+        for own in ends:
+            own.send(None)
+            memory.append(own.recv())
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    sizes = [sum(part.stat().st_size for part in _parts(side.path)) for side in sides]
+    return [
+        Cost(1000 * float(np.median(found)), len(found) / sum(found), peak, size)
+        for found, peak, size in zip(times, memory, sizes, strict=True)
+    ]
+
+
+def _parts(path: Path) -> list[Path]:
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+
+
+def _work(side: Side, size: tuple[int, int], threads: int, parent: Connection) -> None:
+    """Predict for as long as the parent says, until it says None; answer with the seconds of each picture."""
+    torch.set_num_threads(threads)
+    model = load(side.path, "cpu")
+    if side.published:
+        model.network_ = Published(model.network_)  # type: ignore[assignment, arg-type]
+    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    for _ in range(3):
+        model.predict(pixels)
+    parent.send("ready")
+    while (wanted := parent.recv()) is not None:
+        times: list[float] = []
+        end = time.perf_counter() + wanted
+        while not times or time.perf_counter() < end:
+            start = time.perf_counter()
+            model.predict(pixels)
+            times.append(time.perf_counter() - start)
+        parent.send(times)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    parent.send(peak if sys.platform == "darwin" else 1024 * peak)
+
+
+class Published:
+    """Published inference: eager, float32, default layout, the teacher twice. In place of a network."""
+
+    def __init__(self, network: DeSTSegNet) -> None:
+        self.network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+    def __call__(self, pixels: np.ndarray) -> torch.Tensor:
+        with torch.inference_mode():
+            images = normalise(pixels).contiguous()
+            self.network.teacher_net(images)
+            output = self.network(images)
+            maps = torch.nn.functional.interpolate(
+                output.probability, size=pixels.shape[1:3], mode="bilinear", align_corners=False
+            )
+        return maps[:, 0]
+
+
+def loss(model: DeSTSeg, quantised: DeSTSeg, normal: Pictures, dataset: Any = None) -> str:
+    """Return lines that say what INT8 costs, on synthetic anomalies and on a data set of the MVTec layout."""
+    store = PictureStore(as_pictures(normal), Framing(presets.input_size(model.image_size)))
+    pair = (model, quantised)
+    before, after = (synthetic_metrics(one._network(), store, model.seed) for one in pair)
+    found = {"synthetic anomalies": (before, after)}
+    if dataset is not None:
+        before, after = (one.evaluate(dataset) for one in pair)
+        found["data set"] = (before, after)
+    return loss_table(found)

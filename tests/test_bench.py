@@ -1,0 +1,34 @@
+"""The benchmark: its table, and that its rival does what the published implementation does."""
+
+import numpy as np
+import pytest
+import torch
+
+from destseg import bench
+from destseg.scoring import anomaly_maps
+
+
+def test_the_published_side_gives_the_same_maps_and_runs_the_teacher_twice(light):
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
+    calls, teacher = [], light.network_.teacher_net
+    expected = anomaly_maps(light.network_, pixels)
+    hook = teacher.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        found = bench.Published(light.network_)(pixels)
+    finally:
+        hook.remove()
+        light.network_.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert len(calls) == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_table_compares_a_model_with_the_published_network(light, tmp_path):
+    light.save(tmp_path / "part.destseg")
+    lines = bench.table([tmp_path / "part.destseg"], 64, seconds=0.1).splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["model", "published", "part.destseg"]
+    published, own = (line.split() for line in lines[1:3])
+    assert published[5] == "1.00" and own[1:3] == ["torch", "float32"]
+    assert float(own[3]) > 0 and float(own[4]) > 0 and float(own[6]) > 100
+    assert float(own[7]) == pytest.approx((tmp_path / "part.destseg").stat().st_size / 1e6, abs=0.1)
+    assert "64 x 64" in lines[3]

@@ -1,0 +1,58 @@
+"""INT8: what it is made from, what it costs, and what the command says of it."""
+
+import numpy as np
+import pytest
+
+import destseg
+from destseg.cli import main
+from destseg.folders import as_pictures
+from destseg.images import to_rgb
+from destseg.metrics import Metrics
+from destseg.quantising import corrupted, loss_table, samples
+from destseg.store import PictureStore
+
+PACKAGES = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("openvino", "nncf")}
+
+
+@pytest.fixture(scope="module")
+def store(few_parts):
+    return PictureStore(as_pictures(few_parts), (64, 64), progress=False)
+
+
+def test_samples_are_pictures_and_the_same_with_anomalies(store):
+    batches = list(corrupted(store, seed=0))
+    assert len(batches) == 3  # of 8: each of the 24 pictures once
+    for clean, changed, masks in batches:
+        assert clean.shape == changed.shape == (8, 64, 64, 3) and clean.dtype == changed.dtype == np.uint8
+        np.testing.assert_array_equal(changed[~masks], clean[~masks])  # to the grey level
+        assert masks.any() and (changed[masks] != clean[masks]).any()
+    assert samples(store, seed=0).shape == (48, 64, 64, 3)
+    np.testing.assert_array_equal(samples(store, seed=0)[:8], batches[0][0])
+    assert not np.array_equal(samples(store, seed=1), samples(store, seed=0))
+
+
+def test_losses_are_in_points_and_large_ones_are_marked():
+    before = Metrics(1.0, 1.0, 0.80, 1.0, 0.70, 0.0, 3)
+    after = Metrics(1.0, 1.0, 0.796, 1.0, 0.60, 0.0, 3)
+    lines = loss_table({"here": (before, after)}).splitlines()
+    assert lines[1].split() == ["here", "AP", "80.00", "79.60", "+0.40"]
+    assert lines[2].split() == ["here", "IAP", "70.00", "60.00", "+10.00", "more", "than", "0.5"]
+
+
+@pytest.mark.parametrize("ending", PACKAGES)
+def test_the_command_exports_int8_and_tells_its_loss(light, few_parts, ending, tmp_path, capsys):
+    for name in PACKAGES[ending]:
+        pytest.importorskip(name)
+    source, path = tmp_path / "part.destseg", tmp_path / f"part{ending}"
+    light.save(source)
+    normal = [str(one) for one in sorted(few_parts.iterdir())[:8]]
+    assert main(["export", str(source), str(path), "--precision", "int8", "--normal", *normal]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [["synthetic", "anomalies", n] for n in ("AP", "IAP")]
+    loaded = destseg.load(path)
+    assert loaded.network_.precision == "int8"
+    whole = sum(part.stat().st_size for part in tmp_path.glob("part.*") if part != source)
+    assert whole < 0.4 * source.stat().st_size  # a quarter of the weights' bytes
+    pixels = to_rgb(normal[0])
+    expected, found = light.predict(pixels).anomaly_map, loaded.predict(pixels).anomaly_map
+    assert np.abs(found - expected).max() > 0 and np.abs(found - expected).mean() < 0.05
