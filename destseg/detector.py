@@ -285,9 +285,9 @@ class DeSTSeg:
         return settings | self._framing.settings() | {name: self._parts[name] for name in presets.SWITCHES}
 
     def _calibration(self) -> Calibration:
-        if self.calibration_ is None:
-            raise RuntimeError("this model has no thresholds yet: call calibrate(normal) with normal ones")
-        return self.calibration_
+        if self.calibration_ is not None:
+            return self.calibration_
+        raise RuntimeError("this model has no thresholds yet: call calibrate(normal) with normal pictures")
 
     def _trained(self) -> DeSTSegNet:
         network = self._network()
@@ -296,6 +296,6 @@ class DeSTSeg:
         return network
 
     def _network(self) -> DeSTSegNet | Engine:
-        if self.network_ is None:
-            raise RuntimeError("this model has learnt nothing yet: call fit(normal) or destseg.load(path)")
-        return self.network_
+        if self.network_ is not None:
+            return self.network_
+        raise RuntimeError("this model has learnt nothing yet: call fit(normal) or destseg.load(path)")

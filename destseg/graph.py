@@ -9,7 +9,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from destseg.images import IMAGENET_MEAN, IMAGENET_STD
 from destseg.networks import DeSTSegNet
-from destseg.scoring import map_of, scores
+from destseg.scoring import map_of, top_count
 
 INPUT = "pixels"
 OUTPUTS = ("anomaly_map", "score", "is_anomalous")
@@ -51,7 +51,7 @@ class Inference(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         images = resized(pixels.permute(0, 3, 1, 2).float(), self.size)
         maps = _scaled(map_of(self.network((images - self.mean) / self.std)), self.size)
-        score = scores(maps)[0].float()
+        score = maps.flatten(1).topk(top_count(self.size)).values.mean(dim=1)
         verdict = _scaled(maps, (pixels.shape[1], pixels.shape[2])), score, score > self.threshold
         return (*verdict, images, maps) if self.inner else verdict
 

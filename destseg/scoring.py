@@ -119,6 +119,11 @@ def resized_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
+def top_count(size: tuple[int, int]) -> int:
+    """Return how many of the largest values make the score, for a network's input of this height and width."""
+    return max(1, round(TOP_SHARE * size[0] * size[1]))
+
+
 def scores(values: Tensor, size: tuple[int, int]) -> tuple[float, float]:
     """Return the image score and the pixel score of a map, of those of its pixels that count.
 
@@ -135,6 +140,5 @@ def scores(values: Tensor, size: tuple[int, int]) -> tuple[float, float]:
         values: of any shape, at least one value.
         size: height and width of the network's input.
     """
-    top = max(1, round(TOP_SHARE * size[0] * size[1]))
-    largest = values.flatten().topk(min(top, values.numel())).values.double()
+    largest = values.flatten().topk(min(top_count(size), values.numel())).values.double()
     return largest.mean().item(), largest[-1].item()

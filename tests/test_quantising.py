@@ -6,6 +6,7 @@ import pytest
 import destseg
 from destseg.cli import main
 from destseg.folders import as_pictures
+from destseg.framing import Framing
 from destseg.images import to_rgb
 from destseg.metrics import Metrics
 from destseg.quantising import corrupted, loss_table, samples
@@ -16,7 +17,7 @@ PACKAGES = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("openvino",
 
 @pytest.fixture(scope="module")
 def store(few_parts):
-    return PictureStore(as_pictures(few_parts), (64, 64), progress=False)
+    return PictureStore(as_pictures(few_parts), Framing((64, 64)), progress=False)
 
 
 def test_samples_are_pictures_and_the_same_with_anomalies(store):
