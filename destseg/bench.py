@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -174,8 +173,19 @@ def _work(side: Side, size: tuple[int, int], threads: int, parent: Connection) -
             model.predict(pixels)
             times.append(time.perf_counter() - start)
         parent.send(times)
+    parent.send(_peak_memory())
+
+
+def _peak_memory() -> int:
+    """Return the largest resident size of this process in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # where what getrusage says begins with the parent's
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return 1024 * int(lines["VmHWM"].split()[0])
+    import resource  # not on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    parent.send(peak if sys.platform == "darwin" else 1024 * peak)
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 class Published:

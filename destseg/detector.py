@@ -290,8 +290,7 @@ class DeSTSeg:
         raise RuntimeError("this model has no thresholds yet: call calibrate(normal) with normal pictures")
 
     def _trained(self) -> DeSTSegNet:
-        network = self._network()
-        if isinstance(network, Engine):
+        if isinstance(network := self._network(), Engine):
             raise RuntimeError("this is an exported model: save or export the one that it was made from")
         return network
 

@@ -120,7 +120,7 @@ def resized_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def top_count(size: tuple[int, int]) -> int:
-    """Return how many of the largest values make the score, for a network's input of this height and width."""
+    """Return how many of the largest values make the score, for an input of this height and width."""
     return max(1, round(TOP_SHARE * size[0] * size[1]))
 
 
