@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from destseg.networks import DeSTSegNet
 from destseg.result import Prediction
-from destseg.scoring import Scored, scored
+from destseg.scoring import Network, Scored, scored
 from destseg.store import PictureStore
 
 logger = logging.getLogger("destseg")
@@ -97,7 +96,7 @@ class Calibration:
 
 
 def calibrated(
-    network: DeSTSegNet,
+    network: Network,
     store: PictureStore,
     false_positive_rate: float,
     trained_on: bool = False,

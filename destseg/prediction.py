@@ -10,9 +10,8 @@ from destseg.calibration import Calibration
 from destseg.folders import Source
 from destseg.framing import Framing, View
 from destseg.images import to_rgb
-from destseg.networks import DeSTSegNet
 from destseg.result import Prediction
-from destseg.scoring import Scored, scored
+from destseg.scoring import Network, Scored, scored
 from destseg.store import attempt, viewed
 from destseg.synthesis import prefetched
 
@@ -21,13 +20,13 @@ logger = logging.getLogger("destseg")
 DECODERS = 2  # threads that decode and scale ahead of prediction
 
 
-def scored_file(network: DeSTSegNet, framing: Framing, path: Path) -> Scored:
+def scored_file(network: Network, framing: Framing, path: Path) -> Scored:
     """Score one picture file."""
     return scored(network, framing, framing.view(to_rgb(path)))
 
 
 def predictions(
-    network: DeSTSegNet, framing: Framing, calibration: Calibration, sources: Sequence[Source], strict: bool
+    network: Network, framing: Framing, calibration: Calibration, sources: Sequence[Source], strict: bool
 ) -> Iterator[tuple[Source, Prediction | Exception]]:
     """Yield every picture with its Prediction, or with the error that kept it from being read.
 
