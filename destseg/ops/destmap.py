@@ -27,12 +27,32 @@ def destmap(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> T
     """
     height, width = _checked(distances, size)
     wants_gradient = torch.is_grad_enabled() and any(level.requires_grad for level in distances)
-    if not _native.usable(*distances) or wants_gradient:
+    if wants_gradient:
+        return destmap_ref(distances, size)
+    if _native.usable_on_gpu(*distances):
+        return _destmap_on_gpu(distances, height, width)
+    if not _native.usable(*distances):
         return destmap_ref(distances, size)
     n = distances[0].shape[0]
     output = distances[0].new_empty(n, 1, height, width)
     planes = [level.detach().contiguous()[:, 0].numpy() for level in distances]
     _native.kernels.destmap(planes, torch.get_num_threads(), output[:, 0].numpy())
+    return output
+
+
+def _destmap_on_gpu(distances: Sequence[Tensor], height: int, width: int) -> Tensor:
+    levels = [level.detach().contiguous() for level in distances]
+    output = levels[0].new_empty(levels[0].shape[0], 1, height, width)
+    product = torch.empty_like(levels[0], dtype=torch.float32)
+    _native.gpu_kernels().destmap(
+        [(level.data_ptr(), _size_of(level)) for level in levels],
+        len(output),
+        _native.name_of(output.dtype),
+        product.data_ptr(),
+        (height, width),
+        output.data_ptr(),
+        _native.place(output),
+    )
     return output
 
 
