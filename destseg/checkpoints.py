@@ -12,8 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from destseg.files import read_tensors, write_tensors
+from destseg.networks import DeSTSegNet
+from destseg.store import PictureStore
+from destseg.synthesis import Synthesis
 
 FORMAT = "destseg checkpoint 2"
 
@@ -37,6 +41,36 @@ class Plan:
     encoder_decoder: bool
     segmentation: bool
     light: bool
+
+
+def plan_of(
+    network: DeSTSegNet,
+    synthesis: Synthesis,
+    steps: tuple[int, int],
+    precision: str,
+    parts: dict[str, bool],
+    textures: PictureStore | None = None,
+) -> Plan:
+    """Return the plan of training a network of these parts with these batches.
+
+    Args:
+        textures: the texture source that the synthesis draws from, if there is one.
+    """
+    rotate = synthesis.rotate
+    return Plan(
+        steps=(int(steps[0]), int(steps[1])),
+        batch_size=int(synthesis.batch_size),
+        seed=int(synthesis.seed),
+        image_size=synthesis.normals.size,
+        rotate=rotate if isinstance(rotate, str) else float(rotate),
+        flip=synthesis.flip,
+        pictures=len(synthesis.normals),
+        precision=precision,
+        normals=synthesis.normals.checksum,
+        textures=0 if textures is None else textures.checksum,
+        teacher=checksum(network.teacher_net),
+        **parts,
+    )
 
 
 def checksum(network: nn.Module) -> int:
@@ -85,6 +119,18 @@ def read(path: Path, plan: Plan) -> dict[str, Any]:
     if changed:
         raise ValueError(f"{path} belongs to another run: {'; '.join(changed)}")
     return state
+
+
+@torch.no_grad()
+def count_in(average: AveragedModel, network: nn.Module) -> None:
+    """Count a network's weights and buffers in, as `update_parameters` does, which would wait for a GPU."""
+    average.n_averaged += 1  # in CPU memory
+    kept, new = average.module.state_dict(keep_vars=True), network.state_dict(keep_vars=True)
+    floats = [name for name, value in kept.items() if value.is_floating_point()]
+    share = 1 / int(average.n_averaged)
+    torch._foreach_lerp_([kept[name] for name in floats], [new[name] for name in floats], share)
+    for name in kept.keys() - set(floats):  # how many batches there were
+        kept[name].copy_(new[name])
 
 
 def plain(plan: Plan) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 
 from destseg import modelfile, presets
 from destseg.calibration import Calibration, check_rate, check_share, split
+from destseg.checkpoints import plan_of
 from destseg.evaluation import Report, evaluate
 from destseg.files import read_tensors
 from destseg.folders import Pictures, Source, as_pictures, is_several, read_mvtec
@@ -22,7 +23,7 @@ from destseg.store import MEMORY, PictureStore, attempt
 from destseg.synthesis import Rotate, Synthesis, check_augmentation, prefetched
 from destseg.teachers import Weights
 from destseg.textures import from_normals, from_pictures
-from destseg.training import Trainer, check_precision, check_schedule, plan_of, training_precision
+from destseg.training import Trainer, check_precision, check_schedule, training_precision
 
 logger = logging.getLogger("destseg")
 

@@ -11,17 +11,19 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from destseg import tensor_curves
 from destseg.curves import Curves
-from destseg.ground_truth import Mask, Pictures, Scores, pairs
+from destseg.ground_truth import Mask, Pictures, Scores, pairs, per_picture, refuse_nan
 from destseg.normal_scores import BLOCK, NormalScores, divided, in_threads
 from destseg.ops.components import Instances, split
 from destseg.ops.ranking import rank
+from destseg.tensor_curves import TensorCurves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,8 @@ def evaluate(
     """Compute all six metrics of a test set.
 
     Args:
-        maps: n anomaly maps (h, w), higher is more anomalous; infinities are allowed, NaN is not.
+        maps: n anomaly maps (h, w), higher is more anomalous; infinities are allowed, NaN is not. A tensor
+            on a GPU, with masks beside it, does not leave it.
         masks: n ground-truth masks of the maps' sizes, 0 for normal pixels and one other value for defects.
         image_scores: (n,) score per picture; by default the mean of the `top` largest values of its map.
         top: how many of the largest values the default image score takes.
@@ -67,9 +70,44 @@ def evaluate(
         ValueError: a NaN, a mask of another size or with more than two values, an empty picture, or
             numbers of pictures that differ; the message names the picture's index.
     """
+    if isinstance(maps, torch.Tensor) and not maps.is_cpu:
+        return evaluate_tensors(maps, masks, image_scores, top, image_labels)
     accumulator = Accumulator(top=top)
     accumulator.update(maps, masks, image_scores, image_labels)
     return accumulator.compute()
+
+
+def evaluate_tensors(
+    maps: torch.Tensor,
+    masks: Any,
+    image_scores: ArrayLike | None = None,
+    top: int = 100,
+    image_labels: ArrayLike | None = None,
+) -> Metrics:
+    """As `evaluate`, of tensors (n, h, w) both, where they lie: a GPU's do not leave it, only results do."""
+    if top < 1:
+        raise ValueError(f"top must be at least 1 pixel, got {top!r}")
+    maps, masks = tensor_curves.checked(maps, masks)
+    if image_scores is None:
+        image_scores = tensor_curves.image_scores(maps, top)
+    if image_labels is None:
+        image_labels = masks.flatten(1).any(dim=1).tolist()
+    scores = per_picture(image_scores, len(maps), "image_scores")
+    refuse_nan(np.array(scores))
+    labels = [bool(label) for label in per_picture(image_labels, len(maps), "image_labels")]
+    return _metrics(tensor_curves.curves(maps, masks), scores, labels)
+
+
+def _metrics(pixels: Curves | TensorCurves, scores: Sequence[float], labels: Sequence[bool]) -> Metrics:
+    return Metrics(
+        image_auroc=image_auroc(scores, labels),
+        pixel_auroc=pixels.auroc(),
+        pixel_ap=pixels.average_precision(),
+        pro=pixels.pro(),
+        iap=pixels.iap(),
+        iap90=pixels.iap_at(90),
+        instances=len(pixels.found_at),
+    )
 
 
 def curves(maps: Pictures, masks: Pictures) -> Curves:
@@ -122,7 +160,7 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     score, label = np.asarray(scores), np.asarray(labels)
     if score.ndim != 1 or label.shape != score.shape:
         raise ValueError(f"scores and labels must be (n,) both, got {score.shape} and {label.shape}")
-    _refuse_nan(score)
+    refuse_nan(score)
     defect = label.astype(bool)
     if not 0 < defect.sum() < len(defect):
         return math.nan
@@ -175,11 +213,11 @@ class Accumulator:
         count = len(added._instances)
         added.image_labels = [instances.sizes.size > 0 for instances in added._instances]
         if image_scores is not None:
-            added.image_scores = _per_picture(image_scores, count, "image_scores")
+            added.image_scores = per_picture(image_scores, count, "image_scores")
         if image_labels is not None:
-            given = _per_picture(image_labels, count, "image_labels")
+            given = per_picture(image_labels, count, "image_labels")
             added.image_labels = [bool(label) for label in given]
-        _refuse_nan(np.array(added.image_scores))
+        refuse_nan(np.array(added.image_scores))
         self.merge(added)
 
     def merge(self, other: "Accumulator") -> None:
@@ -191,16 +229,7 @@ class Accumulator:
 
     def compute(self) -> Metrics:
         """The six metrics of all pictures so far."""
-        pixels = self.curves()
-        return Metrics(
-            image_auroc=image_auroc(self.image_scores, self.image_labels),
-            pixel_auroc=pixels.auroc(),
-            pixel_ap=pixels.average_precision(),
-            pro=pixels.pro(),
-            iap=pixels.iap(),
-            iap90=pixels.iap_at(90),
-            instances=pixels.found_at.size,
-        )
+        return _metrics(self.curves(), self.image_scores, self.image_labels)
 
     def curves(self) -> Curves:
         """The curves of all pixels so far."""
@@ -263,18 +292,3 @@ def _mean_of_largest(scores: Scores, top: int) -> float:
     largest = np.partition(values, -min(top, values.size))[-top:]
     with np.errstate(invalid="ignore"):  # the mean of both infinities is NaN, which is refused later
         return float(np.sort(largest).mean(dtype=np.float64))
-
-
-def _per_picture(values: ArrayLike, count: int, name: str) -> list[float]:
-    array = np.asarray(values)
-    if array.shape != (count,):
-        raise ValueError(f"{name} must be ({count},), one per picture, got shape {array.shape}")
-    return array.tolist()
-
-
-def _refuse_nan(image_scores: NDArray) -> None:
-    for index in np.flatnonzero(image_scores != image_scores):
-        raise ValueError(
-            f"image scores must be numbers, got NaN for picture {index} "
-            "(the mean of the largest values of a map is NaN where they hold both infinities)"
-        )

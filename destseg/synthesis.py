@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -29,7 +29,16 @@ class Batch(NamedTuple):
     corrupted: Tensor
     masks: Tensor  # (n, 1, h, w) uint8, 1 = anomaly
     clean: Tensor
-    indices: list[int]  # which pictures these are
+    indices: list[int] | Tensor  # which pictures these are
+
+
+class Drawn(NamedTuple):
+    """What a batch is made of: for each sample a picture, a texture, an anomaly, and which picture it is."""
+
+    pictures: list[Any]
+    textures: list[Any]
+    corruptions: list[Corruption]
+    indices: list[int]
 
 
 class Synthesis:
@@ -42,6 +51,10 @@ class Synthesis:
         seed: of every number drawn.
         rotate: 0, degrees (uniform either way), or "90" for multiples of 90 plus +-5; see `augmented`.
         flip: "", "horizontal", "vertical" or "both"; each mirrors half of the samples.
+
+    Attributes:
+        share: which samples of each batch are made, as first and step of a slice: every one, unless several
+            processes share the work.
     """
 
     def __init__(
@@ -57,6 +70,7 @@ class Synthesis:
         self.normals, self.draw_texture = normals, draw_texture
         self.batch_size, self.seed = batch_size, seed
         self.rotate, self.flip = rotate, flip
+        self.share = (0, 1)
 
     @property
     def changes_pictures(self) -> bool:
@@ -65,22 +79,33 @@ class Synthesis:
 
     def batch(self, step: int) -> Batch:
         """Return batch number `step`, counted from 0 over both stages of training."""
-        pictures, textures, corruptions, indices = [], [], [], []
-        for k in range(self.batch_size):
+        drawn = self.drawn(step, self.picture, self.draw_texture)
+        pictures, textures = (torch.from_numpy(np.stack(arrays)) for arrays in drawn[:2])
+        corrupted, masks = corrupt(pictures, textures, drawn.corruptions, IMAGENET_MEAN, IMAGENET_STD)
+        return Batch(corrupted, masks, normalise(pictures), drawn.indices)
+
+    def batches(self, steps: range, workers: int) -> Iterator[Batch]:
+        """Yield the batches of some steps, made ahead by `workers` threads."""
+        return prefetched(self.batch, steps, workers)
+
+    def drawn(
+        self, step: int, picture: Callable[[int, Generator], Any], texture: Callable[[Generator], Any]
+    ) -> Drawn:
+        """Draw what batch number `step` is made of, pictures and textures in the form these give them."""
+        drawn = Drawn([], [], [], [])
+        for k in range(self.batch_size)[self.share[0] :: self.share[1]]:
             generator = np.random.default_rng([self.seed, step, k])
             index = self._index(step * self.batch_size + k)
-            picture = self.normals[index]
-            if self.changes_pictures:
-                picture = augmented(picture, generator, self.rotate, self.flip)
-            pictures.append(picture)
-            textures.append(self.draw_texture(generator))
-            corruptions.append(draw_corruption(generator))
-            indices.append(index)
-        stack = torch.from_numpy(np.stack(pictures))
-        corrupted, masks = corrupt(
-            stack, torch.from_numpy(np.stack(textures)), corruptions, IMAGENET_MEAN, IMAGENET_STD
-        )
-        return Batch(corrupted, masks, normalise(stack), indices)
+            drawn.pictures.append(picture(index, generator))
+            drawn.textures.append(texture(generator))
+            drawn.corruptions.append(draw_corruption(generator))
+            drawn.indices.append(index)
+        return drawn
+
+    def picture(self, index: int, generator: Generator) -> np.ndarray:
+        """Return a normal picture (h, w, 3) uint8, rotated and mirrored if that is wanted."""
+        picture = self.normals[index]
+        return augmented(picture, generator, self.rotate, self.flip) if self.changes_pictures else picture
 
     def clean(self, indices: Iterable[int]) -> Tensor:
         """Return the normal pictures of these indices, (n, 3, h, w) float32 normalised, unchanged."""

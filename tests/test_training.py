@@ -7,13 +7,14 @@ import pytest
 import torch
 
 import destseg
+from destseg.checkpoints import plan_of
 from destseg.folders import as_pictures
 from destseg.networks import DeSTSegNet
 from destseg.presets import PRESETS
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
 from destseg.textures import from_normals
-from destseg.training import Trainer, fusion_loss, plan_of, student_loss, training_precision
+from destseg.training import Trainer, fusion_loss, student_loss, training_precision
 
 SETTINGS = {"image_size": 64, "precision": "float32"}
 SCHEDULE = {"steps": (3, 3), "batch_size": 2, "progress": False}

@@ -96,8 +96,9 @@ class DeviceGuard {
   int before_ = 0;
 };
 
+// Three blocks share the registers of a multiprocessor, so that enough reads are under way.
 template <typename Kernel>
-__global__ void __launch_bounds__(kThreads) run_block(const __grid_constant__ Kernel kernel) {
+__global__ void __launch_bounds__(kThreads, 3) run_block(const __grid_constant__ Kernel kernel) {
   kernel(static_cast<uint32_t>(blockIdx.x));
 }
 #endif

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import destseg
+from destseg.checkpoints import plan_of
 from destseg.evaluation import Report
 from destseg.folders import Source
 from destseg.ops import _native
@@ -19,7 +20,7 @@ from destseg.presets import PRESETS
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
 from destseg.textures import from_normals
-from destseg.training import Trainer, plan_of, training_precision
+from destseg.training import Trainer, training_precision
 
 STEPS = {"student": 0, "segmentation": 10**6}  # number of the step that is done again and again
 BATCH, SIDE = 8, 128

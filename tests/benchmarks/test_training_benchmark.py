@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from destseg.checkpoints import plan_of
 from destseg.folders import Source
 from destseg.losses import cosine_loss, segmentation_loss
 from destseg.networks import DeSTSegNet
@@ -23,7 +24,6 @@ from destseg.textures import from_normals
 from destseg.training import (
     PUBLISHED_BATCH,
     Trainer,
-    plan_of,
     segmentation_optimizer,
     student_optimizer,
     training_precision,
