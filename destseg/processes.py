@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from destseg.losses import at_least_single
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -72,7 +74,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         count = dist.get_world_size()
-        values, each = x.float(), [1, -1, 1, 1]
+        values, each = at_least_single(x), [1, -1, 1, 1]
         mean = _Sum.apply(values.mean(dim=(0, 2, 3))) / count
         centred = values - mean.view(each)
         variance = _Sum.apply(centred.square().mean(dim=(0, 2, 3))) / count
