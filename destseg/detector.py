@@ -10,6 +10,7 @@ import torch
 
 from destseg import exporting, modelfile, presets
 from destseg.calibration import Calibration, calibrated, check_rate, check_share, split
+from destseg.checkpoints import plan_of
 from destseg.engines import Engine
 from destseg.evaluation import Report, evaluate
 from destseg.files import read_tensors
@@ -22,8 +23,8 @@ from destseg.roi import Roi
 from destseg.store import MEMORY, PictureStore
 from destseg.synthesis import Rotate, Synthesis, check_augmentation
 from destseg.teachers import Weights
-from destseg.textures import from_normals, from_pictures
-from destseg.training import Trainer, check_precision, check_schedule, plan_of, training_precision
+from destseg.textures import PictureTextures, from_normals
+from destseg.training import Trainer, check_precision, check_schedule, training_precision
 
 FilePath = str | os.PathLike[str]
 
@@ -148,13 +149,11 @@ class DeSTSeg:
         store = PictureStore(sources, self._framing, memory, strict, progress)
         training, calibrating = split(store.pictures, self.seed, held_out)
         normals = store.subset(training)
-        texture_store, draw_texture = None, from_normals(normals)
+        draw = from_normals(normals)
         if textures is not None:
-            texture_store = PictureStore(textures, Framing(store.size), memory, strict, progress)
-            draw_texture = from_pictures(texture_store)
-        synthesis = Synthesis(normals, draw_texture, batch_size, self.seed, rotate, flip)
-        precision = training_precision(self.precision, device)
-        plan = plan_of(network, synthesis, steps, precision, self._parts, texture_store)
+            draw = PictureTextures(PictureStore(textures, Framing(store.size), memory, strict, progress))
+        synthesis = Synthesis(normals, draw, batch_size, self.seed, rotate, flip)
+        plan = plan_of(network, synthesis, steps, training_precision(self.precision, device), self._parts)
         trainer = Trainer(network, synthesis, plan, memory)
         if resume is not None:
             trainer.resume(Path(resume))
