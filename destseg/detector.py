@@ -10,7 +10,6 @@ import torch
 
 from destseg import exporting, modelfile, presets
 from destseg.calibration import Calibration, calibrated, check_rate, check_share, split
-from destseg.checkpoints import plan_of
 from destseg.engines import Engine
 from destseg.evaluation import Report, evaluate
 from destseg.files import read_tensors
@@ -24,7 +23,7 @@ from destseg.store import MEMORY, PictureStore
 from destseg.synthesis import Rotate, Synthesis, check_augmentation
 from destseg.teachers import Weights
 from destseg.textures import PictureTextures, from_normals
-from destseg.training import Trainer, check_precision, check_schedule, training_precision
+from destseg.training import check_precision, check_schedule, new_trainer
 
 FilePath = str | os.PathLike[str]
 
@@ -144,8 +143,8 @@ class DeSTSeg:
         workers = presets.whole_number("workers", workers)
         sources = as_pictures(normal)
         textures = None if texture_source is None else as_pictures(texture_source)
-        device = presets.torch_device(self.device)
-        network = presets.new_network(self._parts, self.teacher, self.teacher_weights, self.seed).to(device)
+        network = presets.new_network(self._parts, self.teacher, self.teacher_weights, self.seed)
+        network = network.to(presets.torch_device(self.device))
         store = PictureStore(sources, self._framing, memory, strict, progress)
         training, calibrating = split(store.pictures, self.seed, held_out)
         normals = store.subset(training)
@@ -153,10 +152,7 @@ class DeSTSeg:
         if textures is not None:
             draw = PictureTextures(PictureStore(textures, Framing(store.size), memory, strict, progress))
         synthesis = Synthesis(normals, draw, batch_size, self.seed, rotate, flip)
-        plan = plan_of(network, synthesis, steps, training_precision(self.precision, device), self._parts)
-        trainer = Trainer(network, synthesis, plan, memory)
-        if resume is not None:
-            trainer.resume(Path(resume))
+        trainer = new_trainer(network, synthesis, steps, self.precision, self._parts, memory, resume)
         path = resume if checkpoint is None else checkpoint
         losses = trainer.run(workers, progress, None if path is None else Path(path), checkpoint_minutes)
         self._adopt(network, losses)

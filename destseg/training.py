@@ -1,6 +1,7 @@
 """The two stages of training: first the student learns the teacher, then the segmentation network both."""
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from destseg import checkpoints, processes
-from destseg.checkpoints import Plan
+from destseg.checkpoints import Plan, plan_of
 from destseg.losses import cosine_loss, segmentation_loss
 from destseg.networks import DeSTSegNet
 from destseg.ops.similarity import cosine_distances
@@ -51,6 +52,27 @@ def training_precision(wanted: str, device: torch.device) -> str:
         capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # torch 2.12 has it, 2.6 not
         return "bfloat16" if capabilities.get("amx_bf16") else "float32"
     return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def new_trainer(
+    network: DeSTSegNet,
+    synthesis: Synthesis,
+    steps: tuple[int, int],
+    precision: str,
+    parts: dict[str, bool],
+    cache_memory: int,
+    resume: str | os.PathLike[str] | None = None,
+) -> "Trainer":
+    """Return the trainer of a network of these parts, at its first step or where a checkpoint was written.
+
+    Args:
+        precision: as `training_precision` takes it; the others as for `Trainer` and `Trainer.resume`.
+    """
+    precision = training_precision(precision, next(network.parameters()).device)
+    trainer = Trainer(network, synthesis, plan_of(network, synthesis, steps, precision, parts), cache_memory)
+    if resume is not None:
+        trainer.resume(Path(resume))
+    return trainer
 
 
 def student_loss(
@@ -135,6 +157,7 @@ class Trainer:
                         self.save(checkpoint)
                     written = time.monotonic()
                 if asked:
+                    requests[:] = requests or [signal.SIGTERM]  # asked of another process: all of them stop
                     break
         self.network.eval()
         if requests:  # the handlers are back in place: the signal does what it always does
