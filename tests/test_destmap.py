@@ -55,27 +55,29 @@ def test_agrees_with_the_reference(tolerance, device, n, sizes, size, dtype):
     torch.testing.assert_close(found, expected, rtol=4 * tolerance[dtype], atol=64 * tolerance[dtype])
 
 
-def random_features(n, shapes, dtype, channels_last):
+def random_features(n, shapes, dtype, channels_last, device="cpu"):
     layout = torch.channels_last if channels_last else torch.contiguous_format
     generator = torch.Generator().manual_seed(0)
-    return [
-        [torch.rand(n, *s, dtype=dtype, generator=generator).contiguous(memory_format=layout) for s in shapes]
-        for _ in range(2)
-    ]
+
+    def level(shape):
+        features = torch.rand(n, *shape, dtype=torch.float64, generator=generator).to(device, dtype)
+        return features.contiguous(memory_format=layout)
+
+    return [[level(shape) for shape in shapes] for _ in range(2)]
 
 
 @given(
     st.integers(0, 3),
     st.lists(st.tuples(st.integers(1, 70), st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=4),
     st.none() | SIZES,
-    st.booleans(),
+    DTYPES,
     st.booleans(),
 )
-@settings(deadline=None)
-def test_from_features_it_agrees_with_the_reference(tolerance, n, shapes, size, double, channels_last):
-    dtype = torch.float64 if double else torch.float32
-    features = random_features(n, shapes, dtype, channels_last)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_from_features_it_agrees_with_the_reference(tolerance, device, n, shapes, size, kind, channels_last):
+    features = random_features(n, shapes, kind, channels_last, device)
     found, expected = destmap_of_features(*features, size), destmap_of_features_ref(*features, size)
+    dtype = torch.float64 if kind == torch.float64 else torch.float32  # computed in at least single
     assert found.dtype == dtype
     assert found.shape == (n, 1, *(size or shapes[0][1:]))
     torch.testing.assert_close(found, expected, rtol=tolerance[dtype], atol=16 * tolerance[dtype])
