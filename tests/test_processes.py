@@ -38,15 +38,26 @@ def torchrun(count, *arguments, **environment):
 def fitted_by_two(few_parts, teacher_weights, tmp_path_factory):
     """The file that two processes write, told on the command line, and what they said."""
     output = tmp_path_factory.mktemp("shared") / "part.destseg"
-    command = ["-m", "destseg", "fit", few_parts, "-o", output, "--size", "64", "--steps", "1", "1"]
-    command += ["--batch-size", "8", "--teacher-weights", teacher_weights, "--precision", "float32"]
+    command = ["-m", "destseg", "fit", few_parts, "-o", output, "--preset", "fast", "--size", "64"]
+    command += [
+        "--steps",
+        "1",
+        "1",
+        "--batch-size",
+        "8",
+        "--teacher-weights",
+        teacher_weights,
+        "--precision",
+        "float32",
+    ]
     process = torchrun(2, *command, "--device", "cpu", "--false-positive-rate", "0.1")
     assert process.returncode == 0, process.stderr
     return output, process
 
 
 def test_the_command_line_trains_in_two_processes_as_in_one(fitted_by_two, few_parts, teacher_weights):
-    alone = destseg.DeSTSeg(image_size=64, precision="float32", device="cpu", teacher_weights=teacher_weights)
+    settings = {"image_size": 64, "precision": "float32", "device": "cpu"}
+    alone = destseg.DeSTSeg("fast", **settings, teacher_weights=teacher_weights)
     alone.fit(few_parts, steps=(1, 1), batch_size=8, progress=False, false_positive_rate=0.1)
     both = destseg.load(fitted_by_two[0], "cpu")
     assert both.losses_ == pytest.approx(alone.losses_, rel=1e-3)
