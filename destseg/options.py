@@ -1,10 +1,13 @@
 """What the command line takes: commands, options, examples. torch is imported when a value needs checking."""
 
 import argparse
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import destseg
+
+Option = Callable[..., None]  # adds an option to a command's parser, as ArgumentParser.add_argument does
 
 EXAMPLES = {
     "fit": "destseg fit parts/train/good -o part.destseg --size 256 --texture-source textures",
@@ -23,125 +26,157 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("destseg", description=destseg.__doc__)
     top.add_argument("--version", action="version", version=f"destseg {destseg.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, text: str) -> argparse.ArgumentParser:
+    for name, (text, describe) in COMMANDS.items():
         added = commands.add_parser(name, help=text, description=text, epilog=f"example: {EXAMPLES[name]}")
         added.formatter_class = argparse.RawDescriptionHelpFormatter
-        return added
-
-    def option(to: argparse.ArgumentParser, *names: str, **settings: object) -> None:
-        default = settings.get("default")
-        if default not in (None, "", False):
-            settings["help"] = f"{settings['help']} (default: %(default)s)"
-        to.add_argument(*names, **settings)  # type: ignore[arg-type]
-
-    one = command("fit", "Learn what normal parts look like and write a model.")
-    option(one, "normal", nargs="+", metavar="NORMAL", help="directory of normal pictures, or pictures")
-    option(one, "-o", "--output", required=True, help="file of the model to write")
-    presets = {"default": "paper", "choices": ["paper", "fast", "stpm"]}
-    option(
-        one, "--preset", help="the published network, a light one, or the baseline they start from", **presets
-    )
-    teachers = {"default": "resnet18", "choices": ["resnet18", "embedded"]}
-    option(one, "--teacher", help="ImageNet's ResNet18, or a compact one that is in the package", **teachers)
-    option(
-        one, "--teacher-weights", metavar="PATH", help="file of its weights; else looked for and downloaded"
-    )
-    option(one, "--size", type=_size, default=256, help="input size in pixels, N or HEIGHTxWIDTH")
-    steps = {
-        "type": _number(int, 0),
-        "nargs": 2,
-        "default": [1000, 4000],
-        "metavar": ("STUDENT", "SEGMENTATION"),
-    }
-    option(one, "--steps", help="training steps of the two stages", **steps)
-    option(one, "--batch-size", type=_number(int, 1), default=32, help="pictures per step")
-    option(
-        one, "--texture-source", metavar="DIR", help="pictures whose texture anomalies take; else own ones"
-    )
-    turn = '0, degrees either way, or "90" for quarter turns +-5 degrees'
-    option(one, "--rotate", type=_rotate, default=0, help=turn)
-    option(
-        one, "--flip", default="", choices=["", "horizontal", "vertical", "both"], help="mirror parts, too"
-    )
-    option(one, "--seed", type=_number(int, 0), default=0, help="of everything drawn at random")
-    precisions = ["auto", "float32", "bfloat16"]
-    option(one, "--precision", default="auto", choices=precisions, help="of training")
-    option(one, "--workers", type=_number(int, 0), default=2, help="threads that prepare batches")
-    minutes = {"type": _number(float, 0), "default": 10.0, "metavar": "MINUTES"}
-    option(one, "--checkpoint-minutes", help="how often to save an unfinished run", **minutes)
-    option(one, "--resume", action="store_true", help="continue an interrupted run of the same output")
-
-    two = command("predict", "Find defects; one JSON line per picture on standard output.")
-    option(two, "model", metavar="MODEL", help="file written by fit")
-    option(two, "pictures", nargs="+", metavar="PICTURES", help="pictures, or directories of them")
-    option(two, "-o", "--output", metavar="OUT", help="folder for overlays and maps")
-    option(
-        two, "--maps", default="none", choices=["none", "png", "npy"], help="anomaly maps: 16-bit or float"
-    )
-    option(two, "--no-overlays", dest="overlays", action="store_false", help="write no overlay pictures")
-
-    three = command("evaluate", "Compute the six metrics on a test set of the MVTec layout.")
-    option(three, "model", metavar="MODEL", help="file written by fit")
-    option(three, "dataset", metavar="DATASET", help="folder that holds test and ground_truth")
-    protocols = {"default": "full", "choices": ["full", "paper"]}
-    option(three, "--protocol", help="full resolution, or that of the paper", **protocols)
-    option(three, "--json", metavar="FILE", help="write everything as JSON")
-    option(three, "--csv", metavar="FILE", help="write one line per picture")
-    option(three, "--defects-csv", metavar="FILE", help="write one line per defect, and one for all of them")
-
-    four = command("calibrate", "Set the thresholds anew, from normal pictures that fit did not see.")
-    option(four, "model", metavar="MODEL", help="file written by fit")
-    option(
-        four, "normal", nargs="*", metavar="NORMAL", help="normal pictures; by default the last ones' scores"
-    )
-    option(four, "-o", "--output", help="file to write; by default MODEL itself")
-
-    five = command("info", "Tell about this installation, or about a model.")
-    option(five, "model", nargs="?", metavar="MODEL", help="file written by fit")
-
-    sides = "side in pixels, N or HEIGHTxWIDTH, of the overlapping tiles that large pictures are cut into"
-    option(one, "--tile", type=_sides, metavar="SIDE", help=sides)
-    shared = {"type": _overlap, "default": 0.25, "metavar": "SHARE"}
-    option(one, "--overlap", help="share of a tile's side that its neighbours cover, too", **shared)
-    option(one, "--keep-aspect", action="store_true", help="scale alike both ways, and pad")
-    for regional in (one, two, three, four):
-        text = 'what counts: a mask picture, or a polygon of pixels "x,y x,y x,y"'
-        option(regional, "--roi", type=_roi, metavar="ROI", help=text)
-
-    eight = command("demo", "Make pictures of parts, fit a model, test it, and show what it found.")
-    option(eight, "folder", nargs="?", default="destseg-demo", metavar="FOLDER", help="to make and fill")
-    option(eight, "--seed", type=_number(int, 0), default=0, help="of the parts and of training")
-    option(eight, "--steps", help="training steps of the two stages", **(steps | {"default": [500, 350]}))
-    option(eight, "--size", type=_size, default=192, help="input size in pixels, N or HEIGHTxWIDTH")
-    option(eight, "--pictures", type=_number(int, 2), default=120, help="normal parts to make and fit")
-    option(eight, "--teacher", help="as for fit", **(teachers | {"default": "embedded"}))
-    option(eight, "--overwrite", action="store_true", help="replace the files of an earlier demo in FOLDER")
-
-    six = command("export", "Write one graph for ONNX (.onnx), OpenVINO (.xml) or torch (.pt2).")
-    option(six, "model", metavar="MODEL", help="file written by fit")
-    option(six, "output", metavar="OUTPUT", help="file to write; its ending says for which engine")
-    option(six, "--precision", default="float32", choices=["float32", "int8"], help="of the convolutions")
-    option(six, "--normal", nargs="+", metavar="NORMAL", help="normal pictures, which int8 learns from")
-    option(
-        six, "--evaluate", metavar="DATASET", help="test set of the MVTec layout to tell the loss of int8 on"
-    )
-
-    seven = command("bench", "Time prediction by preset, engine and precision, beside the published network.")
-    option(seven, "models", nargs="*", metavar="MODEL", help="models; by default untrained ones of each kind")
-    option(seven, "--size", type=_size, default=256, help="input size of untrained ones, N or HEIGHTxWIDTH")
-    option(seven, "--seconds", type=_number(float, 0), default=5.0, help="for each of them")
-
-    text = "share of the pictures, at most 0.5, that calibrates and is not trained on; at least 10 do"
-    option(one, "--held-out", type=_share, default=0.2, metavar="SHARE", help=text)
-    for rated in (one, four):
-        text = "wanted share of normal parts called anomalous"
-        option(rated, "--false-positive-rate", type=_rate, default=0.01, metavar="RATE", help=text)
-    for strict in (one, two, four, six):
-        option(strict, "--strict", action="store_true", help="fail at the first unreadable picture")
-    for placed in (one, two, three, four, eight):
-        option(placed, "--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+        describe(functools.partial(_add, added))
     return top
+
+
+def _add(parser: argparse.ArgumentParser, *names: str, **settings: Any) -> None:
+    if settings.get("default") not in (None, "", False):
+        settings["help"] = f"{settings['help']} (default: %(default)s)"
+    parser.add_argument(*names, **settings)
+
+
+def _fit(option: Option) -> None:
+    option("normal", nargs="+", metavar="NORMAL", help="directory of normal pictures, or pictures")
+    option("-o", "--output", required=True, help="file of the model to write")
+    presets = "the published network, a light one, or the baseline they start from"
+    option("--preset", default="paper", choices=["paper", "fast", "stpm"], help=presets)
+    _teacher(option, default="resnet18")
+    option("--teacher-weights", metavar="PATH", help="file of its weights; else looked for and downloaded")
+    option("--size", type=_size, default=256, help="input size in pixels, N or HEIGHTxWIDTH")
+    sides = "side in pixels, N or HEIGHTxWIDTH, of the overlapping tiles that large pictures are cut into"
+    option("--tile", type=_sides, metavar="SIDE", help=sides)
+    shared = "share of a tile's side that its neighbours cover, too"
+    option("--overlap", type=_overlap, default=0.25, metavar="SHARE", help=shared)
+    option("--keep-aspect", action="store_true", help="scale alike both ways, and pad")
+    _region(option)
+    _steps(option, default=[1000, 4000])
+    option("--batch-size", type=_number(int, 1), default=32, help="pictures per step")
+    option("--texture-source", metavar="DIR", help="pictures whose texture anomalies take; else own ones")
+    turn = '0, degrees either way, or "90" for quarter turns +-5 degrees'
+    option("--rotate", type=_rotate, default=0, help=turn)
+    flips = ["", "horizontal", "vertical", "both"]
+    option("--flip", default="", choices=flips, help="mirror parts, too")
+    option("--seed", type=_number(int, 0), default=0, help="of everything drawn at random")
+    option("--precision", default="auto", choices=["auto", "float32", "bfloat16"], help="of training")
+    option("--workers", type=_number(int, 0), default=2, help="threads that prepare batches")
+    minutes = {"type": _number(float, 0), "default": 10.0, "metavar": "MINUTES"}
+    option("--checkpoint-minutes", help="how often to save an unfinished run", **minutes)
+    option("--resume", action="store_true", help="continue an interrupted run of the same output")
+    share = "share of the pictures, at most 0.5, that calibrates and is not trained on; at least 10 do"
+    option("--held-out", type=_share, default=0.2, metavar="SHARE", help=share)
+    _false_positive_rate(option)
+    _strict(option)
+    _device(option)
+
+
+def _predict(option: Option) -> None:
+    _model(option)
+    option("pictures", nargs="+", metavar="PICTURES", help="pictures, or directories of them")
+    option("-o", "--output", metavar="OUT", help="folder for overlays and maps")
+    option("--maps", default="none", choices=["none", "png", "npy"], help="anomaly maps: 16-bit or float")
+    option("--no-overlays", dest="overlays", action="store_false", help="write no overlay pictures")
+    _region(option)
+    _strict(option)
+    _device(option)
+
+
+def _evaluate(option: Option) -> None:
+    _model(option)
+    option("dataset", metavar="DATASET", help="folder that holds test and ground_truth")
+    option("--protocol", default="full", choices=["full", "paper"], help="full resolution, or the paper's")
+    option("--json", metavar="FILE", help="write everything as JSON")
+    option("--csv", metavar="FILE", help="write one line per picture")
+    option("--defects-csv", metavar="FILE", help="write one line per defect, and one for all of them")
+    _region(option)
+    _device(option)
+
+
+def _calibrate(option: Option) -> None:
+    _model(option)
+    option("normal", nargs="*", metavar="NORMAL", help="normal pictures; by default the last ones' scores")
+    option("-o", "--output", help="file to write; by default MODEL itself")
+    _region(option)
+    _false_positive_rate(option)
+    _strict(option)
+    _device(option)
+
+
+def _export(option: Option) -> None:
+    _model(option)
+    option("output", metavar="OUTPUT", help="file to write; its ending says for which engine")
+    option("--precision", default="float32", choices=["float32", "int8"], help="of the convolutions")
+    option("--normal", nargs="+", metavar="NORMAL", help="normal pictures, which int8 learns from")
+    option("--evaluate", metavar="DATASET", help="test set of the MVTec layout to tell the loss of int8 on")
+    _strict(option)
+
+
+def _bench(option: Option) -> None:
+    option("models", nargs="*", metavar="MODEL", help="models; by default untrained ones of each kind")
+    option("--size", type=_size, default=256, help="input size of untrained ones, N or HEIGHTxWIDTH")
+    option("--seconds", type=_number(float, 0), default=5.0, help="for each of them")
+
+
+def _info(option: Option) -> None:
+    option("model", nargs="?", metavar="MODEL", help="file written by fit or export")
+
+
+def _demo(option: Option) -> None:
+    option("folder", nargs="?", default="destseg-demo", metavar="FOLDER", help="to make and fill")
+    option("--seed", type=_number(int, 0), default=0, help="of the parts and of training")
+    _steps(option, default=[500, 350])
+    option("--size", type=_size, default=192, help="input size in pixels, N or HEIGHTxWIDTH")
+    option("--pictures", type=_number(int, 2), default=120, help="normal parts to make and fit")
+    _teacher(option, default="embedded")
+    option("--overwrite", action="store_true", help="replace the files of an earlier demo in FOLDER")
+    _device(option)
+
+
+def _model(option: Option) -> None:
+    option("model", metavar="MODEL", help="file written by fit or export")
+
+
+def _teacher(option: Option, default: str) -> None:
+    text = "ImageNet's ResNet18, or a compact one that is in the package"
+    option("--teacher", default=default, choices=["resnet18", "embedded"], help=text)
+
+
+def _steps(option: Option, default: list[int]) -> None:
+    stages = {"nargs": 2, "metavar": ("STUDENT", "SEGMENTATION"), "type": _number(int, 0)}
+    option("--steps", default=default, help="training steps of the two stages", **stages)
+
+
+def _region(option: Option) -> None:
+    text = 'what counts: a mask picture, or a polygon of pixels "x,y x,y x,y"'
+    option("--roi", type=_roi, metavar="ROI", help=text)
+
+
+def _false_positive_rate(option: Option) -> None:
+    text = "wanted share of normal parts called anomalous"
+    option("--false-positive-rate", type=_rate, default=0.01, metavar="RATE", help=text)
+
+
+def _strict(option: Option) -> None:
+    option("--strict", action="store_true", help="fail at the first unreadable picture")
+
+
+def _device(option: Option) -> None:
+    option("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+
+
+COMMANDS = {
+    "demo": ("Make pictures of parts, fit a model, test it, and show what it found.", _demo),
+    "fit": ("Learn what normal parts look like and write a model.", _fit),
+    "predict": ("Find defects; one JSON line per picture on standard output.", _predict),
+    "evaluate": ("Compute the six metrics on a test set of the MVTec layout.", _evaluate),
+    "calibrate": ("Set the thresholds anew, from normal pictures that fit did not see.", _calibrate),
+    "export": ("Write one graph for ONNX (.onnx), OpenVINO (.xml) or torch (.pt2).", _export),
+    "bench": ("Time prediction by preset, engine and precision, beside the published network.", _bench),
+    "info": ("Tell about this installation, or about a model.", _info),
+}
 
 
 def _number(kind: type[int] | type[float], least: int) -> Callable[[str], Any]:
