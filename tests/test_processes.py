@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -81,16 +82,22 @@ class DoubleSynthesis(Synthesis):
         return super().clean(indices).double()
 
 
-def train(number, count, port, folder):
-    """Train a light network in double precision, as one of some processes; the first writes its weights."""
-    os.environ |= {"RANK": str(number), "WORLD_SIZE": str(count)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def new_trainer():
+    """Of a light network in double precision, four steps in either stage."""
     store = noise()
     synthesis = DoubleSynthesis(store, from_normals(store), 4)
     torch.manual_seed(0)
     parts = parts_of("fast", "resnet18")
     network = DeSTSegNet(**parts).double()
-    trainer = Trainer(network, synthesis, plan_of(network, synthesis, (4, 4), "float32", parts), 1 << 30)
+    return Trainer(network, synthesis, plan_of(network, synthesis, (4, 4), "float32", parts), 1 << 30)
+
+
+def train(number, count, port, folder):
+    """Train as one of some processes, and write the weights."""
+    os.environ |= {"RANK": str(number), "WORLD_SIZE": str(count)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    trainer = new_trainer()
+    network = trainer.network
     losses = trainer.run(workers=0, progress=False, checkpoint=folder / f"checkpoint of {number}")
     assert not dist.is_initialized()
     assert not any(isinstance(module, processes.SharedBatchNorm2d) for module in network.modules())
@@ -111,6 +118,15 @@ def test_two_processes_give_the_weights_of_one(tmp_path, monkeypatch):
     for name, expected in one.items():
         torch.testing.assert_close(first[name], expected, rtol=1e-6, atol=1e-8, msg=name)
         assert torch.equal(first[name], second[name]), name
+
+
+def test_what_is_asked_of_another_process_stops_this_one(tmp_path, monkeypatch):
+    trainer, raised = new_trainer(), []
+    monkeypatch.setattr(trainer, "_stop_asked", lambda step, requests: step == 1)
+    monkeypatch.setattr(signal, "raise_signal", raised.append)
+    trainer.run(workers=0, progress=False, checkpoint=tmp_path / "checkpoint")
+    assert raised == [signal.SIGTERM]
+    assert len(trainer.losses) == 2 and (tmp_path / "checkpoint").exists()
 
 
 def noise(count=7):
