@@ -1,7 +1,8 @@
 """Hands the compiled part of the package to CMake; everything else stands in pyproject.toml.
 
 DESTSEG_EXT says what to do about the kernels: unset = build them if a compiler is there, 1 = they must
-build, 0 = leave them out. The package works without them, more slowly and with the same results.
+build, 0 = leave them out. The package works without them, more slowly and with the same results. Those for
+NVIDIA GPUs, destseg._C_cuda, are built where CMake finds nvcc; where it does not, nothing is missed.
 """
 
 import os
@@ -20,16 +21,23 @@ if WISH not in ("", "0", "1"):
 class CMakeBuild(build_ext):
     """Configure and build with CMake, into the place where setuptools expects the module."""
 
+    failed = False  # what keeps the first module from being built keeps the second one, too
+
     def build_extension(self, extension: Extension) -> None:
+        path = pathlib.Path(self.get_ext_fullpath(extension.name)).resolve()
+        if self.failed:
+            return
         try:
-            self.run_cmake(pathlib.Path(self.get_ext_fullpath(extension.name)).resolve().parent)
+            self.run_cmake(path.parent, extension.name.removeprefix("destseg."))
         except (ImportError, OSError, subprocess.CalledProcessError):
             if WISH == "1":
                 raise
-            notice = "installing without compiled kernels, results stay the same; DESTSEG_EXT=1 tells why"
+            self.failed = True
+            which = "the kernels for GPUs" if extension.name.endswith("_cuda") else "compiled kernels"
+            notice = f"installing without {which}, results stay the same; DESTSEG_EXT=1 tells why"
             sys.stderr.write(f"destseg: {notice}\n")
 
-    def run_cmake(self, output: pathlib.Path) -> None:
+    def run_cmake(self, output: pathlib.Path, target: str) -> None:
         import pybind11  # only here: it is a build requirement, and DESTSEG_EXT=0 does without
 
         root = pathlib.Path(__file__).resolve().parent
@@ -42,7 +50,8 @@ class CMakeBuild(build_ext):
             "-DCMAKE_BUILD_TYPE=Release",
         ]
         errors = None if WISH == "1" else subprocess.DEVNULL  # one line of notice is enough
-        for arguments in (configure, ["--build", build, "--config", "Release", "--parallel"]):
+        make = ["--build", build, "--config", "Release", "--parallel", "--target", target]
+        for arguments in (configure, make):
             subprocess.run(["cmake", *arguments], check=True, stderr=errors)
 
     def get_outputs(self) -> list[str]:
@@ -57,6 +66,8 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    ext_modules=[] if WISH == "0" else [Extension("destseg._C", sources=[])],
+    ext_modules=[]
+    if WISH == "0"
+    else [Extension(f"destseg.{name}", sources=[]) for name in ("_C", "_C_cuda")],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -90,11 +90,27 @@ DESTSEG_INLINE void sum_channels(const Block<T>& block, Order order, Sums<T>& su
   }
 }
 
-// What brings both vectors of a position to unit length.
+// What brings both vectors of a position to unit length, from their squared lengths.
 template <typename T>
-DESTSEG_INLINE T unit_scale(const Sums<T>& sums, int64_t p) {
+DESTSEG_SHARED_FORMULA T unit_scale(T taught_squared, T learnt_squared) {
   const T offset = static_cast<T>(kNormOffset);
-  return 1 / ((std::sqrt(sums.taught[p]) + offset) * (std::sqrt(sums.learnt[p]) + offset));
+  return 1 / ((std::sqrt(taught_squared) + offset) * (std::sqrt(learnt_squared) + offset));
+}
+
+// What the raw vectors of a position are multiplied with in the gradient of its distance.
+template <typename T>
+struct GradientWeights {
+  T taught, learnt;
+};
+
+// The distance's gradient with respect to the raw student vector, times a slope. For vectors t and s, and
+// D = 1 - (t . s) u with the scale u of above:
+// dD/ds = -u t + (t . s) u s / (|s| (|s| + offset)), whose second part is 0 for a student of length 0.
+template <typename T>
+DESTSEG_SHARED_FORMULA GradientWeights<T> gradient_weights(T taught_squared, T learnt_squared, T both, T slope) {
+  const T scale = slope * unit_scale(taught_squared, learnt_squared), length = std::sqrt(learnt_squared);
+  const T pull = both * scale / (length * (length + static_cast<T>(kNormOffset)));
+  return {-scale, length > 0 ? pull : T(0)};
 }
 
 // 1 - cosine similarity of each position.
@@ -103,22 +119,20 @@ DESTSEG_INLINE void block_distances(const Block<T>& block, Order order, T* dista
   Sums<T> sums;
   sum_channels(block, order, sums);
   for (int64_t p = 0; p < block.positions; ++p) {
-    distances[p] = 1 - sums.both[p] * unit_scale(sums, p);
+    distances[p] = 1 - sums.both[p] * unit_scale(sums.taught[p], sums.learnt[p]);
   }
 }
 
-// The distances' gradient with respect to the raw student features, times the slope of each position. For
-// vectors t and s, and D = 1 - (t . s) u with the scale u of above:
-// dD/ds = -u t + (t . s) u s / (|s| (|s| + offset)), whose second part is 0 for a student of length 0.
+// The distances' gradient with respect to the raw student features, times the slope of each position.
 template <typename T>
 DESTSEG_INLINE void block_gradients(const Block<T>& block, Order order, const T* slopes, T* gradients) {
   Sums<T> sums;
   sum_channels(block, order, sums);
   for (int64_t p = 0; p < block.positions; ++p) {
-    const T scale = slopes[p] * unit_scale(sums, p), length = std::sqrt(sums.learnt[p]);
-    const T pull = sums.both[p] * scale / (length * (length + static_cast<T>(kNormOffset)));
-    sums.taught[p] = -scale;
-    sums.learnt[p] = length > 0 ? pull : 0;
+    const GradientWeights<T> weights =
+        gradient_weights(sums.taught[p], sums.learnt[p], sums.both[p], slopes[p]);
+    sums.taught[p] = weights.taught;
+    sums.learnt[p] = weights.learnt;
   }
   const T *weight_taught = sums.taught, *weight_learnt = sums.learnt;
   const bool channels_last = order == Order::channels_last;

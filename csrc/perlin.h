@@ -36,7 +36,19 @@ struct PerlinLine {
   double row, row_step, column, column_step;
 };
 
-DESTSEG_INLINE bool perlin_inside(const PerlinLine& line, int64_t j, int64_t height, int64_t width) {
+// How noise is turned, about the centre of the picture.
+struct PerlinTurn {
+  double cosine, sine;
+};
+
+DESTSEG_SHARED_FORMULA PerlinLine perlin_line(PerlinTurn turn, int64_t i, int64_t height, int64_t width) {
+  const double centre_y = 0.5 * static_cast<double>(height - 1), centre_x = 0.5 * static_cast<double>(width - 1);
+  const double dy = static_cast<double>(i) - centre_y;
+  return {(centre_y + turn.cosine * dy) - turn.sine * centre_x, turn.sine,
+          (centre_x - turn.sine * dy) - turn.cosine * centre_x, turn.cosine};
+}
+
+DESTSEG_SHARED_FORMULA bool perlin_inside(const PerlinLine& line, int64_t j, int64_t height, int64_t width) {
   const double row = line.row + static_cast<double>(j) * line.row_step;
   const double column = line.column + static_cast<double>(j) * line.column_step;
   return row >= -kPerlinBorder && row <= static_cast<double>(height - 1) + kPerlinBorder &&
@@ -97,31 +109,54 @@ struct PerlinCell {
   T along_v[4], along_u[4], constant[4];
 };
 
+// The factor that the components of the lattice's unit gradients have, so that noise fills [-1, 1].
+constexpr double kPerlinGain = 1.4142135623730951;
+
+// v and u point at the gradients of a cell's top left corner, of a lattice with points_x of them a row.
+template <typename T>
+DESTSEG_SHARED_FORMULA PerlinCell<T> perlin_cell(const T* v, const T* u, int64_t points_x) {
+  const T *v_below = v + points_x, *u_below = u + points_x;
+  return {{v[0], v[1] - v[0], v_below[0], v_below[1] - v_below[0]},
+          {u[0], u[1] - u[0], u_below[0], u_below[1] - u_below[0]},
+          {0, -u[1], -v_below[0], v_below[0] - v_below[1] - u_below[1]}};
+}
+
+// A cell's linear function f at an offset to its first corner.
+template <typename T>
+DESTSEG_SHARED_FORMULA T perlin_linear(const PerlinCell<T>& cell, int32_t f, T v, T u) {
+  return cell.along_v[f] * v + cell.along_u[f] * u + cell.constant[f];
+}
+
 template <typename T>
 std::vector<PerlinCell<T>> perlin_cells(const T* angles, int64_t cells_y, int64_t cells_x) {
   const size_t points_x = static_cast<size_t>(cells_x + 1);
   std::vector<T> gradients_v(static_cast<size_t>(cells_y + 1) * points_x), gradients_u(gradients_v.size());
   for (size_t k = 0; k < gradients_v.size(); ++k) {
-    gradients_v[k] = static_cast<T>(1.4142135623730951) * std::cos(angles[k]);
-    gradients_u[k] = static_cast<T>(1.4142135623730951) * std::sin(angles[k]);
+    gradients_v[k] = static_cast<T>(kPerlinGain) * std::cos(angles[k]);
+    gradients_u[k] = static_cast<T>(kPerlinGain) * std::sin(angles[k]);
   }
   std::vector<PerlinCell<T>> cells;
   cells.reserve(static_cast<size_t>(cells_y * cells_x));
   for (size_t i = 0; i < static_cast<size_t>(cells_y); ++i) {
     for (size_t j = 0; j < static_cast<size_t>(cells_x); ++j) {
-      const T *v = gradients_v.data() + i * points_x + j, *u = gradients_u.data() + i * points_x + j;
-      const T *v_below = v + points_x, *u_below = u + points_x;
-      cells.push_back({{v[0], v[1] - v[0], v_below[0], v_below[1] - v_below[0]},
-                       {u[0], u[1] - u[0], u_below[0], u_below[1] - u_below[0]},
-                       {0, -u[1], -v_below[0], v_below[0] - v_below[1] - u_below[1]}});
+      const size_t corner = i * points_x + j;
+      cells.push_back(perlin_cell(gradients_v.data() + corner, gradients_u.data() + corner, cells_x + 1));
     }
   }
   return cells;
 }
 
 template <typename T>
-DESTSEG_INLINE T perlin_fade(T t) {
+DESTSEG_SHARED_FORMULA T perlin_fade(T t) {
   return t * t * t * (t * (t * 6 - 15) + 10);
+}
+
+// The noise at offset (v, u), of the four linear functions there.
+template <typename T>
+DESTSEG_SHARED_FORMULA T perlin_mixed(T v, T u, T top, T top_rise, T bottom, T bottom_rise) {
+  const T fade_v = perlin_fade(v), fade_u = perlin_fade(u);
+  const T above = top + top_rise * fade_u, below = bottom + bottom_rise * fade_u;
+  return above + (below - above) * fade_v;
 }
 
 constexpr int32_t kPerlinLanes = 16;  // most pixels evaluated at once, also beyond a cell's end and the row's
@@ -133,10 +168,8 @@ DESTSEG_INLINE void perlin_pixels(const T* start, const T* step, T v, T v_step, 
 #pragma omp simd
   for (int32_t lane = 0; lane < lanes; ++lane) {
     const T k = static_cast<T>(static_cast<int32_t>(first) + lane);
-    const T fade_v = perlin_fade(v + k * v_step), fade_u = perlin_fade(u + k * u_step);
-    const T top = (start[0] + k * step[0]) + (start[1] + k * step[1]) * fade_u;
-    const T bottom = (start[2] + k * step[2]) + (start[3] + k * step[3]) * fade_u;
-    noise[first + lane] = top + (bottom - top) * fade_v;
+    noise[first + lane] = perlin_mixed(v + k * v_step, u + k * u_step, start[0] + k * step[0], start[1] + k * step[1],
+                                       start[2] + k * step[2], start[3] + k * step[3]);
   }
 }
 
@@ -151,7 +184,7 @@ DESTSEG_INLINE void perlin_row(const PerlinCell<T>* cells, int64_t cells_x, Perl
     T start[4], step[4];
 #pragma omp simd
     for (int32_t f = 0; f < 4; ++f) {
-      start[f] = cell.along_v[f] * v + cell.along_u[f] * u + cell.constant[f];
+      start[f] = perlin_linear(cell, f, v, u);
       step[f] = cell.along_v[f] * v_step + cell.along_u[f] * u_step;
     }
     const double last = std::min(std::min(y.next, x.next), static_cast<double>(end - 1));
@@ -184,16 +217,13 @@ template <typename T, typename Visit>
 void perlin(const T* angles, int64_t cells_y, int64_t cells_x, double rotation, int64_t height, int64_t width,
             const Visit& visit) {
   const std::vector<PerlinCell<T>> cells = perlin_cells(angles, cells_y, cells_x);
-  const double cosine = std::cos(rotation), sine = std::sin(rotation);
-  const double centre_y = 0.5 * static_cast<double>(height - 1), centre_x = 0.5 * static_cast<double>(width - 1);
+  const PerlinTurn turn{std::cos(rotation), std::sin(rotation)};
   const double scale_y = static_cast<double>(cells_y) / static_cast<double>(height);
   const double scale_x = static_cast<double>(cells_x) / static_cast<double>(width);
   std::vector<T> noise(static_cast<size_t>(width + kPerlinLanes));
   T* row = noise.data();
   for (int64_t i = 0; i < height; ++i) {
-    const double dy = static_cast<double>(i) - centre_y;
-    const PerlinLine line{(centre_y + cosine * dy) - sine * centre_x, sine,
-                          (centre_x - sine * dy) - cosine * centre_x, cosine};
+    const PerlinLine line = perlin_line(turn, i, height, width);
     int64_t begin, end;
     perlin_interval(line, height, width, begin, end);
     const PerlinAxis y(line.row * scale_y, line.row_step * scale_y, cells_y, begin);
@@ -213,6 +243,12 @@ struct Corruption {
   float share;  // of the picture that shines through the texture
 };
 
+// One value of a pixel, of which the picture keeps a share, and its way to normalised values.
+DESTSEG_SHARED_FORMULA float corrupted_value(uint8_t picture, uint8_t texture, float kept, float scale, float offset) {
+  const float blend = kept * static_cast<float>(picture) + (1.0f - kept) * static_cast<float>(texture);
+  return blend * scale + offset;
+}
+
 // One row: picture and texture are width x 3 bytes, corrupted, scale, offset and kept width x 3 floats; kept is
 // overwritten. Every loop is over all channels alike, which the compiler vectorises.
 DESTSEG_WIDE inline void corrupt_row(const uint8_t* picture, const uint8_t* texture, const float* noise, float share,
@@ -224,9 +260,7 @@ DESTSEG_WIDE inline void corrupt_row(const uint8_t* picture, const uint8_t* text
   }
 #pragma omp simd
   for (int64_t k = 0; k < 3 * width; ++k) {
-    const float blend = kept[k] * static_cast<float>(picture[k]) +
-                        (1.0f - kept[k]) * static_cast<float>(texture[k]);
-    corrupted[k] = blend * scale[k] + offset[k];
+    corrupted[k] = corrupted_value(picture[k], texture[k], kept[k], scale[k], offset[k]);
   }
 }
 

@@ -9,8 +9,25 @@
 
 namespace destseg {
 
-// One side of a resizing: output k is source low[k] and high[k] mixed, the latter
-// with weight share[k]; they are the same where output and source coincide.
+// Along one side, an output is the sources low and high mixed, the latter with weight share; they are the same
+// where output and source coincide.
+template <typename T>
+struct Tap {
+  int32_t low, high;
+  T share;
+};
+
+// Output k of `target`, of `source` inputs; scale is source / target.
+template <typename T>
+DESTSEG_SHARED_FORMULA Tap<T> tap_of(int64_t k, int64_t source, T scale) {
+  const T place = std::max(scale * (static_cast<T>(k) + T(0.5)) - T(0.5), T(0));
+  const int64_t low = std::min(static_cast<int64_t>(place), source - 1);
+  const T share = std::min(place - static_cast<T>(low), T(1));
+  const int64_t high = std::min(low + (share > 0), source - 1);
+  return {static_cast<int32_t>(low), static_cast<int32_t>(high), share};
+}
+
+// The taps of one whole side.
 template <typename T>
 struct Taps {
   std::vector<int32_t> low, high;
@@ -19,11 +36,10 @@ struct Taps {
   Taps(int64_t source, int64_t target) {
     const T scale = static_cast<T>(source) / static_cast<T>(target);
     for (int64_t k = 0; k < target; ++k) {
-      const T place = std::max(scale * (static_cast<T>(k) + T(0.5)) - T(0.5), T(0));
-      const int64_t below = std::min(static_cast<int64_t>(place), source - 1);
-      share.push_back(std::min(place - static_cast<T>(below), T(1)));
-      low.push_back(static_cast<int32_t>(below));
-      high.push_back(static_cast<int32_t>(std::min(below + (share.back() > 0), source - 1)));
+      const Tap<T> tap = tap_of(k, source, scale);
+      low.push_back(tap.low);
+      high.push_back(tap.high);
+      share.push_back(tap.share);
     }
   }
 };

@@ -38,7 +38,7 @@ DESTSEG_INLINE void negative_products(const Level<T>& level, Order order, int64_
     const Block<T> block = block_of(level, order, image, begin, std::min(begin + kBlockPositions, end));
     sum_channels(block, order, sums);
     T* weight = sums.both;
-    for (int64_t p = 0; p < block.positions; ++p) weight[p] = -unit_scale(sums, p);
+    for (int64_t p = 0; p < block.positions; ++p) weight[p] = -unit_scale(sums.taught[p], sums.learnt[p]);
     for (int64_t k = 0; k < (channels_last ? block.positions : block.channels); ++k) {
       const T *taught = block.taught + k * block.stride, *learnt = block.learnt + k * block.stride;
       T* out = products + k * stride;

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from destseg.files import read_tensors, write_tensors
+from destseg.networks import DeSTSegNet
+from destseg.synthesis import Synthesis
+from destseg.textures import PictureTextures
 
 FORMAT = "destseg checkpoint 2"
 
@@ -39,6 +42,32 @@ class Plan:
     light: bool
     compact_teacher: bool
     framing: int | None = None  # how pictures become inputs, as a checksum; None where they are stretched
+
+
+def plan_of(
+    network: DeSTSegNet,
+    synthesis: Synthesis,
+    steps: tuple[int, int],
+    precision: str,
+    parts: dict[str, bool],
+) -> Plan:
+    """Return the plan of training a network of these parts with these batches."""
+    rotate, source = synthesis.rotate, synthesis.draw_texture
+    return Plan(
+        steps=(int(steps[0]), int(steps[1])),
+        batch_size=int(synthesis.batch_size),
+        seed=int(synthesis.seed),
+        image_size=synthesis.normals.size,
+        rotate=rotate if isinstance(rotate, str) else float(rotate),
+        flip=synthesis.flip,
+        pictures=len(synthesis.normals),
+        framing=synthesis.normals.framing.checksum,
+        precision=precision,
+        normals=synthesis.normals.checksum,
+        textures=source.store.checksum if isinstance(source, PictureTextures) else 0,
+        teacher=checksum(network.teacher_net),
+        **parts,
+    )
 
 
 def checksum(network: nn.Module) -> int:

@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fit(options: argparse.Namespace) -> int:
+    from destseg import processes
+
     _check_output(options.output)
     output = Path(options.output)
     checkpoint = output.with_name(output.name + ".checkpoint")
@@ -84,9 +86,10 @@ def fit(options: argparse.Namespace) -> int:
         workers=options.workers,
         strict=options.strict,
     )
-    model.save(output)
-    checkpoint.unlink(missing_ok=True)
-    _say(f"wrote {output}")
+    if processes.current().is_first:  # of those that torchrun has started
+        model.save(output)
+        checkpoint.unlink(missing_ok=True)
+        _say(f"wrote {output}")
     return 0
 
 

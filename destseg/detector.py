@@ -22,8 +22,8 @@ from destseg.roi import Roi
 from destseg.store import MEMORY, PictureStore
 from destseg.synthesis import Rotate, Synthesis, check_augmentation
 from destseg.teachers import Weights
-from destseg.textures import from_normals, from_pictures
-from destseg.training import Trainer, check_precision, check_schedule, plan_of, training_precision
+from destseg.textures import PictureTextures, from_normals
+from destseg.training import check_precision, check_schedule, new_trainer
 
 FilePath = str | os.PathLike[str]
 
@@ -143,21 +143,16 @@ class DeSTSeg:
         workers = presets.whole_number("workers", workers)
         sources = as_pictures(normal)
         textures = None if texture_source is None else as_pictures(texture_source)
-        device = presets.torch_device(self.device)
-        network = presets.new_network(self._parts, self.teacher, self.teacher_weights, self.seed).to(device)
+        network = presets.new_network(self._parts, self.teacher, self.teacher_weights, self.seed)
+        network = network.to(presets.torch_device(self.device))
         store = PictureStore(sources, self._framing, memory, strict, progress)
         training, calibrating = split(store.pictures, self.seed, held_out)
         normals = store.subset(training)
-        texture_store, draw_texture = None, from_normals(normals)
+        draw = from_normals(normals)
         if textures is not None:
-            texture_store = PictureStore(textures, Framing(store.size), memory, strict, progress)
-            draw_texture = from_pictures(texture_store)
-        synthesis = Synthesis(normals, draw_texture, batch_size, self.seed, rotate, flip)
-        precision = training_precision(self.precision, device)
-        plan = plan_of(network, synthesis, steps, precision, self._parts, texture_store)
-        trainer = Trainer(network, synthesis, plan, memory)
-        if resume is not None:
-            trainer.resume(Path(resume))
+            draw = PictureTextures(PictureStore(textures, Framing(store.size), memory, strict, progress))
+        synthesis = Synthesis(normals, draw, batch_size, self.seed, rotate, flip)
+        trainer = new_trainer(network, synthesis, steps, self.precision, self._parts, memory, resume)
         path = resume if checkpoint is None else checkpoint
         losses = trainer.run(workers, progress, None if path is None else Path(path), checkpoint_minutes)
         self._adopt(network, losses)

@@ -57,6 +57,23 @@ def pairs(maps: Pictures, masks: Pictures, regions: Pictures | None = None) -> I
         yield Pair(_scores(scores, index), _mask(mask, index) & inside, inside)
 
 
+def per_picture(values: ArrayLike, count: int, name: str) -> list[float]:
+    """Return one value per picture as a list, or raise ValueError where there are others."""
+    array = np.asarray(values)
+    if array.shape != (count,):
+        raise ValueError(f"{name} must be ({count},), one per picture, got shape {array.shape}")
+    return array.tolist()
+
+
+def refuse_nan(image_scores: NDArray) -> None:
+    """Raise ValueError that names the first picture whose score is NaN."""
+    for index in np.flatnonzero(image_scores != image_scores):
+        raise ValueError(
+            f"image scores must be numbers, got NaN for picture {index} "
+            "(the mean of the largest values of a map is NaN where they hold both infinities)"
+        )
+
+
 def _pictures(pictures: Pictures, name: str) -> list[NDArray]:
     if hasattr(pictures, "__array__"):
         stack = np.asarray(pictures)

@@ -1,6 +1,7 @@
 """One picture in, pixels out: what a user holds becomes (h, w, 3) uint8, and that becomes network input."""
 
 import contextlib
+import functools
 import io
 import os
 import threading
@@ -183,12 +184,21 @@ def normalise(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
     if isinstance(pixels, np.ndarray):
         pixels = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
     n, h, w, _ = pixels.shape
-    # constants spread over a row of w * 3 values: 2.6 times as fast as over the 3 channels of each pixel
-    mean = torch.tensor(IMAGENET_MEAN, device=pixels.device).repeat(w)
-    std = torch.tensor(IMAGENET_STD, device=pixels.device).repeat(w)
+    mean, std = _row_of_constants(w, pixels.device)
     rows = pixels.reshape(n, h, w * 3).to(torch.float32)
-    rows.sub_(mean * 255).div_(std * 255)
+    rows.sub_(mean).div_(std)
     return rows.view(n, h, w, 3).permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=16)  # on a GPU, writing them there anew would wait for it
+def _row_of_constants(w: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return 255 times mean and standard deviation of each of the w * 3 values of a row.
+
+    Spread like this they are applied 2.6 times as fast as to the 3 channels of each pixel.
+    """
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(values, device=device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return mean.repeat(w) * 255, std.repeat(w) * 255
 
 
 def _decode_lock(image: PIL.Image.Image) -> threading.Lock:

@@ -7,21 +7,23 @@ pixel AUROC and PRO (the image AUROC).
 """
 
 import dataclasses
-import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from destseg import tensor_curves
 from destseg.curves import Curves
-from destseg.ground_truth import Pair, Pictures, Scores, pairs
-from destseg.normal_scores import BLOCK, NormalScores, divided, in_threads
-from destseg.ops.components import Instances, split
+from destseg.gathering import batches, gathered
+from destseg.ground_truth import Pictures, pairs, per_picture, refuse_nan
+from destseg.normal_scores import NormalScores, divided, in_threads
+from destseg.ops.components import Instances
 from destseg.ops.ranking import rank
+from destseg.tensor_curves import TensorCurves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,8 @@ def evaluate(
     """Compute all six metrics of a test set.
 
     Args:
-        maps: n anomaly maps (h, w), higher is more anomalous; infinities are allowed, NaN is not.
+        maps: n anomaly maps (h, w), higher is more anomalous; infinities are allowed, NaN is not. A tensor
+            on a GPU, with masks beside it, does not leave it.
         masks: n ground-truth masks of the maps' sizes, 0 for normal pixels and one other value for defects.
         image_scores: (n,) score per picture; by default the mean of the `top` largest values of its map.
         top: how many of the largest values the default image score takes.
@@ -67,9 +70,44 @@ def evaluate(
         ValueError: a NaN, a mask of another size or with more than two values, an empty picture, or
             numbers of pictures that differ; the message names the picture's index.
     """
+    if isinstance(maps, torch.Tensor) and not maps.is_cpu:
+        return evaluate_tensors(maps, masks, image_scores, top, image_labels)
     accumulator = Accumulator(top=top)
     accumulator.update(maps, masks, image_scores, image_labels)
     return accumulator.compute()
+
+
+def evaluate_tensors(
+    maps: torch.Tensor,
+    masks: Any,
+    image_scores: ArrayLike | None = None,
+    top: int = 100,
+    image_labels: ArrayLike | None = None,
+) -> Metrics:
+    """As `evaluate`, of tensors (n, h, w) both, where they lie: a GPU's do not leave it, only results do."""
+    if top < 1:
+        raise ValueError(f"top must be at least 1 pixel, got {top!r}")
+    maps, masks = tensor_curves.checked(maps, masks)
+    if image_scores is None:
+        image_scores = tensor_curves.image_scores(maps, top)
+    if image_labels is None:
+        image_labels = masks.flatten(1).any(dim=1).tolist()
+    scores = per_picture(image_scores, len(maps), "image_scores")
+    refuse_nan(np.array(scores))
+    labels = [bool(label) for label in per_picture(image_labels, len(maps), "image_labels")]
+    return _metrics(tensor_curves.curves(maps, masks), scores, labels)
+
+
+def _metrics(pixels: Curves | TensorCurves, scores: Sequence[float], labels: Sequence[bool]) -> Metrics:
+    return Metrics(
+        image_auroc=image_auroc(scores, labels),
+        pixel_auroc=pixels.auroc(),
+        pixel_ap=pixels.average_precision(),
+        pro=pixels.pro(),
+        iap=pixels.iap(),
+        iap90=pixels.iap_at(90),
+        instances=len(pixels.found_at),
+    )
 
 
 def curves(maps: Pictures, masks: Pictures) -> Curves:
@@ -122,7 +160,7 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     score, label = np.asarray(scores), np.asarray(labels)
     if score.ndim != 1 or label.shape != score.shape:
         raise ValueError(f"scores and labels must be (n,) both, got {score.shape} and {label.shape}")
-    _refuse_nan(score)
+    refuse_nan(score)
     defect = label.astype(bool)
     if not 0 < defect.sum() < len(defect):
         return math.nan
@@ -169,21 +207,21 @@ class Accumulator:
         """
         added = Accumulator(self.top, self._normals.memory, self._normals.folder)
         top = None if image_scores is not None else self.top
-        for batch in _batches(pairs(maps, masks, regions)):
+        for batch in batches(pairs(maps, masks, regions)):
             groups = divided(batch, lambda picture: picture[0].size)
-            gathered = in_threads(lambda pictures: _gathered(pictures, top), groups)
-            added._normals.add([group.normals for group in gathered])
-            for group in gathered:
-                added._instances += group.instances
-                added.image_scores += group.image_scores
+            parts = in_threads(lambda pictures: gathered(pictures, top), groups)
+            added._normals.add([part.normals for part in parts])
+            for part in parts:
+                added._instances += part.instances
+                added.image_scores += part.image_scores
         count = len(added._instances)
         added.image_labels = [instances.sizes.size > 0 for instances in added._instances]
         if image_scores is not None:
-            added.image_scores = _per_picture(image_scores, count, "image_scores")
+            added.image_scores = per_picture(image_scores, count, "image_scores")
         if image_labels is not None:
-            given = _per_picture(image_labels, count, "image_labels")
+            given = per_picture(image_labels, count, "image_labels")
             added.image_labels = [bool(label) for label in given]
-        _refuse_nan(np.array(added.image_scores))
+        refuse_nan(np.array(added.image_scores))
         self.merge(added)
 
     def merge(self, other: "Accumulator") -> None:
@@ -195,16 +233,7 @@ class Accumulator:
 
     def compute(self) -> Metrics:
         """The six metrics of all pictures so far."""
-        pixels = self.curves()
-        return Metrics(
-            image_auroc=image_auroc(self.image_scores, self.image_labels),
-            pixel_auroc=pixels.auroc(),
-            pixel_ap=pixels.average_precision(),
-            pro=pixels.pro(),
-            iap=pixels.iap(),
-            iap90=pixels.iap_at(90),
-            instances=pixels.found_at.size,
-        )
+        return _metrics(self.curves(), self.image_scores, self.image_labels)
 
     def curves(self) -> Curves:
         """The curves of all pixels so far."""
@@ -220,72 +249,5 @@ class Accumulator:
         )
 
 
-class Gathered(NamedTuple):
-    """The scores of a group of pictures."""
-
-    normals: Scores  # of all of them
-    instances: list[Instances]  # of each picture
-    image_scores: list[float]  # of each picture; empty if they are given
-
-
-def _gathered(pictures: Sequence[Pair], top: int | None) -> Gathered:
-    dtype = np.result_type(np.float32, *(picture.scores for picture in pictures))
-    counts = [int(picture.mask.size - np.count_nonzero(picture.mask)) for picture in pictures]
-    normals = np.empty(sum(counts), dtype)
-    instances = [
-        split(scores.astype(dtype, copy=False), mask, normals[end - count : end])
-        for (scores, mask, _), count, end in zip(pictures, counts, itertools.accumulate(counts), strict=True)
-    ]
-    if any(region is not None for _, _, region in pictures):
-        counting = [(~mask if region is None else region)[~mask] for _, mask, region in pictures]
-        normals = normals[np.concatenate(counting)]
-    image_scores = [] if top is None else [_mean_of_largest(_counting(pair), top) for pair in pictures]
-    return Gathered(normals, instances, image_scores)
-
-
-def _counting(picture: Pair) -> Scores:
-    return picture.scores if picture.region is None else picture.scores[picture.region]
-
-
-def _batches(pictures: Iterator[Pair]) -> Iterator[list[Pair]]:
-    """Collect pictures until they fill a block for each thread."""
-    batch: list[Pair] = []
-    size = 0
-    for picture in pictures:
-        batch.append(picture)
-        size += picture[0].size
-        if size >= BLOCK * torch.get_num_threads():
-            yield batch
-            batch, size = [], 0
-    yield batch
-
-
 def _joined(parts: Sequence[NDArray]) -> NDArray:
     return np.concatenate(parts) if parts else np.empty(0)
-
-
-def _mean_of_largest(scores: Scores, top: int) -> float:
-    values = scores.ravel()
-    columns = values.size // 64
-    if columns > top:
-        # The top-th largest among the maxima of disjoint sets of pixels bounds the top-th largest pixel.
-        maxima = values[: 64 * columns].reshape(64, columns).max(axis=0)
-        values = values[values >= np.partition(maxima, -top)[-top]]
-    largest = np.partition(values, -min(top, values.size))[-top:]
-    with np.errstate(invalid="ignore"):  # the mean of both infinities is NaN, which is refused later
-        return float(np.sort(largest).mean(dtype=np.float64))
-
-
-def _per_picture(values: ArrayLike, count: int, name: str) -> list[float]:
-    array = np.asarray(values)
-    if array.shape != (count,):
-        raise ValueError(f"{name} must be ({count},), one per picture, got shape {array.shape}")
-    return array.tolist()
-
-
-def _refuse_nan(image_scores: NDArray) -> None:
-    for index in np.flatnonzero(image_scores != image_scores):
-        raise ValueError(
-            f"image scores must be numbers, got NaN for picture {index} "
-            "(the mean of the largest values of a map is NaN where they hold both infinities)"
-        )

@@ -267,7 +267,7 @@ class DeSTSegNet(nn.Module):
         """Return the segmentation network's output before the sigmoid, (n, 1, h/4, w/4)."""
         if self.segmentation_net is None:
             raise RuntimeError("this network was built with segmentation=False; use its destmap")
-        return self.segmentation_net(similarity_input(taught, learnt))
+        return self.segmentation_net(similarity_input(taught, learnt, dtype=taught[0].dtype))
 
     def forward(self, images: Tensor, clean: Tensor | None = None) -> Output:
         taught, learnt = self.features(images, clean)

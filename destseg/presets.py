@@ -1,6 +1,7 @@
 """What a network is made of: the presets, its input size, its device, its initial weights."""
 
 import operator
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,9 +53,11 @@ def input_size(image_size: Any) -> tuple[int, int]:
 
 
 def torch_device(name: str) -> torch.device:
-    """Return the device of a name; "auto" is CUDA where there is one."""
+    """Return the device of a name; "auto" is CUDA where there is one, for torchrun's processes one each."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     return torch.device(name)
 
 

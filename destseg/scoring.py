@@ -140,5 +140,10 @@ def scores(values: Tensor, size: tuple[int, int]) -> tuple[float, float]:
         values: of any shape, at least one value.
         size: height and width of the network's input.
     """
-    largest = values.flatten().topk(min(top_count(size), values.numel())).values.double()
-    return largest.mean().item(), largest[-1].item()
+    highest = largest(values.flatten(), size)
+    return highest.mean().item(), highest[-1].item()
+
+
+def largest(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the largest T values along the last dimension, falling, in double precision; see `scores`."""
+    return values.topk(min(top_count(size), values.shape[-1])).values.double()

@@ -3,9 +3,9 @@
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -30,8 +30,18 @@ class Batch(NamedTuple):
     corrupted: Tensor
     masks: Tensor  # (n, 1, h, w) uint8, 1 = anomaly
     clean: Tensor
-    indices: list[int]  # which of the inputs these are
+    indices: list[int] | Tensor  # which of the inputs these are
     regions: Tensor | None = None  # (n, 1, h, w) uint8, 1 = counts; None where everything does
+
+
+class Drawn(NamedTuple):
+    """What a batch is made of, for each sample."""
+
+    pictures: list[Any]
+    regions: list[np.ndarray | None]  # (h, w) bool, what of the picture counts; None where everything does
+    textures: list[Any]
+    corruptions: list[Corruption]
+    indices: list[int]  # which of the inputs the picture is
 
 
 class Synthesis:
@@ -44,6 +54,10 @@ class Synthesis:
         seed: of every number drawn.
         rotate: 0, degrees (uniform either way), or "90" for multiples of 90 plus +-5; see `augmented`.
         flip: "", "horizontal", "vertical" or "both"; each mirrors half of the samples.
+
+    Attributes:
+        share: which samples of each batch are made, as first and step of a slice: every one, unless several
+            processes share the work.
     """
 
     def __init__(
@@ -59,6 +73,7 @@ class Synthesis:
         self.normals, self.draw_texture = normals, draw_texture
         self.batch_size, self.seed = batch_size, seed
         self.rotate, self.flip = rotate, flip
+        self.share = (0, 1)
 
     @property
     def changes_pictures(self) -> bool:
@@ -67,25 +82,45 @@ class Synthesis:
 
     def batch(self, step: int) -> Batch:
         """Return batch number `step`, counted from 0 over both stages of training."""
-        pictures, regions, textures, corruptions, indices = [], [], [], [], []
-        for k in range(self.batch_size):
+        drawn = self.drawn(step, self.sample, self.draw_texture)
+        pictures, textures = (
+            torch.from_numpy(np.stack(arrays)) for arrays in (drawn.pictures, drawn.textures)
+        )
+        corrupted, masks = corrupt(pictures, textures, drawn.corruptions, IMAGENET_MEAN, IMAGENET_STD)
+        regions = stacked(drawn.regions, self.normals.size)
+        return Batch(corrupted, masks, normalise(pictures), drawn.indices, regions)
+
+    def batches(self, steps: range, workers: int) -> Iterator[Batch]:
+        """Yield the batches of some steps, made ahead by `workers` threads."""
+        return prefetched(self.batch, steps, workers)
+
+    def drawn(
+        self,
+        step: int,
+        sample: Callable[[int, Generator], tuple[Any, np.ndarray | None]],
+        texture: Callable[[Generator], Any],
+    ) -> Drawn:
+        """Draw what batch number `step` is made of, pictures and textures in the form these give them."""
+        drawn = Drawn([], [], [], [], [])
+        for k in range(self.batch_size)[self.share[0] :: self.share[1]]:
             generator = np.random.default_rng([self.seed, step, k])
             index = self._index(step * self.batch_size + k)
-            picture, region = self.normals.sample(index)
-            if self.changes_pictures:
-                if region is not None:
-                    region = _augmented_region(region, copy.deepcopy(generator), self.rotate, self.flip)
-                picture = augmented(picture, generator, self.rotate, self.flip)
-            pictures.append(picture)
-            regions.append(region)
-            textures.append(self.draw_texture(generator))
-            corruptions.append(draw_corruption(generator))
-            indices.append(index)
-        stack = torch.from_numpy(np.stack(pictures))
-        corrupted, masks = corrupt(
-            stack, torch.from_numpy(np.stack(textures)), corruptions, IMAGENET_MEAN, IMAGENET_STD
-        )
-        return Batch(corrupted, masks, normalise(stack), indices, _stacked(regions, self.normals.size))
+            picture, region = sample(index, generator)
+            drawn.pictures.append(picture)
+            drawn.regions.append(region)
+            drawn.textures.append(texture(generator))
+            drawn.corruptions.append(draw_corruption(generator))
+            drawn.indices.append(index)
+        return drawn
+
+    def sample(self, index: int, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return an input and its region as a store does, rotated and mirrored if that is wanted."""
+        picture, region = self.normals.sample(index)
+        if self.changes_pictures:
+            if region is not None:
+                region = _augmented_region(region, copy.deepcopy(generator), self.rotate, self.flip)
+            picture = augmented(picture, generator, self.rotate, self.flip)
+        return picture, region
 
     def clean(self, indices: Iterable[int]) -> Tensor:
         """Return the normal pictures of these indices, (n, 3, h, w) float32 normalised, unchanged."""
@@ -135,7 +170,8 @@ def _augmented_region(region: np.ndarray, generator: Generator, rotate: Rotate, 
     return augmented(level, generator, rotate, flip)[..., 0] > max(127, *FILL)
 
 
-def _stacked(regions: list[np.ndarray | None], size: tuple[int, int]) -> Tensor | None:
+def stacked(regions: Sequence[np.ndarray | None], size: tuple[int, int]) -> Tensor | None:
+    """Return regions (h, w) bool as those of a `Batch`; None, for everything, where all of them are."""
     if all(region is None for region in regions):
         return None
     everything = np.ones(size, bool)

@@ -15,9 +15,18 @@ DrawTexture = Callable[[Generator], np.ndarray]
 """Draws one texture, (h, w, 3) uint8, with the numbers of a generator."""
 
 
-def from_pictures(store: PictureStore) -> DrawTexture:
+class PictureTextures:
     """Textures are pictures of a store, each equally likely."""
-    return lambda generator: store[int(generator.integers(len(store)))]
+
+    def __init__(self, store: PictureStore) -> None:
+        self.store = store
+
+    def index(self, generator: Generator) -> int:
+        """Draw the number of a picture."""
+        return int(generator.integers(len(self.store)))
+
+    def __call__(self, generator: Generator) -> np.ndarray:
+        return self.store[self.index(generator)]
 
 
 def from_normals(store: PictureStore) -> DrawTexture:

@@ -1,63 +1,31 @@
 """The two stages of training: first the student learns the teacher, then the segmentation network both."""
 
 import math
+import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from destseg import checkpoints
-from destseg.checkpoints import Plan
+from destseg import checkpoints, processes
+from destseg.checkpoints import Plan, plan_of
 from destseg.losses import cosine_loss, segmentation_loss
 from destseg.networks import DeSTSegNet
 from destseg.ops.similarity import cosine_distances
-from destseg.store import PictureStore
-from destseg.synthesis import Batch, Synthesis, prefetched
+from destseg.optimisation import count_in, segmentation_optimizer, student_optimizer
+from destseg.resident import ResidentSynthesis
+from destseg.synthesis import Batch, Synthesis
 
 PUBLISHED_BATCH = 32  # the student's rate belongs to a loss summed over so many pictures
-STUDENT_RATE = 0.4
-RESIDUAL_RATE, HEAD_RATE = 0.1, 0.01  # of the segmentation network
-LIGHT_HEAD_RATE = 0.1  # of the light one, whose head learns too little at the published rate
 PRECISIONS = ("auto", "float32", "bfloat16")
 AVERAGED_SHARE = 4  # the last quarter of a stage
-
-
-def plan_of(
-    network: DeSTSegNet,
-    synthesis: Synthesis,
-    steps: tuple[int, int],
-    precision: str,
-    parts: dict[str, bool],
-    textures: PictureStore | None = None,
-) -> Plan:
-    """Return the plan of training a network of these parts with these batches.
-
-    Args:
-        textures: the texture source that the synthesis draws from, if there is one.
-    """
-    rotate = synthesis.rotate
-    return Plan(
-        steps=(int(steps[0]), int(steps[1])),
-        batch_size=int(synthesis.batch_size),
-        seed=int(synthesis.seed),
-        image_size=synthesis.normals.size,
-        rotate=rotate if isinstance(rotate, str) else float(rotate),
-        flip=synthesis.flip,
-        pictures=len(synthesis.normals),
-        framing=synthesis.normals.framing.checksum,
-        precision=precision,
-        normals=synthesis.normals.checksum,
-        textures=0 if textures is None else textures.checksum,
-        teacher=checkpoints.checksum(network.teacher_net),
-        **parts,
-    )
 
 
 def check_precision(wanted: str) -> None:
@@ -86,18 +54,25 @@ def training_precision(wanted: str, device: torch.device) -> str:
     return "bfloat16" if device.type == "cuda" else "float32"
 
 
-def student_optimizer(network: DeSTSegNet) -> Optimizer:
-    return SGD(network.student_net.parameters(), lr=STUDENT_RATE, momentum=0.9, weight_decay=1e-4)
+def new_trainer(
+    network: DeSTSegNet,
+    synthesis: Synthesis,
+    steps: tuple[int, int],
+    precision: str,
+    parts: dict[str, bool],
+    cache_memory: int,
+    resume: str | os.PathLike[str] | None = None,
+) -> "Trainer":
+    """Return the trainer of a network of these parts, at its first step or where a checkpoint was written.
 
-
-def segmentation_optimizer(network: DeSTSegNet) -> Optimizer:
-    assert network.segmentation_net is not None  # the trainer skips the stage without it
-    head_rate = LIGHT_HEAD_RATE if network.light else HEAD_RATE
-    groups = [
-        {"params": network.segmentation_net.res.parameters(), "lr": RESIDUAL_RATE},
-        {"params": network.segmentation_net.head.parameters(), "lr": head_rate},
-    ]
-    return SGD(groups, momentum=0.9, weight_decay=1e-4)
+    Args:
+        precision: as `training_precision` takes it; the others as for `Trainer` and `Trainer.resume`.
+    """
+    precision = training_precision(precision, next(network.parameters()).device)
+    trainer = Trainer(network, synthesis, plan_of(network, synthesis, steps, precision, parts), cache_memory)
+    if resume is not None:
+        trainer.resume(Path(resume))
+    return trainer
 
 
 def student_loss(
@@ -135,10 +110,14 @@ class Trainer:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.synthesis, self.plan, self.cache_memory = synthesis, plan, cache_memory
         self.device = next(network.parameters()).device
+        self.processes = processes.current()
+        processes.check_batch(plan.batch_size, self.processes.count)
+        synthesis.share = self.processes.number, self.processes.count
         self.losses: list[Tensor] = []
         self.optimizer: Optimizer | None = None
         self.average: AveragedModel | None = None  # of the stage's network, once its last quarter has begun
         self._taught: list[Tensor] | None = None
+        self._shared_loss: Callable[..., Tensor] | None = None  # of the stage, of all processes
 
     @property
     def total_steps(self) -> int:
@@ -150,27 +129,35 @@ class Trainer:
         """Do the steps that are left and return the loss of every step.
 
         With a checkpoint path, the state is written there every so many minutes and when SIGINT or SIGTERM
-        asks to stop; then the signal takes its usual course.
+        asks to stop; then the signal takes its usual course. Of several processes only the first one shows
+        progress and writes.
 
         Raises:
             RuntimeError: the loss is not finite any more.
         """
         written = time.monotonic()
         steps = range(len(self.losses), self.total_steps)
-        bar = tqdm(total=self.total_steps, initial=steps.start, disable=None if progress else True)
-        with bar, checkpoints.stop_requests(wanted=checkpoint is not None) as requests:
-            for step, batch in zip(steps, prefetched(self.synthesis.batch, steps, workers), strict=True):
+        shown = progress and self.processes.is_first
+        bar = tqdm(total=self.total_steps, initial=steps.start, disable=None if shown else True)
+        with (
+            bar,
+            checkpoints.stop_requests(wanted=checkpoint is not None) as requests,
+            processes.joined(self.device, self.network),
+        ):
+            for step, batch in zip(steps, self._batches(steps, workers), strict=True):
                 self.losses.append(self.step(step, batch))
                 bar.set_description("student" if step < self.plan.steps[0] else "segmentation", refresh=False)
-                asked, last = bool(requests), step == steps[-1]
+                asked, last = self._stop_asked(step, requests), step == steps[-1]
                 due = checkpoint and (asked or last or time.monotonic() - written > 60 * minutes)
                 if due or last or step % 10 == 0:  # reading a loss waits for the device
                     bar.set_postfix(loss=f"{self._finite_loss(step):.4f}", refresh=False)
                 bar.update()
                 if checkpoint and due:  # also at the end: calibration and saving are still to come
-                    self.save(checkpoint)
+                    if self.processes.is_first:
+                        self.save(checkpoint)
                     written = time.monotonic()
                 if asked:
+                    requests[:] = requests or [signal.SIGTERM]  # asked of another process: all of them stop
                     break
         self.network.eval()
         if requests:  # the handlers are back in place: the signal does what it always does
@@ -183,20 +170,36 @@ class Trainer:
         if self.optimizer is None or step == self.plan.steps[0]:
             self.optimizer = self._enter(in_student_stage)
         corrupted = batch.corrupted.to(self.device, non_blocking=True)
-        regions = None if batch.regions is None else batch.regions.to(self.device)
+        regions = None if batch.regions is None else batch.regions.to(self.device, non_blocking=True)
+        loss_of = self._student_loss if in_student_stage else self._fusion_loss
+        if self.processes.count > 1:
+            self._shared_loss = self._shared_loss or processes.shared(
+                self._trained_network(in_student_stage), loss_of
+            )
+            loss_of = self._shared_loss
         with self._autocast():
-            if in_student_stage:
-                loss = self._student_loss(corrupted, batch, regions)
-                # Of the published scale whatever the batch: its rate belongs to a sum over 32 pictures.
-                scaled = loss * (PUBLISHED_BATCH / len(corrupted))
-            else:
-                masks = batch.masks.to(self.device)
-                loss = scaled = fusion_loss(self.network, corrupted, masks, regions)
+            loss = loss_of(corrupted, batch, regions)
+        if self.processes.count > 1:
+            loss = loss * processes.weight(corrupted, regions)
+        # Of the published scale whatever the batch: the student's rate belongs to a sum over 32 pictures.
+        scaled = loss * (PUBLISHED_BATCH / len(corrupted)) if in_student_stage else loss
         self.optimizer.zero_grad()
         scaled.backward()
         self.optimizer.step()
         self._keep_average(step)
-        return loss.detach()
+        return processes.summed(loss) / (1 if in_student_stage else self.processes.count)
+
+    def _batches(self, steps: range, workers: int) -> Iterator[Batch]:
+        """On a GPU, batches are made there; they are the same."""
+        if self.device.type == "cuda":
+            return ResidentSynthesis(self.synthesis, self.device, self.cache_memory).batches(steps, workers)
+        return self.synthesis.batches(steps, workers)
+
+    def _stop_asked(self, step: int, requests: list[int]) -> bool:
+        """Whether a signal asks to stop; several processes agree about it, now and then."""
+        if self.processes.count == 1:
+            return bool(requests)
+        return step % 10 == 0 and processes.any_asked(bool(requests), self.device)
 
     def _keep_average(self, step: int) -> None:
         """In a stage's last quarter, count this step's weights in; at its end, put their average in place."""
@@ -206,7 +209,7 @@ class Trainer:
             return
         if self.average is None:
             self.average = AveragedModel(network, use_buffers=True)
-        self.average.update_parameters(network)
+        count_in(self.average, network)
         if step == end - 1:
             network.load_state_dict(self.average.module.state_dict())
             self.average = None
@@ -227,6 +230,7 @@ class Trainer:
 
     def _enter(self, student_stage: bool) -> Optimizer:
         """Put every part into the mode its stage wants, and make the stage's optimiser."""
+        self._shared_loss = None
         self.network.eval()
         self.network.student_net.requires_grad_(student_stage)
         self._trained_network(student_stage).train()
@@ -235,6 +239,9 @@ class Trainer:
             return student_optimizer(self.network)
         self._taught = None
         return segmentation_optimizer(self.network)
+
+    def _fusion_loss(self, corrupted: Tensor, batch: Batch, regions: Tensor | None) -> Tensor:
+        return fusion_loss(self.network, corrupted, batch.masks.to(self.device), regions)
 
     def _student_loss(self, corrupted: Tensor, batch: Batch, regions: Tensor | None) -> Tensor:
         if self._taught is None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from destseg.ops.perlin import THRESHOLD, Corruption, corrupt, corrupt_ref, perlin_ref
@@ -19,8 +19,8 @@ MEAN, STD = (0.5, 0.25, 0.0), (0.5, 0.25, 1.0)
 KINDS = [pytest.param(corrupt, id="fast"), pytest.param(corrupt_ref, id="reference")]
 
 
-def picture(colour):
-    return torch.tensor(colour, dtype=torch.uint8).expand(1, 2, 2, 3)
+def picture(colour, device="cpu"):
+    return torch.tensor(colour, dtype=torch.uint8, device=device).expand(1, 2, 2, 3)
 
 
 def drawn(count, seed=0):
@@ -28,48 +28,50 @@ def drawn(count, seed=0):
     return [draw_corruption(generator) for _ in range(count)]
 
 
-def noise_pictures(shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+def noise_pictures(shape, seed=0, device="cpu"):
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)).to(device)
 
 
 @pytest.mark.parametrize("function", KINDS)
-def test_blend_of_four_pixels_by_hand(function):
+def test_blend_of_four_pixels_by_hand(function, device):
     corruption = Corruption(ONE_CELL, 0.0, share=0.25)
-    corrupted, masks = function(picture([100, 40, 0]), picture([200, 80, 204]), [corruption], MEAN, STD)
+    parts, textures = picture([100, 40, 0], device), picture([200, 80, 204], device)
+    corrupted, masks = function(parts, textures, [corruption], MEAN, STD)
     assert masks.tolist() == [[[[0, 0], [1, 0]]]]
     assert masks.dtype == torch.uint8 and corrupted.dtype == torch.float32
     normal = [(100 / 255 - 0.5) / 0.5, (40 / 255 - 0.25) / 0.25, 0.0]
     blended = [(175 / 255 - 0.5) / 0.5, (70 / 255 - 0.25) / 0.25, 153 / 255]  # a quarter of it shines through
     expected = torch.tensor([normal, normal, blended, normal]).T.reshape(1, 3, 2, 2)
-    torch.testing.assert_close(corrupted, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(corrupted.cpu(), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("function", KINDS)
-def test_the_mask_turns_with_the_noise(function):
+def test_the_mask_turns_with_the_noise(function, device):
     corruption = Corruption(ONE_CELL, QUARTER, share=0.25)
-    _, masks = function(picture([100, 40, 0]), picture([200, 80, 204]), [corruption], MEAN, STD)
+    parts, textures = picture([100, 40, 0], device), picture([200, 80, 204], device)
+    _, masks = function(parts, textures, [corruption], MEAN, STD)
     assert masks.tolist() == [[[[0, 0], [0, 1]]]]
 
 
 @given(st.tuples(st.integers(1, 70), st.integers(1, 70)), st.integers(0, 1000))
 @example((64, 64), 0)
-@settings(deadline=None)
-def test_kernel_agrees_with_reference(size, seed):
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_kernel_agrees_with_reference(device, size, seed):
     corruptions = drawn(12, seed)
-    pictures, textures = noise_pictures((12, *size, 3), seed), noise_pictures((12, *size, 3), seed + 1)
+    pictures, textures = (noise_pictures((12, *size, 3), seed + k, device) for k in range(2))
     corrupted, masks = corrupt(pictures, textures, corruptions, MEAN, STD)
     expected, expected_masks = corrupt_ref(pictures, textures, corruptions, MEAN, STD)
     # Single and double precision may disagree about a pixel whose noise is the threshold but for rounding.
     noise = torch.stack([perlin_ref(c.angles.double(), size, c.rotation) for c in corruptions])[:, None]
-    clear = (noise - THRESHOLD).abs() > 1e-5
+    clear = ((noise - THRESHOLD).abs() > 1e-5).to(device)
     assert torch.equal(masks[clear], expected_masks[clear])
     same = (masks == expected_masks).expand_as(expected)
     torch.testing.assert_close(corrupted[same], expected[same], rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("function", KINDS)
-def test_pictures_with_gaps_in_memory(function):
-    wide, corruptions = noise_pictures((4, 40, 60, 3)), drawn(2)
+def test_pictures_with_gaps_in_memory(function, device):
+    wide, corruptions = noise_pictures((4, 40, 60, 3), device=device), drawn(2)
     pictures, textures = wide[::2, ::2, 10:50], wide[1::2, 20:].flip(1)[:, :, 20:]
     found = function(pictures, textures, corruptions, MEAN, STD)
     expected = function(pictures.clone(), textures.clone(), corruptions, MEAN, STD)
@@ -77,15 +79,16 @@ def test_pictures_with_gaps_in_memory(function):
 
 
 @pytest.mark.parametrize("function", KINDS)
-def test_empty_batch(function):
-    empty = torch.empty((0, 8, 6, 3), dtype=torch.uint8)
+def test_empty_batch(function, device):
+    empty = torch.empty((0, 8, 6, 3), dtype=torch.uint8, device=device)
     corrupted, masks = function(empty, empty, [], MEAN, STD)
     assert corrupted.shape == (0, 3, 8, 6) and masks.shape == (0, 1, 8, 6)
     assert corrupted.dtype == torch.float32 and masks.dtype == torch.uint8
 
 
-def test_layout_of_memory_is_channels_last():
-    corrupted, _ = corrupt(*(noise_pictures((2, 8, 6, 3)) for _ in range(2)), drawn(2), MEAN, STD)
+def test_layout_of_memory_is_channels_last(device):
+    noise = noise_pictures((2, 8, 6, 3), device=device)
+    corrupted, _ = corrupt(noise, noise, drawn(2), MEAN, STD)
     assert corrupted.is_contiguous(memory_format=torch.channels_last)
 
 

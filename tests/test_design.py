@@ -18,10 +18,12 @@ SUFFIXES = (".py", ".h", ".cpp", ".cu")  # of the files this holds for
 LAYERS = (
     {"ops._native", "ops._features"},
     {"ops.*"},
-    {"files", "images", "folders", "curves", "ground_truth", "normal_scores", "metrics", "result"},
-    {"roi", "framing", "store", "textures", "synthesis"},
-    {"networks", "losses", "teachers", "presets", "scoring", "evaluation"},
-    {"checkpoints", "training", "estimate", "calibration", "prediction", "modelfile", "graph"},
+    {"files", "images", "folders", "result"},
+    {"curves", "tensor_curves", "ground_truth", "normal_scores", "gathering", "metrics"},
+    {"roi", "framing", "store", "textures", "synthesis", "resident"},
+    {"networks", "losses", "teachers", "presets", "scoring", "evaluation", "cuda_graph"},
+    {"processes", "optimisation", "checkpoints", "training", "estimate"},
+    {"calibration", "prediction", "modelfile", "graph"},
     {"sample", "sample.rendering", "sample.chip", "sample.flaws", "sample.pictures"},
     {"engines", "quantising", "exporting"},
     {"detector"},
@@ -32,8 +34,9 @@ LAYERS = (
 )
 WITHOUT_NETWORKS = (
     *("images", "folders", "metrics", "result"),
-    *("roi", "framing", "store", "textures", "synthesis", "sample.pictures"),
+    *("roi", "framing", "store", "textures", "synthesis", "resident", "sample.pictures"),
 )
+COMPILED = {"_C", "_C_cuda"}
 FACADE = ""  # the package itself: its version may be asked for by the layers of model files and above
 
 
@@ -71,7 +74,7 @@ def imports(module):
     for name in imported_names(ast.walk(tree(module))):
         if name.split(".")[0] == "destseg":
             parts = name.split(".")[1:]
-            while parts and ".".join(parts) not in FILES and ".".join(parts) != "_C":
+            while parts and ".".join(parts) not in FILES | dict.fromkeys(COMPILED):
                 parts.pop()
             found.add(".".join(parts))
     return found
@@ -80,7 +83,7 @@ def imports(module):
 def everything_behind(module):
     found, open_ends = set(), [module]
     while open_ends:
-        for name in imports(open_ends.pop()) - found - {FACADE, "_C"}:
+        for name in imports(open_ends.pop()) - found - {FACADE} - COMPILED:
             found.add(name)
             open_ends.append(name)
     return found
@@ -96,7 +99,7 @@ def layer_of(module):
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_import_from_their_own_layer_and_below(module):
     own = layer_of(module)
-    above = {name for name in imports(module) - {FACADE, "_C"} if layer_of(name) > own}
+    above = {name for name in imports(module) - {FACADE} - COMPILED if layer_of(name) > own}
     assert not above
 
 
@@ -108,7 +111,7 @@ def test_no_module_is_behind_itself(module):
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("ops.")])
 def test_operations_do_not_import_one_another(module):
     shared = {"ops._native", "ops._features"}
-    assert imports(module) <= ({"_C"} if module == "ops._native" else shared)
+    assert imports(module) <= (COMPILED if module == "ops._native" else shared)
 
 
 @pytest.mark.parametrize("module", WITHOUT_NETWORKS)
@@ -116,8 +119,8 @@ def test_usable_without_any_network(module):
     assert "networks" not in everything_behind(module)
 
 
-def test_the_compiled_module_is_imported_in_one_place():
-    assert [module for module in MODULES if "_C" in imports(module)] == ["ops._native"]
+def test_the_compiled_modules_are_imported_in_one_place():
+    assert [module for module in MODULES if COMPILED & imports(module)] == ["ops._native"]
 
 
 def test_the_package_itself_imports_nothing_of_it_before_it_is_asked():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
@@ -19,9 +19,9 @@ def row(*values):
     return torch.tensor(values, dtype=torch.float64)[None, None, None]
 
 
-def random_distances(n, sizes, dtype=torch.float32):
+def random_distances(n, sizes, dtype=torch.float32, device="cpu"):
     generator = torch.Generator().manual_seed(0)
-    return [2 * torch.rand(n, 1, *size, dtype=dtype, generator=generator) for size in sizes]
+    return [2 * torch.rand(n, 1, *size, generator=generator).to(device, dtype) for size in sizes]
 
 
 @either
@@ -41,39 +41,43 @@ def test_other_sizes_are_the_finest_map_resized(compute):
         torch.testing.assert_close(compute(distances, size), expected)
 
 
-@given(st.integers(0, 3), st.lists(SIZES, min_size=1, max_size=4), st.none() | SIZES, st.booleans())
-@settings(deadline=None)
-def test_agrees_with_the_reference(tolerance, n, sizes, size, double):
-    dtype = torch.float64 if double else torch.float32
-    distances = random_distances(n, sizes, dtype)
+DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16])
+
+
+@given(st.integers(0, 3), st.lists(SIZES, min_size=1, max_size=6), st.none() | SIZES, DTYPES)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_agrees_with_the_reference(tolerance, device, n, sizes, size, dtype):
+    distances = random_distances(n, sizes, dtype, device)
     found, expected = destmap(distances, size), destmap_ref(distances, size)
     assert found.dtype == dtype
     assert found.shape == (n, 1, *(size or sizes[0]))
-    # Products of up to four distances, each up to 2.
-    torch.testing.assert_close(found, expected, rtol=tolerance[dtype], atol=16 * tolerance[dtype])
+    # Products of up to six distances, each up to 2; the reference rounds after each of them.
+    torch.testing.assert_close(found, expected, rtol=4 * tolerance[dtype], atol=64 * tolerance[dtype])
 
 
-def random_features(n, shapes, dtype, channels_last):
+def random_features(n, shapes, dtype, channels_last, device="cpu"):
     layout = torch.channels_last if channels_last else torch.contiguous_format
     generator = torch.Generator().manual_seed(0)
-    return [
-        [torch.rand(n, *s, dtype=dtype, generator=generator).contiguous(memory_format=layout) for s in shapes]
-        for _ in range(2)
-    ]
+
+    def level(shape):
+        features = torch.rand(n, *shape, dtype=torch.float64, generator=generator).to(device, dtype)
+        return features.contiguous(memory_format=layout)
+
+    return [[level(shape) for shape in shapes] for _ in range(2)]
 
 
 @given(
     st.integers(0, 3),
     st.lists(st.tuples(st.integers(1, 70), st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=4),
     st.none() | SIZES,
-    st.booleans(),
+    DTYPES,
     st.booleans(),
 )
-@settings(deadline=None)
-def test_from_features_it_agrees_with_the_reference(tolerance, n, shapes, size, double, channels_last):
-    dtype = torch.float64 if double else torch.float32
-    features = random_features(n, shapes, dtype, channels_last)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_from_features_it_agrees_with_the_reference(tolerance, device, n, shapes, size, kind, channels_last):
+    features = random_features(n, shapes, kind, channels_last, device)
     found, expected = destmap_of_features(*features, size), destmap_of_features_ref(*features, size)
+    dtype = torch.float64 if kind == torch.float64 else torch.float32  # computed in at least single
     assert found.dtype == dtype
     assert found.shape == (n, 1, *(size or shapes[0][1:]))
     torch.testing.assert_close(found, expected, rtol=tolerance[dtype], atol=16 * tolerance[dtype])
@@ -113,8 +117,8 @@ def test_features_that_do_not_fit(compute, taught, learnt, size, words):
         compute(taught, learnt, size)
 
 
-def test_distances_of_any_strides():
-    distances = [level.transpose(2, 3) for level in random_distances(2, [(9, 16), (5, 8)])]
+def test_distances_of_any_strides(device):
+    distances = [level.transpose(2, 3) for level in random_distances(2, [(9, 16), (5, 8)], device=device)]
     torch.testing.assert_close(destmap(distances, (20, 11)), destmap_ref(distances, (20, 11)))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from destseg.checkpoints import plan_of
 from destseg.estimate import training_seconds
 from destseg.folders import as_pictures
 from destseg.framing import Framing
@@ -13,7 +14,7 @@ from destseg.presets import new_network, parts_of
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
 from destseg.textures import from_normals
-from destseg.training import Trainer, plan_of
+from destseg.training import Trainer
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from destseg.losses import cosine_loss
@@ -24,6 +24,8 @@ SHAPES = {  # (c, h, w) of each level
     "coarse first": [(3, 2, 3), (17, 9, 11), (1, 1, 1)],
     "one level": [(5, 33, 31)],
     "many blocks": [(3, 40, 50), (2, 20, 25)],
+    "many channels": [(300, 3, 5), (264, 2, 2)],
+    "five levels": [(4, 9, 9), (8, 5, 5), (4, 9, 9), (12, 3, 3), (4, 2, 2)],
 }
 ORDERS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
 
@@ -35,11 +37,13 @@ def vectors(*rows):
     return torch.tensor(rows, dtype=torch.float64).T[None, :, None, :]
 
 
-def features(shapes, n=2, dtype=torch.float32, order=torch.contiguous_format, seed=0):
+def features(shapes, n=2, dtype=torch.float32, order=torch.contiguous_format, seed=0, device="cpu"):
     """Teacher and student features as after a ReLU, with a position of zeros in each."""
     generator = torch.Generator().manual_seed(seed)
     levels = [
-        torch.randn(n, *shape, dtype=dtype, generator=generator).relu() for shape in shapes for _ in range(2)
+        torch.randn(n, *shape, generator=generator).relu().to(device, dtype)
+        for shape in shapes
+        for _ in range(2)
     ]
     for level in levels[1:]:
         level[:1, :, 0, 0] = 0
@@ -97,14 +101,34 @@ def test_similarity_input_by_hand(either):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("shapes", SHAPES)
-def test_agrees_with_the_reference(shapes, order, dtype):
-    taught, learnt = features(SHAPES[shapes], dtype=dtype, order=ORDERS[order])
+def test_agrees_with_the_reference(shapes, order, dtype, device):
+    taught, learnt = features(SHAPES[shapes], dtype=dtype, order=ORDERS[order], device=device)
     found, expected = similarity_input(taught, learnt), similarity_input_ref(taught, learnt)
     assert_close(found, expected)
     if shapes == "network":  # where the order of each level is not in doubt
         assert found.is_contiguous(memory_format=ORDERS[order])
         assert expected.is_contiguous(memory_format=ORDERS[order])
     assert_close(cosine_distances(taught, learnt), cosine_distances_ref(taught, learnt))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("shapes", ["network", "odd", "one level"])
+def test_half_precision_agrees_with_the_reference(shapes, order, dtype, device, tolerance):
+    taught, learnt = features(SHAPES[shapes], dtype=dtype, order=ORDERS[order], device=device)
+    assert_close(similarity_input(taught, learnt), similarity_input_ref(taught, learnt))
+    assert_close(cosine_distances(taught, learnt), cosine_distances_ref(taught, learnt))
+    found, expected = similarity_input(taught, learnt, dtype), similarity_input_ref(taught, learnt, dtype)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, expected, rtol=tolerance[dtype], atol=1e-4)
+    gradients = []
+    for distances_of in (cosine_distances, cosine_distances_ref):
+        levels = [(level + 0.01).requires_grad_() for level in learnt]
+        cosine_loss(distances_of(taught, levels)).backward()
+        gradients.append([level.grad for level in levels])
+    for ours, theirs in zip(*gradients, strict=True):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours, theirs, rtol=tolerance[dtype], atol=1e-4)
 
 
 @given(
@@ -114,9 +138,9 @@ def test_agrees_with_the_reference(shapes, order, dtype):
     st.sampled_from([*TOLERANCE]),
     st.integers(0, 1000),
 )
-@settings(deadline=None)
-def test_agrees_with_the_reference_on_any_shapes(n, shapes, order, dtype, seed):
-    taught, learnt = features(shapes, n, dtype, order, seed)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_agrees_with_the_reference_on_any_shapes(device, n, shapes, order, dtype, seed):
+    taught, learnt = features(shapes, n, dtype, order, seed, device)
     assert_close(similarity_input(taught, learnt), similarity_input_ref(taught, learnt))
     assert_close(cosine_distances(taught, learnt), cosine_distances_ref(taught, learnt))
     gradients = []
@@ -137,22 +161,22 @@ def test_agrees_with_the_reference_on_any_shapes(n, shapes, order, dtype, seed):
     ],
     ids=["every other column", "every other channel", "transposed", "expanded"],
 )
-def test_features_of_any_strides(strided):
-    taught, learnt = features(SHAPES["odd"])
+def test_features_of_any_strides(strided, device):
+    taught, learnt = features(SHAPES["odd"], device=device)
     taught, learnt = [strided(level) for level in taught], [strided(level) for level in learnt]
     assert_close(similarity_input(taught, learnt), similarity_input_ref(taught, learnt))
     assert_close(cosine_distances(taught, learnt), cosine_distances_ref(taught, learnt))
 
 
-def test_orders_may_be_mixed():
-    taught, _ = features(SHAPES["odd"])
-    _, learnt = features(SHAPES["odd"], order=torch.channels_last)
+def test_orders_may_be_mixed(device):
+    taught, _ = features(SHAPES["odd"], device=device)
+    _, learnt = features(SHAPES["odd"], order=torch.channels_last, device=device)
     assert_close(similarity_input(taught, learnt), similarity_input_ref(taught, learnt))
     assert_close(cosine_distances(taught, learnt), cosine_distances_ref(taught, learnt))
 
 
-def test_no_images(either):
-    taught, learnt = features(SHAPES["odd"], n=0)
+def test_no_images(either, device):
+    taught, learnt = features(SHAPES["odd"], n=0, device=device)
     assert either[0](taught, learnt).shape == (0, 21, 13, 21)
     distances = either[1](taught, [level.requires_grad_() for level in learnt])
     assert [tuple(d.shape) for d in distances] == [(0, 1, 13, 21), (0, 1, 7, 11), (0, 1, 4, 6)]
@@ -171,9 +195,9 @@ def test_gradient_of_the_distances(either, order):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("shapes", SHAPES)
-def test_gradient_agrees_with_the_reference(shapes, order, dtype):
+def test_gradient_agrees_with_the_reference(shapes, order, dtype, device):
     def gradients(distances_of):
-        taught, learnt = features(SHAPES[shapes], dtype=dtype, order=ORDERS[order])
+        taught, learnt = features(SHAPES[shapes], dtype=dtype, order=ORDERS[order], device=device)
         # Lengths of a thousandth or a hundred; not 0, where the gradient has the size of 1e12.
         learnt = [((level + 0.01) * 10).requires_grad_() for level in learnt]
         cosine_loss(distances_of(taught, learnt)).backward()
@@ -194,8 +218,8 @@ def test_the_teacher_may_want_a_gradient():
     assert torch.autograd.gradcheck(lambda level: cosine_distances([level], learnt), taught)
 
 
-def test_positions_without_any_feature_do_not_poison_training(either):
-    raw = torch.tensor([[-1.0, 2.0], [-3.0, 1.0]])[None, :, None, :].requires_grad_()
+def test_positions_without_any_feature_do_not_poison_training(either, device):
+    raw = torch.tensor([[-1.0, 2.0], [-3.0, 1.0]], device=device)[None, :, None, :].requires_grad_()
     learnt = torch.relu(raw)  # the first position's features are all 0
     (distance,) = either[1]([torch.ones_like(learnt)], [learnt])
     distance.sum().backward()

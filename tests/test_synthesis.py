@@ -13,7 +13,7 @@ from destseg.images import normalise
 from destseg.roi import RegionOfInterest
 from destseg.store import PictureStore
 from destseg.synthesis import FILL, Synthesis, augmented, check_augmentation, prefetched
-from destseg.textures import from_normals, from_pictures
+from destseg.textures import PictureTextures, from_normals
 
 SIZE = (24, 32)
 
@@ -67,7 +67,7 @@ def test_what_a_batch_holds():
 def test_pictures_change_under_the_mask_and_nowhere_else():
     store = PictureStore(as_pictures(np.full((1, *SIZE, 3), 50, np.uint8)), Framing(SIZE))
     white = PictureStore(as_pictures(np.full((1, *SIZE, 3), 255, np.uint8)), Framing(SIZE))
-    batch = Synthesis(store, from_pictures(white), 40).batch(0)
+    batch = Synthesis(store, PictureTextures(white), 40).batch(0)
     changed = (batch.corrupted - batch.clean).abs() > 1e-5
     assert torch.equal(changed, batch.masks.bool().expand_as(changed))
     assert 0 < batch.masks.float().mean() < 0.2

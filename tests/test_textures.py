@@ -9,7 +9,7 @@ from destseg import textures
 from destseg.folders import as_pictures
 from destseg.framing import Framing
 from destseg.store import PictureStore
-from destseg.textures import from_normals, from_pictures, procedural, recoloured, shuffled
+from destseg.textures import PictureTextures, from_normals, procedural, recoloured, shuffled
 
 DRAWS = 400
 MARGIN = 0.1  # four standard deviations of a share of one half over so many draws
@@ -29,7 +29,7 @@ def store():
 
 
 def test_pictures_of_a_source_are_equally_likely(store):
-    draw = from_pictures(store)
+    draw = PictureTextures(store)
     found = Counter(draw(generator).tobytes() for generator in generators())
     assert set(found) == {store[k].tobytes() for k in range(3)}
     assert min(found.values()) > DRAWS * (1 / 3 - MARGIN)
@@ -44,7 +44,7 @@ def test_without_a_source_half_are_shuffled_pictures_and_half_noise(store, monke
     assert found["noise", (16, 16)] == pytest.approx(DRAWS / 2, abs=DRAWS * MARGIN)
 
 
-@pytest.mark.parametrize("make", [from_normals, from_pictures])
+@pytest.mark.parametrize("make", [from_normals, PictureTextures])
 def test_a_texture_depends_on_the_generator_alone(store, make):
     first, again = ([make(store)(generator) for generator in generators(20)] for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 import destseg
+from destseg.checkpoints import plan_of
 from destseg.folders import as_pictures
 from destseg.framing import Framing
 from destseg.networks import DeSTSegNet
-from destseg.presets import PRESETS
+from destseg.presets import parts_of
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
 from destseg.textures import from_normals
-from destseg.training import Trainer, fusion_loss, plan_of, student_loss, training_precision
+from destseg.training import Trainer, fusion_loss, student_loss, training_precision
 
 SETTINGS = {"image_size": 64, "precision": "float32"}
 SCHEDULE = {"steps": (3, 3), "batch_size": 2, "progress": False}
@@ -155,7 +156,10 @@ def trainer(few_parts):
     torch.manual_seed(0)
     network = DeSTSegNet()
     return Trainer(
-        network, synthesis, plan_of(network, synthesis, (4, 4), "float32", PRESETS["paper"]), 1 << 30
+        network,
+        synthesis,
+        plan_of(network, synthesis, (4, 4), "float32", parts_of("paper", "resnet18")),
+        1 << 30,
     )
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from destseg.networks import DeSTSegNet
-from destseg.training import fusion_loss, segmentation_optimizer, student_loss, student_optimizer
+from destseg.optimisation import segmentation_optimizer, student_optimizer
+from destseg.training import fusion_loss, student_loss
 
 CLOSE_STEPS = 4  # rounding grows from step to step; further on only the course must be the same
 

@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from destseg.ops import _native
+
 Levels = Sequence[Tensor]
 
+HALVES = (torch.float16, torch.bfloat16)
 VALUES_PER_THREAD = 1 << 19  # of fewer, another thread's start costs more than its help is worth
 
 
@@ -22,8 +25,8 @@ def normalised(features: Tensor) -> Tensor:
     return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-12)
 
 
-def checked(taught: Levels, learnt: Levels) -> tuple[Levels, Levels]:
-    """Return the features in at least single precision."""
+def check(taught: Levels, learnt: Levels) -> None:
+    """Raise ValueError unless these are features of the same levels and one precision, halves as single."""
     if not taught or len(taught) != len(learnt):
         raise ValueError(
             f"taught and learnt must be features of the same levels, got {len(taught)} and {len(learnt)}"
@@ -34,15 +37,18 @@ def checked(taught: Levels, learnt: Levels) -> tuple[Levels, Levels]:
                 "features must be (n, c, h, w) with c, h and w of at least 1, one n for all levels and one "
                 f"shape for taught and learnt, got {tuple(t.shape)} and {tuple(s.shape)}"
             )
-    taught, learnt = [_at_least_single(t) for t in taught], [_at_least_single(s) for s in learnt]
-    dtypes = {level.dtype for level in (*taught, *learnt)}
+    dtypes = {torch.float32 if level.dtype in HALVES else level.dtype for level in (*taught, *learnt)}
     if len(dtypes) != 1 or not taught[0].is_floating_point():
         raise ValueError(f"features must be floating point of one precision, got {sorted(map(str, dtypes))}")
-    return taught, learnt
+
+
+def in_single(levels: Levels) -> list[Tensor]:
+    """Return features in at least single precision."""
+    return [_at_least_single(level) for level in levels]
 
 
 def _at_least_single(features: Tensor) -> Tensor:
-    return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+    return features.float() if features.dtype in HALVES else features
 
 
 def resized(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -73,3 +79,36 @@ def array(features: Tensor, channels_last: bool) -> np.ndarray:
     if features.requires_grad:
         features = features.detach()
     return (features.permute(0, 2, 3, 1) if channels_last else features.contiguous()).numpy()
+
+
+class GpuFeatures:
+    """Features as the GPU kernels take them: in one order and of one dtype, copied where they are not."""
+
+    def __init__(self, taught: Levels, learnt: Levels) -> None:
+        self.channels_last = are_channels_last(*taught, *learnt)
+        if len({level.dtype for level in (*taught, *learnt)}) > 1:
+            taught, learnt = in_single(taught), in_single(learnt)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        self.taught, self.learnt = (
+            [level.detach().contiguous(memory_format=layout) for level in levels]
+            for levels in (taught, learnt)
+        )
+        self.dtype = self.taught[0].dtype
+
+    def arguments(self) -> tuple[list[tuple[int, int, tuple[int, ...]]], int, str, bool]:
+        levels = [
+            (t.data_ptr(), s.data_ptr(), tuple(t.shape[1:]))
+            for t, s in zip(self.taught, self.learnt, strict=True)
+        ]
+        return levels, len(self.taught[0]), _native.name_of(self.dtype), self.channels_last
+
+
+def distances_on_gpu(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
+    """Return the cosine distances of every level, (n, 1, h_k, w_k) float32, by the GPU's kernel."""
+    features = GpuFeatures(taught, learnt)
+    distances = tuple(
+        level.new_empty((level.shape[0], 1, *level.shape[2:]), dtype=torch.float32) for level in taught
+    )
+    addresses = [distance.data_ptr() for distance in distances]
+    _native.gpu_kernels().cosine_distances(*features.arguments(), addresses, _native.place(distances[0]))
+    return distances

@@ -10,7 +10,9 @@ from destseg.ops._features import (
     Levels,
     are_channels_last,
     arrays,
-    checked,
+    check,
+    distances_on_gpu,
+    in_single,
     normalised,
     resized,
     thread_count,
@@ -35,12 +37,32 @@ def destmap(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> T
     Equivalent to: `destmap_ref`. Source: DeSTSeg (arXiv 2211.11317), section 4.4.
     """
     height, width = _checked(distances, size)
-    if not _native.usable(*distances) or wants_gradient(*distances):
+    if wants_gradient(*distances):
+        return destmap_ref(distances, size)
+    if _native.usable_on_gpu(*distances):
+        return _destmap_on_gpu(distances, height, width)
+    if not _native.usable(*distances):
         return destmap_ref(distances, size)
     n = distances[0].shape[0]
     output = distances[0].new_empty(n, 1, height, width)
     planes = [level.detach().contiguous()[:, 0].numpy() for level in distances]
     _native.kernels.destmap(planes, torch.get_num_threads(), output[:, 0].numpy())
+    return output
+
+
+def _destmap_on_gpu(distances: Sequence[Tensor], height: int, width: int) -> Tensor:
+    levels = [level.detach().contiguous() for level in distances]
+    output = levels[0].new_empty(levels[0].shape[0], 1, height, width)
+    product = torch.empty_like(levels[0], dtype=torch.float32)
+    _native.gpu_kernels().destmap(
+        [(level.data_ptr(), tuple(level.shape[2:])) for level in levels],
+        len(output),
+        _native.name_of(output.dtype),
+        product.data_ptr(),
+        (height, width),
+        output.data_ptr(),
+        _native.place(output),
+    )
     return output
 
 
@@ -69,9 +91,14 @@ def destmap_of_features(taught: Levels, learnt: Levels, size: Sequence[int] | No
 
     Equivalent to: `destmap_of_features_ref`. Source: DeSTSeg (arXiv 2211.11317), sections 3.2 and 4.4.
     """
-    taught, learnt = checked(taught, learnt)
+    check(taught, learnt)
     height, width = _size(taught[0], size)
-    if not _native.usable(*taught, *learnt) or wants_gradient(*taught, *learnt):
+    if wants_gradient(*taught, *learnt):
+        return destmap_of_features_ref(taught, learnt, size)
+    if _native.usable_on_gpu(*taught, *learnt):
+        return _destmap_on_gpu(distances_on_gpu(taught, learnt), height, width)
+    taught, learnt = in_single(taught), in_single(learnt)
+    if not _native.usable(*taught, *learnt):
         return destmap_of_features_ref(taught, learnt, size)
     channels_last = are_channels_last(*taught, *learnt)
     output = taught[0].new_empty(taught[0].shape[0], 1, height, width)
@@ -87,7 +114,7 @@ def destmap_of_features(taught: Levels, learnt: Levels, size: Sequence[int] | No
 
 def destmap_of_features_ref(taught: Levels, learnt: Levels, size: Sequence[int] | None = None) -> Tensor:
     """The definition of `destmap_of_features`, on any device; differentiable."""
-    taught, learnt = checked(taught, learnt)
+    check(taught, learnt)
     distances = [
         1 - (normalised(t) * normalised(s)).sum(dim=1, keepdim=True)
         for t, s in zip(taught, learnt, strict=True)

@@ -119,6 +119,8 @@ def corrupt(
             f"pictures, textures and corruptions must agree in number and size, got {tuple(pictures.shape)}, "
             f"{tuple(textures.shape)} and {len(corruptions)}"
         )
+    if _native.usable_on_gpu(pictures, textures, dtypes=(torch.uint8,)):
+        return _corrupt_on_gpu(pictures, textures, corruptions, _affine(mean, std))
     if (
         not _native.usable(*(corruption.angles for corruption in corruptions))
         or pictures.device.type != "cpu"
@@ -141,6 +143,35 @@ def corrupt(
         torch.get_num_threads(),
         corrupted.numpy(),
         masks.numpy(),
+    )
+    return corrupted.permute(0, 3, 1, 2), masks
+
+
+def _corrupt_on_gpu(
+    pictures: Tensor, textures: Tensor, corruptions: Sequence[Corruption], affine: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    kernels, (n, height, width, _) = _native.gpu_kernels(), pictures.shape
+    pictures, textures = pictures.contiguous(), textures.contiguous()
+    rows = [(c.rotation, c.angles.shape[0] - 1, c.angles.shape[1] - 1, c.share) for c in corruptions]
+    table = torch.from_numpy(np.frombuffer(kernels.anomalies(rows), np.uint8).copy())
+    angles = torch.cat([torch.empty(0), *(c.angles.float().flatten() for c in corruptions)])
+    numbers = _native.sent(torch.cat([table, angles.view(torch.uint8)]), pictures.device)  # all at once
+    gradients = torch.empty(2 * len(angles), dtype=torch.float32, device=pictures.device)
+    corrupted = torch.empty_like(pictures, dtype=torch.float32)
+    masks = pictures.new_empty((n, 1, height, width))
+    kernels.corrupt(
+        pictures.data_ptr(),
+        textures.data_ptr(),
+        numbers.data_ptr(),
+        numbers.data_ptr() + len(table),
+        len(angles),
+        gradients.data_ptr(),
+        (n, height, width),
+        THRESHOLD,
+        *(values.tolist() for values in affine),
+        corrupted.data_ptr(),
+        masks.data_ptr(),
+        _native.place(masks),
     )
     return corrupted.permute(0, 3, 1, 2), masks
 

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from destseg.ops import _native
 from destseg.ops._features import (
+    GpuFeatures,
     Levels,
     are_channels_last,
     array,
     arrays,
-    checked,
+    check,
+    distances_on_gpu,
+    in_single,
     normalised,
     resized,
     thread_count,
@@ -24,7 +27,7 @@ from destseg.ops._features import (
 )
 
 
-def similarity_input(taught: Levels, learnt: Levels) -> Tensor:
+def similarity_input(taught: Levels, learnt: Levels, dtype: torch.dtype | None = None) -> Tensor:
     """Return the segmentation network's input: minus the products of teacher and student, level by level.
 
     The sign is the published one, so that published weights keep their meaning.
@@ -32,6 +35,7 @@ def similarity_input(taught: Levels, learnt: Levels) -> Tensor:
     Args:
         taught: the teacher's features of each level, (n, c_k, h_k, w_k) floating point.
         learnt: the student's, of the same shapes and dtype.
+        dtype: of the result; by default float64 for features of that, else float32.
 
     Returns:
         (n, sum of c_k, h_1, w_1): the element-wise products of unit vectors, each level resized bilinearly
@@ -42,16 +46,16 @@ def similarity_input(taught: Levels, learnt: Levels) -> Tensor:
 
     Equivalent to: `similarity_input_ref`. Source: DeSTSeg (arXiv 2211.11317), section 3.3.
     """
-    taught, learnt = checked(taught, learnt)
-    if not _native.usable(*taught, *learnt) or wants_gradient(*taught, *learnt):
-        return similarity_input_ref(taught, learnt)
-    n, _, height, width = taught[0].shape
+    check(taught, learnt)
+    if wants_gradient(*taught, *learnt):
+        return similarity_input_ref(taught, learnt, dtype)
+    if _native.usable_on_gpu(*taught, *learnt):
+        return _similarity_input_on_gpu(taught, learnt, dtype)
+    taught, learnt = in_single(taught), in_single(learnt)
+    if not _native.usable(*taught, *learnt):
+        return similarity_input_ref(taught, learnt, dtype)
     channels_last = are_channels_last(*taught, *learnt)
-    output = torch.empty(
-        (n, sum(level.shape[1] for level in taught), height, width),
-        dtype=taught[0].dtype,
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
-    )
+    output = _empty_input(taught, taught[0].dtype, channels_last)
     _native.kernels.similarity_input(
         arrays(taught, channels_last),
         arrays(learnt, channels_last),
@@ -59,15 +63,39 @@ def similarity_input(taught: Levels, learnt: Levels) -> Tensor:
         thread_count(output),
         array(output, channels_last),
     )
-    return output
+    return output if dtype is None else output.to(dtype)
 
 
-def similarity_input_ref(taught: Levels, learnt: Levels) -> Tensor:
+def similarity_input_ref(taught: Levels, learnt: Levels, dtype: torch.dtype | None = None) -> Tensor:
     """The definition of `similarity_input`, on any device; differentiable."""
-    taught, learnt = checked(taught, learnt)
+    check(taught, learnt)
     size = taught[0].shape[-2:]
     products = [-(normalised(t) * normalised(s)) for t, s in zip(taught, learnt, strict=True)]
-    return torch.cat([resized(product, size) for product in products], dim=1)
+    output = torch.cat([resized(product, size) for product in products], dim=1)
+    return output if dtype is None else output.to(dtype)
+
+
+def _similarity_input_on_gpu(taught: Levels, learnt: Levels, dtype: torch.dtype | None) -> Tensor:
+    features = GpuFeatures(taught, learnt)
+    written = dtype if dtype == features.dtype else torch.float32
+    output = _empty_input(taught, written, features.channels_last)
+    coarse = (level.numel() for level in taught if level.shape[2:] != taught[0].shape[2:])
+    products = taught[0].new_empty(sum(coarse), dtype=torch.float32)
+    _native.gpu_kernels().similarity_input(
+        *features.arguments(),
+        products.data_ptr(),
+        _native.name_of(written),
+        output.data_ptr(),
+        _native.place(output),
+    )
+    return output if dtype is None else output.to(dtype)
+
+
+def _empty_input(levels: Levels, dtype: torch.dtype, channels_last: bool) -> Tensor:
+    n, _, height, width = levels[0].shape
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    size = (n, sum(level.shape[1] for level in levels), height, width)
+    return torch.empty(size, dtype=dtype, device=levels[0].device, memory_format=layout)
 
 
 def cosine_distances(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
@@ -85,9 +113,13 @@ def cosine_distances(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
 
     Equivalent to: `cosine_distances_ref`. Source: DeSTSeg (arXiv 2211.11317), section 3.2.
     """
-    taught, learnt = checked(taught, learnt)
-    if not _native.usable(*taught, *learnt) or wants_gradient(*taught):
+    check(taught, learnt)
+    if wants_gradient(*taught):
         return cosine_distances_ref(taught, learnt)
+    if not _native.usable_on_gpu(*taught, *learnt):
+        taught, learnt = in_single(taught), in_single(learnt)
+        if not _native.usable(*taught, *learnt):
+            return cosine_distances_ref(taught, learnt)
     if not wants_gradient(*learnt):
         return _measured(taught, learnt)
     return _CosineDistances.apply(*taught, *learnt)
@@ -95,7 +127,7 @@ def cosine_distances(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
 
 def cosine_distances_ref(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
     """The definition of `cosine_distances`, on any device; differentiable also in the teacher."""
-    taught, learnt = checked(taught, learnt)
+    check(taught, learnt)
     return tuple(
         1 - (normalised(t) * normalised(s)).sum(dim=1, keepdim=True)
         for t, s in zip(taught, learnt, strict=True)
@@ -118,6 +150,8 @@ class _CosineDistances(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         features = ctx.saved_tensors
         taught, learnt = _halves(features)
+        if _native.usable_on_gpu(*features):
+            return (*(None for _ in taught), *_gradients_on_gpu(taught, learnt, slopes))
         channels_last = are_channels_last(*features)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         gradients = [torch.empty_like(level, memory_format=layout) for level in learnt]
@@ -134,6 +168,8 @@ class _CosineDistances(torch.autograd.Function):
 
 def _measured(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
     """Call the kernel of `cosine_distances`."""
+    if _native.usable_on_gpu(*taught, *learnt):
+        return distances_on_gpu(taught, learnt)
     channels_last = are_channels_last(*taught, *learnt)
     distances = tuple(level.new_empty(level.shape[0], 1, *level.shape[2:]) for level in taught)
     _native.kernels.cosine_distances(
@@ -144,6 +180,18 @@ def _measured(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
         arrays(distances, False),
     )
     return distances
+
+
+def _gradients_on_gpu(taught: Levels, learnt: Levels, slopes: Levels) -> list[Tensor]:
+    features, slopes = GpuFeatures(taught, learnt), [slope.contiguous() for slope in slopes]
+    gradients = [torch.empty_like(level) for level in features.learnt]
+    _native.gpu_kernels().cosine_gradients(
+        *features.arguments(),
+        [slope.data_ptr() for slope in slopes],
+        [gradient.data_ptr() for gradient in gradients],
+        _native.place(gradients[0]),
+    )
+    return gradients
 
 
 def _halves(features: Levels) -> tuple[Levels, Levels]:

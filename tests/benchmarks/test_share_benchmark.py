@@ -12,15 +12,16 @@ import pytest
 import torch
 
 import destseg
+from destseg.checkpoints import plan_of
 from destseg.evaluation import Report
 from destseg.folders import Source
 from destseg.framing import Framing
 from destseg.ops import _native
-from destseg.presets import PRESETS
+from destseg.presets import parts_of
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
 from destseg.textures import from_normals
-from destseg.training import Trainer, plan_of, training_precision
+from destseg.training import Trainer, training_precision
 
 STEPS = {"student": 0, "segmentation": 10**6}  # number of the step that is done again and again
 BATCH, SIDE = 8, 128
@@ -78,7 +79,7 @@ def test_training_step(benchmark, compare, stage):
     def new_step() -> Callable[[], float]:
         torch.manual_seed(0)
         network = destseg.networks.DeSTSegNet()
-        plan = plan_of(network, synthesis, steps, precision, PRESETS["paper"])
+        plan = plan_of(network, synthesis, steps, precision, parts_of("paper", "resnet18"))
         trainer = Trainer(network, synthesis, plan, 2 << 30)
         trainer.optimizer = trainer._enter(stage == "student")
         return lambda: trainer.step(STEPS[stage], synthesis.batch(0)).item()

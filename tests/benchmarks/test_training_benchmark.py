@@ -12,23 +12,18 @@ import numpy as np
 import pytest
 import torch
 
+from destseg.checkpoints import plan_of
 from destseg.folders import Source
 from destseg.framing import Framing
 from destseg.losses import cosine_loss, segmentation_loss
 from destseg.networks import DeSTSegNet
 from destseg.ops.similarity import cosine_distances_ref
-from destseg.presets import PRESETS
+from destseg.optimisation import segmentation_optimizer, student_optimizer
+from destseg.presets import parts_of
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
 from destseg.textures import from_normals
-from destseg.training import (
-    PUBLISHED_BATCH,
-    Trainer,
-    plan_of,
-    segmentation_optimizer,
-    student_optimizer,
-    training_precision,
-)
+from destseg.training import PUBLISHED_BATCH, Trainer, training_precision
 
 SIDE = int(os.environ.get("DESTSEG_BENCHMARK_SIDE", "64"))
 BATCH = int(os.environ.get("DESTSEG_BENCHMARK_BATCH", "4"))
@@ -70,7 +65,8 @@ def published_step(net, optimizer, batch, stage: str) -> float:
 def our_trainer(synthesis: Synthesis, stage: str, precision: str) -> Trainer:
     steps = (1, 0) if stage == "student" else (0, 10**6 + 1)
     net = network()
-    trainer = Trainer(net, synthesis, plan_of(net, synthesis, steps, precision, PRESETS["paper"]), 2 << 30)
+    plan = plan_of(net, synthesis, steps, precision, parts_of("paper", "resnet18"))
+    trainer = Trainer(net, synthesis, plan, 2 << 30)
     trainer.optimizer = trainer._enter(stage == "student")
     return trainer
 

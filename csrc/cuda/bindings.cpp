@@ -1,0 +1,120 @@
+// The only file of the kernels for GPUs that knows Python. Memory is named by its address on the stream's device, and
+// destseg/ops has allocated and validated it; numbers of values are checked here once more, for they are cheap.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernels.h"
+
+namespace py = pybind11;
+namespace cuda = destseg::cuda;
+
+namespace {
+
+using Address = uintptr_t;
+using Place = std::pair<int, Address>;                               // number of the device, address of the stream
+using Level = std::tuple<Address, Address, std::array<int64_t, 3>>;  // taught, learnt, (c, h, w)
+using Plane = std::tuple<Address, std::array<int64_t, 2>>;           // values, (h, w)
+
+template <typename T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void require(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(what);
+}
+
+cuda::Type type_of(const std::string& name) {
+  if (name == "float32") return cuda::Type::float32;
+  if (name == "float16") return cuda::Type::float16;
+  require(name == "bfloat16", "values must be float32, float16 or bfloat16");
+  return cuda::Type::bfloat16;
+}
+
+cuda::Stream stream_of(const Place& place) { return {place.first, place.second}; }
+
+cuda::FeaturesOf features_of(const std::vector<Level>& levels, int64_t n, const std::string& type, bool channels_last) {
+  require(!levels.empty() && n >= 0, "there must be levels");
+  cuda::FeaturesOf features{{}, n, type_of(type), channels_last};
+  for (const auto& [taught, learnt, size] : levels) {
+    require(size[0] > 0 && size[1] > 0 && size[2] > 0, "features must not be empty");
+    features.levels.push_back({at<const void>(taught), at<const void>(learnt), size[0], size[1], size[2]});
+  }
+  return features;
+}
+
+void similarity_input(const std::vector<Level>& levels, int64_t n, const std::string& type, bool channels_last,
+                      Address products, const std::string& out_type, Address out, const Place& place) {
+  cuda::similarity_input(features_of(levels, n, type, channels_last), at<float>(products), type_of(out_type),
+                         at<void>(out), stream_of(place));
+}
+
+void cosine_distances(const std::vector<Level>& levels, int64_t n, const std::string& type, bool channels_last,
+                      const std::vector<Address>& distances, const Place& place) {
+  require(distances.size() == levels.size(), "there must be one output a level");
+  std::vector<float*> out;
+  for (const Address address : distances) out.push_back(at<float>(address));
+  cuda::cosine_distances(features_of(levels, n, type, channels_last), out, stream_of(place));
+}
+
+void cosine_gradients(const std::vector<Level>& levels, int64_t n, const std::string& type, bool channels_last,
+                      const std::vector<Address>& slopes, const std::vector<Address>& gradients, const Place& place) {
+  require(slopes.size() == levels.size() && gradients.size() == levels.size(), "there must be one of each a level");
+  std::vector<const float*> in;
+  std::vector<void*> out;
+  for (const Address address : slopes) in.push_back(at<const float>(address));
+  for (const Address address : gradients) out.push_back(at<void>(address));
+  cuda::cosine_gradients(features_of(levels, n, type, channels_last), in, out, stream_of(place));
+}
+
+void destmap(const std::vector<Plane>& distances, int64_t n, const std::string& type, Address product,
+             std::array<int64_t, 2> size, Address out, const Place& place) {
+  require(!distances.empty() && n >= 0 && size[0] > 0 && size[1] > 0, "there must be distances and a size");
+  std::vector<cuda::Plane> planes;
+  for (const auto& [values, sides] : distances) {
+    require(sides[0] > 0 && sides[1] > 0, "distances must not be empty");
+    planes.push_back({at<const void>(values), sides[0], sides[1]});
+  }
+  cuda::destmap(planes, n, type_of(type), at<float>(product), size[0], size[1], at<void>(out), stream_of(place));
+}
+
+// Returns the bytes of a table for `corrupt`: (rotation in radians, cells_y, cells_x, share) of each anomaly.
+py::bytes anomalies(const std::vector<std::tuple<double, int64_t, int64_t, float>>& rows) {
+  std::vector<cuda::Anomaly> table;
+  int64_t first = 0;
+  for (const auto& [rotation, cells_y, cells_x, share] : rows) {
+    require(cells_y > 0 && cells_x > 0, "cells must be positive");
+    table.push_back({std::cos(rotation), std::sin(rotation), cells_y, cells_x, first, share});
+    first += (cells_y + 1) * (cells_x + 1);
+  }
+  return {reinterpret_cast<const char*>(table.data()), table.size() * sizeof(cuda::Anomaly)};
+}
+
+void corrupt(Address pictures, Address textures, Address table, Address angles, int64_t angle_count, Address gradients,
+             std::array<int64_t, 3> size, float threshold, std::array<float, 3> scale, std::array<float, 3> offset,
+             Address corrupted, Address masks, const Place& place) {
+  require(size[0] >= 0 && size[1] > 0 && size[2] > 0 && angle_count >= 0, "there must be pictures");
+  cuda::corrupt(at<const uint8_t>(pictures), at<const uint8_t>(textures), at<const cuda::Anomaly>(table), size[0],
+                at<const float>(angles), angle_count, at<float>(gradients), threshold,
+                {scale[0], scale[1], scale[2]}, {offset[0], offset[1], offset[2]}, size[1], size[2],
+                at<float>(corrupted), at<uint8_t>(masks), stream_of(place));
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C_cuda, module) {
+  module.doc() = "destseg's kernels for NVIDIA GPUs; call them through destseg.ops, which validates.";
+  module.def("similarity_input", &similarity_input);
+  module.def("cosine_distances", &cosine_distances);
+  module.def("cosine_gradients", &cosine_gradients);
+  module.def("destmap", &destmap);
+  module.def("anomalies", &anomalies);
+  module.def("corrupt", &corrupt);
+}

@@ -1,0 +1,54 @@
+"""The kernels for GPUs on the CPU: the very same code, its blocks and threads run one after the other."""
+
+import hashlib
+import importlib.util
+import os
+import pathlib
+import shutil
+import subprocess
+import sysconfig
+import types
+
+import pytest
+import torch
+
+from destseg.ops import _native
+
+SOURCES = pathlib.Path(__file__).resolve().parents[1] / "csrc"
+
+
+@pytest.fixture(scope="session")
+def emulated_kernels(pytestconfig: pytest.Config) -> types.ModuleType:
+    """The module destseg._C_cuda for addresses in CPU memory; compiled anew when its sources change."""
+    pybind11, compiler = pytest.importorskip("pybind11"), os.environ.get("CXX", "c++")
+    if not SOURCES.is_dir() or shutil.which(compiler) is None:
+        pytest.skip("needs the kernels' sources and a C++ compiler")
+    files = sorted(path for path in SOURCES.rglob("*") if path.suffix in (".h", ".cu", ".cpp"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    module = pytestconfig.cache.mkdir(f"emulated_kernels_{digest}") / f"_C_cuda{suffix}"
+    if not module.exists():
+        fresh = module.with_suffix(f".{os.getpid()}")
+        command = [compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-fopenmp-simd"]
+        command += [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}", "-o", str(fresh)]
+        cuda = SOURCES / "cuda"
+        subprocess.run([*command, "-x", "c++", cuda / "bindings.cpp", *sorted(cuda.glob("*.cu"))], check=True)
+        fresh.rename(module)
+    specification = importlib.util.spec_from_file_location("_C_cuda", module)
+    loaded = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture(params=["cpu", "emulated", "cuda"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Where a test's tensors lie: in CPU memory, also with the kernels for GPUs emulated, and on a GPU."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    if request.param != "emulated":
+        return torch.device(request.param)
+    kernels = request.getfixturevalue("emulated_kernels")
+    monkeypatch.setattr(_native, "gpu_kernels", lambda: kernels)
+    monkeypatch.setattr(_native, "on_gpu", lambda tensor: tensor.is_cpu)
+    monkeypatch.setattr(_native, "place", lambda tensor: (0, 0))
+    return torch.device("cpu")
