@@ -73,7 +73,7 @@ def fit(options: argparse.Namespace) -> int:
     )
     model.fit(
         options.normal if len(options.normal) > 1 else options.normal[0],
-        steps=tuple(options.steps),
+        steps=options.steps and tuple(options.steps),
         batch_size=options.batch_size,
         texture_source=options.texture_source,
         rotate=options.rotate,

@@ -11,6 +11,7 @@ import torch
 from destseg import exporting, modelfile, presets
 from destseg.calibration import Calibration, calibrated, check_rate, check_share, split
 from destseg.engines import Engine
+from destseg.estimate import announce
 from destseg.evaluation import Report, evaluate
 from destseg.files import read_tensors
 from destseg.folders import Pictures, Source, as_pictures, is_several, read_mvtec
@@ -99,8 +100,8 @@ class DeSTSeg:
     def fit(
         self,
         normal: Pictures,
-        steps: tuple[int, int] = (1000, 4000),
-        batch_size: int = 32,
+        steps: tuple[int, int] | None = None,
+        batch_size: int | None = None,
         texture_source: Pictures | None = None,
         rotate: Rotate = 0,
         progress: bool = True,
@@ -119,11 +120,12 @@ class DeSTSeg:
 
         Args:
             normal: directory, list of paths, (n, h, w, 3) uint8, or whatever `as_pictures` takes.
-            steps: training steps of the student stage and of the segmentation stage.
-            batch_size: pictures per step; there may be fewer pictures than that.
+            steps: training steps of the student stage and of the segmentation stage; by default the preset's:
+                1000 and 4000 as published, for "fast" 300 and 400.
+            batch_size: pictures per step, by default 32, for "fast" 8; there may be fewer pictures than that.
             texture_source: pictures whose texture anomalies take; by default they are made from `normal`.
             rotate: 0, degrees either way, or "90" (quarter turns +-5), if parts lie like that in reality.
-            progress: show progress bars on a terminal.
+            progress: on a terminal, say how long it will take, and show progress bars.
             resume: a checkpoint to continue from, written by a run with the same arguments.
             flip: "", "horizontal", "vertical" or "both", if mirrored parts are normal.
             false_positive_rate: wanted share of normal pictures called anomalous, see `calibrate`.
@@ -136,6 +138,7 @@ class DeSTSeg:
 
         Returns the model itself. Raises ValueError, OSError or TypeError for input it cannot work with.
         """
+        steps, batch_size = presets.schedule(self.preset, steps, batch_size)
         check_schedule(steps, batch_size)
         check_augmentation(rotate, flip)
         check_rate(false_positive_rate)
@@ -153,6 +156,7 @@ class DeSTSeg:
             draw = PictureTextures(PictureStore(textures, Framing(store.size), memory, strict, progress))
         synthesis = Synthesis(normals, draw, batch_size, self.seed, rotate, flip)
         trainer = new_trainer(network, synthesis, steps, self.precision, self._parts, memory, resume)
+        announce(trainer, progress)
         path = resume if checkpoint is None else checkpoint
         losses = trainer.run(workers, progress, None if path is None else Path(path), checkpoint_minutes)
         self._adopt(network, losses)

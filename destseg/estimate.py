@@ -1,11 +1,23 @@
 """How long a training will take, found out by doing a little of it."""
 
 import copy
+import sys
 import time
+
+from tqdm import tqdm
 
 from destseg.training import Trainer
 
+FEWEST_STEPS = 50  # for which it is worth saying
 TRIAL_STEPS = 3  # of each stage; the first one warms up and does not count
+
+
+def announce(trainer: Trainer, wanted: bool) -> None:
+    """Tell a person at a terminal how long training will take, if that is wanted and it is not short."""
+    left = trainer.total_steps - len(trainer.losses)
+    if wanted and sys.stderr.isatty() and left >= FEWEST_STEPS:
+        minutes = training_seconds(trainer) / 60
+        tqdm.write(f"training will take about {max(1, round(minutes))} min", file=sys.stderr)
 
 
 def training_seconds(trainer: Trainer) -> float:

@@ -53,8 +53,9 @@ def _fit(option: Option) -> None:
     option("--overlap", type=_overlap, default=0.25, metavar="SHARE", help=shared)
     option("--keep-aspect", action="store_true", help="scale alike both ways, and pad")
     _region(option)
-    _steps(option, default=[1000, 4000])
-    option("--batch-size", type=_number(int, 1), default=32, help="pictures per step")
+    _steps(option, "training steps of the two stages (default: 1000 4000; 300 400 for fast)")
+    sizes = "pictures per step (default: 32; 8 for fast)"
+    option("--batch-size", type=_number(int, 1), help=sizes)
     option("--texture-source", metavar="DIR", help="pictures whose texture anomalies take; else own ones")
     turn = '0, degrees either way, or "90" for quarter turns +-5 degrees'
     option("--rotate", type=_rotate, default=0, help=turn)
@@ -127,7 +128,7 @@ def _info(option: Option) -> None:
 def _demo(option: Option) -> None:
     option("folder", nargs="?", default="destseg-demo", metavar="FOLDER", help="to make and fill")
     option("--seed", type=_number(int, 0), default=0, help="of the parts and of training")
-    _steps(option, default=[500, 350])
+    _steps(option, "training steps of the two stages", default=[500, 350])
     option("--size", type=_size, default=192, help="input size in pixels, N or HEIGHTxWIDTH")
     option("--pictures", type=_number(int, 2), default=120, help="normal parts to make and fit")
     _teacher(option, default="embedded")
@@ -144,9 +145,9 @@ def _teacher(option: Option, default: str) -> None:
     option("--teacher", default=default, choices=["resnet18", "embedded"], help=text)
 
 
-def _steps(option: Option, default: list[int]) -> None:
+def _steps(option: Option, text: str, default: list[int] | None = None) -> None:
     stages = {"nargs": 2, "metavar": ("STUDENT", "SEGMENTATION"), "type": _number(int, 0)}
-    option("--steps", default=default, help="training steps of the two stages", **stages)
+    option("--steps", default=default, help=text, **stages)
 
 
 def _region(option: Option) -> None:

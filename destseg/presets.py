@@ -19,6 +19,13 @@ PRESETS: dict[str, dict[str, bool]] = {
 }
 
 
+SCHEDULES = {  # training steps of both stages, and pictures per step
+    "paper": ((1000, 4000), 32),
+    "fast": ((300, 400), 8),
+    "stpm": ((1000, 4000), 32),
+}
+
+
 def parts_of(preset: str, teacher: str, **switches: bool | None) -> dict[str, bool]:
     """Return DeSTSegNet's arguments for a preset and a teacher, changed by switches that are not None."""
     if preset not in PRESETS:
@@ -26,6 +33,14 @@ def parts_of(preset: str, teacher: str, **switches: bool | None) -> dict[str, bo
     check_teacher(teacher)
     wanted = {name: bool(value) for name, value in switches.items() if value is not None}
     return PRESETS[preset] | wanted | {"compact_teacher": teacher == "embedded"}
+
+
+def schedule(
+    preset: str, steps: tuple[int, int] | None, batch_size: int | None
+) -> tuple[tuple[int, int], int]:
+    """Return steps and batch size as given, the preset's in place of None."""
+    own_steps, own_batch_size = SCHEDULES[preset]
+    return own_steps if steps is None else steps, own_batch_size if batch_size is None else batch_size
 
 
 def whole_number(name: str, value: Any) -> int:

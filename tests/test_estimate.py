@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from destseg.checkpoints import plan_of
-from destseg.estimate import training_seconds
+from destseg.estimate import announce, training_seconds
 from destseg.folders import as_pictures
 from destseg.framing import Framing
 from destseg.presets import new_network, parts_of
@@ -39,6 +39,15 @@ def test_it_is_about_what_the_steps_take(trainer):
     some.run(workers=0, progress=False)
     taken = time.perf_counter() - start
     assert expected / 8 < taken < 8 * expected  # a busy machine is no reason to fail
+
+
+@pytest.mark.parametrize(
+    ("terminal", "steps", "said"), [(True, 30, True), (True, 10, False), (False, 30, False)]
+)
+def test_people_at_terminals_are_told(trainer, monkeypatch, capsys, terminal, steps, said):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    announce(trainer((steps, steps)), wanted=True)
+    assert ("training will take about 1 min" in capsys.readouterr().err) == said
 
 
 def test_only_what_is_left_counts(trainer):
