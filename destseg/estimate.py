@@ -13,9 +13,12 @@ TRIAL_STEPS = 3  # of each stage; the first one warms up and does not count
 
 
 def announce(trainer: Trainer, wanted: bool) -> None:
-    """Tell a person at a terminal how long training will take, if that is wanted and it is not short."""
-    left = trainer.total_steps - len(trainer.losses)
-    if wanted and sys.stderr.isatty() and left >= FEWEST_STEPS:
+    """Tell a person at a terminal how long training will take, if that is wanted and it is not short.
+
+    Of several processes none tries: their steps need one another, and they are not connected yet.
+    """
+    left, alone = trainer.total_steps - len(trainer.losses), trainer.processes.count == 1
+    if wanted and alone and sys.stderr.isatty() and left >= FEWEST_STEPS:
         minutes = training_seconds(trainer) / 60
         tqdm.write(f"training will take about {max(1, round(minutes))} min", file=sys.stderr)
 
