@@ -162,6 +162,6 @@ def test_signals_keep_their_handlers_where_no_checkpoint_is_wanted():
 
 
 def test_a_plan_survives_a_file_of_tensors():
-    plan = Plan((1, 2), 3, 4, (64, 96), "90", "", 5, "float32", 6, 7, 8, True, True, True, False)
+    plan = Plan((1, 2), 3, 4, (64, 96), "90", "", 5, "float32", 6, 7, 8, True, True, True, False, False)
     assert plain(plan)["steps"] == [1, 2]
     assert plain(plan)["image_size"] == [64, 96]
