@@ -232,7 +232,7 @@ def test_each_stage_ends_with_the_average_of_its_last_quarter(few_parts, teacher
 
 
 def test_training_that_diverges_says_so(few_parts, teacher_weights, monkeypatch):
-    monkeypatch.setattr("destseg.training.STUDENT_RATE", float("inf"))
+    monkeypatch.setattr("destseg.optimisation.STUDENT_RATE", float("inf"))
     with pytest.raises(RuntimeError, match="training diverged: the loss of step 5 is nan"):
         fit(few_parts, teacher_weights)
 
