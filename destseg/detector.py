@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from destseg import exporting, modelfile, presets
 from destseg.calibration import Calibration, calibrated, check_rate, check_share, split
 from destseg.engines import Engine
@@ -275,8 +273,7 @@ class DeSTSeg:
         return model
 
     def _adopt(self, network: DeSTSegNet, losses: list[float]) -> None:
-        network = network.eval().requires_grad_(False).to(presets.torch_device(self.device))
-        self.network_ = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network_ = presets.ready_to_predict(network, presets.torch_device(self.device))
         self.losses_, self.calibration_ = losses, None  # thresholds belong to one network
 
     def _settings(self) -> dict[str, Any]:

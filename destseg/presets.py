@@ -95,3 +95,15 @@ def loaded_network(parts: dict[str, bool], state: Mapping[str, object], source: 
         network = DeSTSegNet(**parts)
     network.load_state_dict(matching_tensors(network.state_dict(), state, source), assign=True)
     return network
+
+
+def ready_to_predict(network: DeSTSegNet, device: torch.device) -> DeSTSegNet:
+    """Bring a network, in place, into evaluation mode, onto its device, and into the faster memory order.
+
+    On CPUs channels last pays for the light network (53 ms a picture instead of 59), not for the published
+    one (340 instead of 305; 2-core x86-64 with AVX-512, two threads, 2026-11-22).
+    """
+    last = network.light or device.type != "cpu"
+    layout = torch.channels_last if last else torch.contiguous_format
+    network = network.eval().requires_grad_(False).to(device)
+    return network.to(memory_format=layout)  # type: ignore[call-overload]

@@ -97,9 +97,11 @@ def anomaly_maps(network: Network, pixels: np.ndarray) -> Tensor:
     """
     if not isinstance(network, nn.Module):
         return network(pixels)
-    device, size = next(network.parameters()).device, (pixels.shape[1], pixels.shape[2])
+    weights, size = next(network.parameters()), (pixels.shape[1], pixels.shape[2])
     with torch.inference_mode():
-        images = normalise(torch.from_numpy(pixels).to(device))
+        images = normalise(torch.from_numpy(pixels).to(weights.device))
+        if not weights.is_contiguous(memory_format=torch.channels_last):
+            images = images.contiguous()  # torch goes channels last if either has it: the weights decide
         if isinstance(network, DeSTSegNet) and network.segmentation_net is None:
             return destmap_of_features(*network.features(images), size)[:, 0].clamp(0, 1)
         return resized_maps(map_of(network(images)), size)
