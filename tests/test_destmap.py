@@ -51,8 +51,10 @@ def test_agrees_with_the_reference(tolerance, device, n, sizes, size, dtype):
     found, expected = destmap(distances, size), destmap_ref(distances, size)
     assert found.dtype == dtype
     assert found.shape == (n, 1, *(size or sizes[0]))
-    # Products of up to six distances, each up to 2; the reference rounds after each of them.
-    torch.testing.assert_close(found, expected, rtol=4 * tolerance[dtype], atol=64 * tolerance[dtype])
+    # Products of distances up to 2; in half precision the reference rounds after each of them.
+    slack = 4 if dtype in (torch.float16, torch.bfloat16) else 1
+    close = {"rtol": slack * tolerance[dtype], "atol": slack * 16 * tolerance[dtype]}
+    torch.testing.assert_close(found, expected, **close)
 
 
 def random_features(n, shapes, dtype, channels_last, device="cpu"):
