@@ -64,6 +64,7 @@ def test_kernel_agrees_with_reference(device, size, seed):
     # Single and double precision may disagree about a pixel whose noise is the threshold but for rounding.
     noise = torch.stack([perlin_ref(c.angles.double(), size, c.rotation) for c in corruptions])[:, None]
     clear = ((noise - THRESHOLD).abs() > 1e-5).to(device)
+    assert (~clear).sum() <= max(1, clear.numel() / 1000)
     assert torch.equal(masks[clear], expected_masks[clear])
     same = (masks == expected_masks).expand_as(expected)
     torch.testing.assert_close(corrupted[same], expected[same], rtol=0, atol=2e-6)
