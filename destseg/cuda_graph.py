@@ -62,7 +62,8 @@ class GraphScorer:
         self._graph: torch.cuda.CUDAGraph | None = None
         if on_gpu:
             with torch.cuda.device(self.device):
-                self._stream, self._done = torch.cuda.Stream(), torch.cuda.Event()
+                self._stream = torch.cuda.Stream()
+                self._done = torch.cuda.Event(blocking=count > 1)  # who waits long leaves the processor
                 if self.precision != torch.float32:
                     self._graph = self._recorded(count)
 
