@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from destseg.images import normalise
+from destseg.images import normalise, row_of_constants
 from destseg.networks import DeSTSegNet
 from destseg.ops.destmap import destmap_of_features
 from destseg.presets import torch_device
@@ -59,6 +59,9 @@ class GraphScorer:
             torch.empty(shape, pin_memory=on_gpu),
             *(torch.empty(count, dtype=torch.float64, pin_memory=on_gpu) for _ in range(2)),
         )
+        self._constants = row_of_constants(
+            size[1], self.device
+        )  # a graph needs them where they are, for ever
         self._graph: torch.cuda.CUDAGraph | None = None
         if on_gpu:
             with torch.cuda.device(self.device):
