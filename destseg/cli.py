@@ -66,6 +66,7 @@ def fit(options: argparse.Namespace) -> int:
         device=options.device,
         teacher_weights=options.teacher_weights,
         precision=options.precision,
+        inference_precision=options.inference_precision,
         tile=options.tile,
         overlap=options.overlap,
         keep_aspect=options.keep_aspect,
@@ -172,7 +173,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def calibrate(options: argparse.Namespace) -> int:
     _check_output(options.output)
-    model = destseg.load(options.model, options.device)
+    model = destseg.load(options.model, options.device, options.inference_precision)
     normal = options.normal or None
     model.calibrate(normal, options.false_positive_rate, strict=options.strict, roi=options.roi)
     output = options.output or options.model

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from destseg import exporting, modelfile, presets
+from destseg import cuda_graph, exporting, modelfile, presets
 from destseg.calibration import Calibration, calibrated, check_rate, check_share, split
 from destseg.engines import Engine
 from destseg.estimate import announce
@@ -38,7 +38,7 @@ class DeSTSeg:
         device: "auto" (CUDA if there is one), or what torch calls a device.
         teacher_weights: file or state dict; `destseg.teachers.teacher_state` says where it looks without.
         precision: of training: "float32", "bfloat16", or "auto", see `destseg.training.training_precision`.
-            Prediction is always in float32.
+        inference_precision: of prediction: "float32"; on a GPU also "float16" or "bfloat16".
         denoising, encoder_decoder, segmentation: switch a part of the preset on or off, for ablations.
         tile: side in pixels of what of a picture becomes one input, or (height, width), for large pictures;
             None: the whole picture does. Tiles overlap by a quarter, or by the share `overlap`.
@@ -70,18 +70,21 @@ class DeSTSeg:
         overlap: float = 0.25,
         keep_aspect: bool = False,
         roi: Roi | None = None,
+        inference_precision: str = "float32",
     ) -> None:
         self.preset, self.teacher, self.image_size = preset, teacher, image_size
         self.seed = presets.whole_number("seed", seed)
         self.device, self.teacher_weights, self.precision = device, teacher_weights, precision
         self.denoising, self.encoder_decoder, self.segmentation = denoising, encoder_decoder, segmentation
         self.tile, self.overlap, self.keep_aspect, self.roi = tile, overlap, keep_aspect, roi
+        self.inference_precision = cuda_graph.checked_precision(inference_precision, device)
         self._framing = framing_of(presets.input_size(image_size), keep_aspect, tile, overlap, roi)
         self._parts = presets.parts_of(
             preset, teacher, denoising=denoising, encoder_decoder=encoder_decoder, segmentation=segmentation
         )
         check_precision(precision)
         self.network_: DeSTSegNet | Engine | None = None
+        self._on_gpu: cuda_graph.GpuNetwork | None = None
         self.calibration_: Calibration | None = None
         self.losses_: list[float] = []
 
@@ -159,7 +162,7 @@ class DeSTSeg:
         losses = trainer.run(workers, progress, None if path is None else Path(path), checkpoint_minutes)
         self._adopt(network, losses)
         held, trained_on = store.subset(calibrating), calibrating == training
-        self.calibration_ = calibrated(network, held, false_positive_rate, trained_on, progress)
+        self.calibration_ = calibrated(self._network(), held, false_positive_rate, trained_on, progress)
         return self
 
     def calibrate(
@@ -274,10 +277,11 @@ class DeSTSeg:
 
     def _adopt(self, network: DeSTSegNet, losses: list[float]) -> None:
         self.network_ = presets.ready_to_predict(network, presets.torch_device(self.device))
+        self._on_gpu = cuda_graph.on_gpu(self.network_, self._framing.size, self.inference_precision)
         self.losses_, self.calibration_ = losses, None  # thresholds belong to one network
 
     def _settings(self) -> dict[str, Any]:
-        settings = {name: getattr(self, name) for name in ("preset", "teacher", "seed", "precision")}
+        settings = {name: getattr(self, name) for name in presets.STORED}
         return settings | self._framing.settings() | {name: self._parts[name] for name in presets.SWITCHES}
 
     def _calibration(self) -> Calibration:
@@ -286,11 +290,11 @@ class DeSTSeg:
         raise RuntimeError("this model has no thresholds yet: call calibrate(normal) with normal pictures")
 
     def _trained(self) -> DeSTSegNet:
-        if isinstance(network := self._network(), Engine):
-            raise RuntimeError("this is an exported model: save or export the one that it was made from")
-        return network
-
-    def _network(self) -> DeSTSegNet | Engine:
-        if self.network_ is not None:
+        if self._network() and isinstance(self.network_, DeSTSegNet):
             return self.network_
+        raise RuntimeError("this is an exported model: save or export the one that it was made from")
+
+    def _network(self) -> DeSTSegNet | Engine | cuda_graph.GpuNetwork:
+        if self.network_ is not None:
+            return self._on_gpu or self.network_
         raise RuntimeError("this model has learnt nothing yet: call fit(normal) or destseg.load(path)")

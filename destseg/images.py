@@ -184,14 +184,14 @@ def normalise(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
     if isinstance(pixels, np.ndarray):
         pixels = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
     n, h, w, _ = pixels.shape
-    mean, std = _row_of_constants(w, pixels.device)
+    mean, std = row_of_constants(w, pixels.device)
     rows = pixels.reshape(n, h, w * 3).to(torch.float32)
     rows.sub_(mean).div_(std)
     return rows.view(n, h, w, 3).permute(0, 3, 1, 2)
 
 
 @functools.lru_cache(maxsize=16)  # on a GPU, writing them there anew would wait for it
-def _row_of_constants(w: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def row_of_constants(w: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return 255 times mean and standard deviation of each of the w * 3 values of a row.
 
     Spread like this they are applied 2.6 times as fast as to the 3 channels of each pixel.

@@ -63,6 +63,7 @@ def _fit(option: Option) -> None:
     option("--flip", default="", choices=flips, help="mirror parts, too")
     option("--seed", type=_number(int, 0), default=0, help="of everything drawn at random")
     option("--precision", default="auto", choices=["auto", "float32", "bfloat16"], help="of training")
+    _inference_precision(option, "of prediction on a GPU", default="float32")
     option("--workers", type=_number(int, 0), default=2, help="threads that prepare batches")
     minutes = {"type": _number(float, 0), "default": 10.0, "metavar": "MINUTES"}
     option("--checkpoint-minutes", help="how often to save an unfinished run", **minutes)
@@ -100,6 +101,7 @@ def _calibrate(option: Option) -> None:
     _model(option)
     option("normal", nargs="*", metavar="NORMAL", help="normal pictures; by default the last ones' scores")
     option("-o", "--output", help="file to write; by default MODEL itself")
+    _inference_precision(option, "of prediction on a GPU from now on; another than before takes NORMAL")
     _region(option)
     _false_positive_rate(option)
     _strict(option)
@@ -158,6 +160,11 @@ def _region(option: Option) -> None:
 def _false_positive_rate(option: Option) -> None:
     text = "wanted share of normal parts called anomalous"
     option("--false-positive-rate", type=_rate, default=0.01, metavar="RATE", help=text)
+
+
+def _inference_precision(option: Option, text: str, default: str | None = None) -> None:
+    choices = ["float32", "float16", "bfloat16"]
+    option("--inference-precision", default=default, choices=choices, help=text)
 
 
 def _strict(option: Option) -> None:

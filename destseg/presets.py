@@ -12,6 +12,7 @@ from destseg.networks import SMALLEST_SIDE, DeSTSegNet
 from destseg.teachers import Weights, check_teacher, teacher_state
 
 SWITCHES = ("denoising", "encoder_decoder", "segmentation")  # parts that the user may switch off or on
+STORED = ("preset", "teacher", "seed", "precision", "inference_precision")  # in files, beside others
 PRESETS: dict[str, dict[str, bool]] = {
     "paper": {"denoising": True, "encoder_decoder": True, "segmentation": True, "light": False},
     "fast": {"denoising": True, "encoder_decoder": True, "segmentation": True, "light": True},

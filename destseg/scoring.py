@@ -47,18 +47,23 @@ TOP_SHARE = 100 / (256 * 256)  # of the pixels of one network input: the paper's
 
 
 def scored(network: Network, framing: Framing, view: View) -> Scored:
-    """Score one picture, scaled by the framing of a network.
+    """Score one picture, scaled by the framing of a network. Raises RuntimeError as `scored_map` does."""
+    return scored_map(framed_map(network, framing, view), framing, view)
+
+
+def scored_map(anomaly_map: Tensor, framing: Framing, view: View) -> Scored:
+    """Score one picture by its anomaly map, as `framed_map` returns it.
 
     Raises RuntimeError where the network gives NaN, which would exceed no threshold and count as normal.
     """
-    anomaly_map = framed_map(network, framing, view)
     region = framing.region(view)
     counting = anomaly_map if region is None else anomaly_map[torch.from_numpy(region.copy())]
     image_score, pixel_score = scores(counting, framing.size)
     if not math.isfinite(image_score):  # the mean of the largest values: NaN counts as one of them
         raise RuntimeError(
             "the network gives NaN: its training has diverged, or its weights are damaged; "
-            'fit again, with precision="float32" or another seed'
+            'fit again, with precision="float32" or another seed. On a GPU inference_precision="float16" may '
+            "be too narrow for them: calibrate with another one"
         )
     return Scored(anomaly_map, image_score, pixel_score, view.size, framing.roi)
 

@@ -23,6 +23,8 @@ def test_arguments_are_stored_as_given(teacher_weights):
         ({"image_size": (64, 64, 3)}, r"image_size must be .* got \(64, 64, 3\)"),
         ({"image_size": 256.0}, r"image_size must be .* got 256.0"),
         ({"precision": "int8"}, r"precision must be one of auto, float32, bfloat16, got 'int8'"),
+        ({"inference_precision": "int8"}, r"inference_precision must be one of float32, .*, got 'int8'"),
+        ({"inference_precision": "float16", "device": "cpu"}, r"float32 on device 'cpu', .* got 'float16'"),
         ({"seed": -1}, r"seed must be a whole number of at least 0, got -1"),
         ({"seed": 0.5}, r"seed must be a whole number of at least 0, got 0\.5"),
     ],

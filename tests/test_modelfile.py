@@ -122,3 +122,31 @@ def test_a_model_file_holds_its_metadata(fitted, tmp_path):
     assert thresholds["pixel_threshold"] == fitted.pixel_threshold_
     assert len(content.losses) == len(fitted.losses_)
     assert any(name.startswith("teacher_net.") for name in content.network)
+
+
+def test_thresholds_belong_to_the_precision_they_were_made_in(fitted, picture, tmp_path, caplog):
+    path = tmp_path / "part.destseg"
+    settings = fitted._settings() | {"inference_precision": "float16"}
+    modelfile.write(path, fitted.network_, settings, fitted.calibration_, [])
+    model = destseg.load(path, "cpu")
+    assert model.inference_precision == "float32" and model.threshold_ == fitted.threshold_
+    assert caplog.messages == [
+        f"{path} was calibrated in float16 on a GPU; here it predicts in float32, and scores differ a little"
+    ]
+    model = destseg.load(path, "cpu", "float32")  # by wish: to be calibrated anew
+    with pytest.raises(RuntimeError, match=r"no thresholds yet: call calibrate\(normal\)"):
+        model.predict(picture)
+    assert model.calibrate([picture], 0.5).threshold_ is not None
+    with pytest.raises(ValueError, match="must be float32 on device 'cpu'"):
+        destseg.load(path, "cpu", "float16")
+    assert len(caplog.messages) == 1
+    with pytest.raises(ValueError, match=r"inference_precision of part\.xml was chosen by export"):
+        destseg.load("part.xml", inference_precision="float16")
+
+
+def test_models_that_do_not_tell_their_precision_predict_in_float32(fitted, picture, tmp_path):
+    path = tmp_path / "part.destseg"
+    settings = {name: value for name, value in fitted._settings().items() if name != "inference_precision"}
+    modelfile.write(path, fitted.network_, settings, fitted.calibration_, [])
+    model = destseg.load(path, inference_precision="float32")
+    assert model.predict(picture).to_dict() == fitted.predict(picture).to_dict()

@@ -7,6 +7,7 @@ import tempfile
 import pytest
 
 from destseg.cli import main
+from destseg.cuda_graph import INFERENCE_PRECISIONS
 from destseg.evaluation import PROTOCOLS
 from destseg.options import EXAMPLES, parser
 from destseg.presets import PRESETS
@@ -51,13 +52,16 @@ def test_wrong_usage_exits_with_2(arguments, words, capsys):
     ("command", "choices"),
     [
         (FIT, {"preset": PRESETS, "teacher": TEACHERS, "precision": PRECISIONS, "flip": FLIPS}),
+        (FIT, {"inference-precision": INFERENCE_PRECISIONS}),
+        (["calibrate", "m"], {"inference-precision": INFERENCE_PRECISIONS}),
         (["evaluate", "m", "d"], {"protocol": PROTOCOLS}),
     ],
 )
 def test_choices_are_those_of_the_library(command, choices):
     for name, values in choices.items():
         for value in values:
-            assert getattr(parser().parse_args([*command, f"--{name}", value]), name) == value
+            options = vars(parser().parse_args([*command, f"--{name}", value]))
+            assert options[name.replace("-", "_")] == value
 
 
 @pytest.mark.parametrize("command", EXAMPLES)

@@ -1,4 +1,4 @@
-"""Whole jobs on a GPU: a training step of either stage, scoring one picture, scoring a batch of 32.
+"""Whole jobs on a GPU: a training step of either stage, scoring one picture, a batch of 32, a folder.
 
 Each is checked against the CPU or the plain network before it is timed; DESTSEG_BENCHMARK_SIDE sets pixels.
 """
@@ -8,15 +8,20 @@ import statistics
 import time
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from gpu import milliseconds
 
+from destseg import DeSTSeg
+from destseg.calibration import Calibration
 from destseg.checkpoints import plan_of
-from destseg.cuda_graph import GraphScorer
+from destseg.cuda_graph import GraphScorer, in_precision
 from destseg.folders import Source
 from destseg.framing import Framing
+from destseg.images import normalise
 from destseg.networks import DeSTSegNet
+from destseg.prediction import BATCH
 from destseg.presets import parts_of
 from destseg.resident import ResidentSynthesis
 from destseg.scoring import anomaly_maps, scores
@@ -73,7 +78,7 @@ def test_training_step(benchmark, stage):
 
 
 def test_one_picture(benchmark, network):
-    scorer, pixels = GraphScorer(network, (SIDE, SIDE)), pictures(1)
+    scorer, pixels = GraphScorer(in_precision(network, torch.float16), (SIDE, SIDE)), pictures(1)
     maps = anomaly_maps(network, pixels)
     found = scorer(pixels)
     torch.testing.assert_close(found.anomaly_maps, maps.cpu(), rtol=0, atol=1e-2)
@@ -93,7 +98,7 @@ def test_one_picture(benchmark, network):
 
 @pytest.mark.parametrize("tf32", [False, True], ids=["TF32 off", "TF32 on"])
 def test_a_batch_of_32(benchmark, network, tf32):
-    scorer, pixels = GraphScorer(network, (SIDE, SIDE), 32), pictures(32)
+    scorer, pixels = GraphScorer(in_precision(network, torch.float16), (SIDE, SIDE), 32), pictures(32)
     images = torch.randn(32, 3, SIDE, SIDE, device="cuda")
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
@@ -116,3 +121,53 @@ def test_a_batch_of_32(benchmark, network, tf32):
         "published, eager float32, takes times as long": round(eager / ours, 2),
     }
     benchmark.pedantic(scorer, (pixels,), rounds=20)
+
+
+@pytest.mark.parametrize("format", ["jpg", "png"])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_folder(benchmark, network, precision, format, tmp_path):
+    """From files to predictions, which a loop drops, beside the networks alone on a resident batch."""
+    count = 32 * BATCH
+    for k, coarse in enumerate(np.random.default_rng(0).integers(0, 256, (count, 24, 24, 3), np.uint8)):
+        PIL.Image.fromarray(coarse).resize((2 * SIDE, 2 * SIDE)).save(tmp_path / f"{k}.{format}")
+    model = DeSTSeg(image_size=SIDE, device="cuda", inference_precision=precision)
+    model._adopt(network, [])
+    model.calibration_ = Calibration((0.5,), (0.5,), 0.5)
+    few = sorted(tmp_path.iterdir())[: 2 * BATCH + 1]
+    for path, found in zip(few, model.predict(few), strict=True):  # in batches
+        alone = model.predict(path)
+        assert found.score == pytest.approx(alone.score, abs=5e-3)
+        np.testing.assert_allclose(found.anomaly_map, alone.anomaly_map, atol=1e-2)
+
+    net = in_precision(network, getattr(torch, precision))
+    images = normalise(torch.from_numpy(pictures(BATCH)).cuda()).to(getattr(torch, precision))
+
+    @torch.inference_mode()
+    def network_alone() -> None:
+        net.logits(*net.features(images))
+
+    aside, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()  # nor may its starting count
+    with torch.cuda.stream(aside):
+        network_alone()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        network_alone()
+    alone_per_second = 1e3 * BATCH / milliseconds(graph.replay, 50)
+
+    rates = []
+
+    def whole_folder() -> None:
+        begin = time.perf_counter()
+        assert sum(not isinstance(result, Exception) for _, result in model.predict_each(tmp_path)) == count
+        rates.append(count / (time.perf_counter() - begin))
+
+    benchmark.pedantic(whole_folder, rounds=5, warmup_rounds=1)
+    per_second = statistics.median(rates[-5:])
+    benchmark.extra_info |= {
+        "GPU": torch.cuda.get_device_name(),
+        "processors": os.cpu_count(),
+        "pictures": f"{count} {format} of {2 * SIDE} x {2 * SIDE}",
+        "pictures/s, files to predictions": round(per_second),
+        "pictures/s, network alone": round(alone_per_second),
+        "share of the network's pace": round(per_second / alone_per_second, 3),
+    }
