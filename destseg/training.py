@@ -14,12 +14,11 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from destseg import checkpoints, processes
+from destseg import checkpoints, optimisation, processes
 from destseg.checkpoints import Plan, plan_of
 from destseg.losses import cosine_loss, segmentation_loss
 from destseg.networks import DeSTSegNet
 from destseg.ops.similarity import cosine_distances
-from destseg.optimisation import count_in, segmentation_optimizer, student_optimizer
 from destseg.resident import ResidentSynthesis
 from destseg.synthesis import Batch, Synthesis
 
@@ -94,9 +93,9 @@ def fusion_loss(
 class Trainer:
     """Runs a plan on a network, step by step; its whole state can be written down and continued.
 
-    At a constant rate the weights never settle: what is kept of each stage is their average over its last
-    quarter, running statistics included, where the published recipe keeps the last step's. Source: Izmailov
-    et al., "Averaging Weights Leads to Wider Optima" (arXiv 1803.05407).
+    At a constant rate the weights never settle: what is kept of each stage then is their average over its
+    last quarter, running statistics included, where the published recipe keeps the last step's. Source:
+    Izmailov et al., "Averaging Weights Leads to Wider Optima" (arXiv 1803.05407).
 
     Args:
         network: on its device; changed in place.
@@ -169,6 +168,8 @@ class Trainer:
         in_student_stage = step < self.plan.steps[0]
         if self.optimizer is None or step == self.plan.steps[0]:
             self.optimizer = self._enter(in_student_stage)
+        first, count = (0, self.plan.steps[0]) if in_student_stage else self.plan.steps
+        optimisation.set_rates(self.optimizer, (step - first + 0.5) / count)
         corrupted = batch.corrupted.to(self.device, non_blocking=True)
         regions = None if batch.regions is None else batch.regions.to(self.device, non_blocking=True)
         loss_of = self._student_loss if in_student_stage else self._fusion_loss
@@ -203,13 +204,15 @@ class Trainer:
 
     def _keep_average(self, step: int) -> None:
         """In a stage's last quarter, count this step's weights in; at its end, put their average in place."""
+        if self.optimizer is None or optimisation.settles(self.optimizer):
+            return
         stage = 0 if step < self.plan.steps[0] else 1
         end, network = sum(self.plan.steps[: stage + 1]), self._trained_network(stage == 0)
         if step < end - self.plan.steps[stage] // AVERAGED_SHARE:
             return
         if self.average is None:
             self.average = AveragedModel(network, use_buffers=True)
-        count_in(self.average, network)
+        optimisation.count_in(self.average, network)
         if step == end - 1:
             network.load_state_dict(self.average.module.state_dict())
             self.average = None
@@ -236,9 +239,9 @@ class Trainer:
         self._trained_network(student_stage).train()
         if student_stage:
             self._remember_teacher()
-            return student_optimizer(self.network)
+            return optimisation.student_optimizer(self.network, self.plan.precision)
         self._taught = None
-        return segmentation_optimizer(self.network)
+        return optimisation.segmentation_optimizer(self.network, self.plan.precision)
 
     def _fusion_loss(self, corrupted: Tensor, batch: Batch, regions: Tensor | None) -> Tensor:
         return fusion_loss(self.network, corrupted, batch.masks.to(self.device), regions)

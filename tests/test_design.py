@@ -22,7 +22,7 @@ LAYERS = (
     {"curves", "tensor_curves", "ground_truth", "normal_scores", "gathering", "metrics"},
     {"roi", "framing", "store", "textures", "synthesis", "resident"},
     {"networks", "losses", "teachers", "presets", "scoring", "evaluation", "cuda_graph"},
-    {"processes", "optimisation", "checkpoints", "training", "estimate"},
+    {"processes", "muon", "optimisation", "checkpoints", "training", "estimate"},
     {"calibration", "prediction", "modelfile", "graph"},
     {"sample", "sample.rendering", "sample.chip", "sample.flaws", "sample.pictures"},
     {"engines", "quantising", "exporting"},
