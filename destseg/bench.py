@@ -1,5 +1,6 @@
 """What prediction costs: each preset, engine and precision, beside the published network in the same run."""
 
+import itertools
 import logging
 import multiprocessing
 import sys
@@ -52,7 +53,12 @@ class Cost(NamedTuple):
     size: int  # of its files in bytes
 
 
-def table(models: Sequence[str | Path], size: int | tuple[int, int] = 256, seconds: float = 5.0) -> str:
+def table(
+    models: Sequence[str | Path],
+    size: int | tuple[int, int] = 256,
+    seconds: float = 5.0,
+    dataset: str | Path | None = None,
+) -> str:
     """Time models against the published network and return a table.
 
     Each side has a process of its own with as many threads as torch has here, and they take turns, so that
@@ -63,7 +69,11 @@ def table(models: Sequence[str | Path], size: int | tuple[int, int] = 256, secon
             preset on each engine that is installed.
         size: input size in pixels of untrained networks and of the published one.
         seconds: that each side works.
+        dataset: of the MVTec layout; what the models find in it stands beside their costs.
     """
+    if dataset is not None and not models:
+        raise ValueError("a dataset goes with models: untrained networks find nothing in it")
+    quality: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         sides = [untrained("paper", size, Path(folder))._replace(name="published", published=True)]
         if models:
@@ -75,12 +85,18 @@ def table(models: Sequence[str | Path], size: int | tuple[int, int] = 256, secon
             for preset in PRESETS:
                 sides += exported(untrained(preset, size, Path(folder)))
         costs = measured(sides, presets.input_size(size), seconds)
+        if dataset is not None:
+            reports = [load(side.path, "cpu").evaluate(dataset) for side in sides[1:]]
+            found = [(report.image_auroc, report.pixel_ap, report.iap) for report in reports]
+            rows = [f"{100 * auroc:7.1f} {100 * ap:5.1f} {100 * iap:5.1f}" for auroc, ap, iap in found]
+            quality = ["  AUROC    AP   IAP", "", *rows]
     lines = ["model                 engine    precision      ms  pictures/s  times  peak MB  file MB"]
     for side, cost in zip(sides, costs, strict=True):
         gain = costs[0].milliseconds / cost.milliseconds
         numbers = f"{cost.milliseconds:7.1f} {cost.per_second:11.1f} {gain:6.2f}"
         sizes = f"{cost.memory / 1e6:8.0f} {cost.size / 1e6:8.1f}"
         lines.append(f"{side.name:21} {side.engine:9} {side.precision:9} {numbers} {sizes}")
+    lines = [line + more for line, more in itertools.zip_longest(lines, quality, fillvalue="")]
     height, width = presets.input_size(size)
     note = f"{torch.get_num_threads()} threads; batch 1; a picture of {height} x {width} pixels"
     return "\n".join([*lines, note])
@@ -91,7 +107,7 @@ def untrained(preset: str, size: int | tuple[int, int], folder: Path) -> Side:
     model = DeSTSeg(preset, image_size=size, device="cpu")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        model._adopt(DeSTSegNet(**presets.parts_of(preset, model.teacher)), [])
+        model._adopt(DeSTSegNet(**presets.parts_of(preset)), [])
     model.calibration_ = Calibration((0.5,), (0.5,), 0.5)
     path = folder / f"{preset}.destseg"
     model.save(path)

@@ -40,7 +40,6 @@ class Plan:
     encoder_decoder: bool
     segmentation: bool
     light: bool
-    compact_teacher: bool
     framing: int | None = None  # how pictures become inputs, as a checksum; None where they are stretched
 
 

@@ -199,7 +199,7 @@ def export(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> int:
     from destseg.bench import table
 
-    print(table(options.models, options.size, options.seconds))
+    print(table(options.models, options.size, options.seconds, options.evaluate))
     return 0
 
 

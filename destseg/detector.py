@@ -20,7 +20,7 @@ from destseg.result import Prediction
 from destseg.roi import Roi
 from destseg.store import MEMORY, PictureStore
 from destseg.synthesis import Rotate, Synthesis, check_augmentation
-from destseg.teachers import Weights
+from destseg.teachers import Weights, check_teacher
 from destseg.textures import PictureTextures, from_normals
 from destseg.training import check_precision, check_schedule, new_trainer
 
@@ -32,7 +32,7 @@ class DeSTSeg:
 
     Args, stored as given:
         preset: "paper", the published network; "fast", a light one; or "stpm", the student-teacher baseline.
-        teacher: "resnet18", ImageNet weights of torchvision; or "embedded", a compact one in this package.
+        teacher: "resnet18", ImageNet weights of torchvision; or "embedded", the one in this package.
         image_size: sides of the network's input in pixels, one number or (height, width), at least 64.
         seed: of everything drawn at random, a whole number of at least 0.
         device: "auto" (CUDA if there is one), or what torch calls a device.
@@ -72,7 +72,7 @@ class DeSTSeg:
         roi: Roi | None = None,
         inference_precision: str = "float32",
     ) -> None:
-        self.preset, self.teacher, self.image_size = preset, teacher, image_size
+        self.preset, self.teacher, self.image_size = preset, check_teacher(teacher), image_size
         self.seed = presets.whole_number("seed", seed)
         self.device, self.teacher_weights, self.precision = device, teacher_weights, precision
         self.denoising, self.encoder_decoder, self.segmentation = denoising, encoder_decoder, segmentation
@@ -80,7 +80,7 @@ class DeSTSeg:
         self.inference_precision = cuda_graph.checked_precision(inference_precision, device)
         self._framing = framing_of(presets.input_size(image_size), keep_aspect, tile, overlap, roi)
         self._parts = presets.parts_of(
-            preset, teacher, denoising=denoising, encoder_decoder=encoder_decoder, segmentation=segmentation
+            preset, denoising=denoising, encoder_decoder=encoder_decoder, segmentation=segmentation
         )
         check_precision(precision)
         self.network_: DeSTSegNet | Engine | None = None

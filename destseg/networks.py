@@ -104,46 +104,20 @@ class ResNet18(nn.Module):
         return features
 
 
-def projections(width: int, kernel: int) -> nn.ModuleList | None:
-    """Make what brings three levels of features to the teacher's channels; None where they have them."""
-    if width == CHANNELS[0]:
-        return None
-    own = (width, 2 * width, 4 * width)
-    return nn.ModuleList(ConvNormRelu(c, taught, kernel) for c, taught in zip(own, CHANNELS, strict=False))
+class Teacher(nn.Module):
+    """ResNet18's stages 1 to 3, frozen and always in evaluation mode."""
 
-
-def projected(convolutions: nn.ModuleList | None, levels: list[Tensor]) -> list[Tensor]:
-    if convolutions is None:
-        return levels
-    return [project(level) for project, level in zip(convolutions, levels, strict=True)]
-
-
-class Backbone(nn.Module):
-    """Three levels of features of the teacher's shapes.
-
-    Of the teacher's width it is ResNet18's stages 1 to 3; of another one, each level is brought to the
-    teacher's channels by a convolution, whose kernel is `projection` pixels wide.
-    """
-
-    def __init__(self, width: int = CHANNELS[0], projection: int = 3) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.encoder = ResNet18(3, width)
-        self.projections = projections(width, projection)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return projected(self.projections, self.encoder(x))
-
-
-class Teacher(Backbone):
-    """A frozen backbone, always in evaluation mode: ImageNet's ResNet18, or the compact one it taught."""
-
-    def __init__(self, compact: bool = False) -> None:
-        super().__init__(CHANNELS[0] // 2 if compact else CHANNELS[0])
+        self.encoder = ResNet18(3)
         self.requires_grad_(False)
         self.eval()
 
     def train(self, mode: bool = True) -> "Teacher":
         return super().train(False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.encoder(x)
 
 
 class Student(nn.Module):
@@ -164,7 +138,11 @@ class Student(nn.Module):
             self.decoder_layer1 = block_pair(2 * width, width)
             for layer in (self.decoder_layer4, self.decoder_layer3, self.decoder_layer2, self.decoder_layer1):
                 initialise(layer)
-        self.projections = projections(width, kernel=1)
+        self.projections: nn.ModuleList | None = None
+        if width != CHANNELS[0]:
+            own = (width, 2 * width, 4 * width)
+            pairs = zip(own, CHANNELS, strict=False)
+            self.projections = nn.ModuleList(ConvNormRelu(c, taught, 1) for c, taught in pairs)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         levels = self.encoder(x)
@@ -174,7 +152,9 @@ class Student(nn.Module):
             third = self.decoder_layer3(resized(x, size3))
             second = self.decoder_layer2(resized(third, size2))
             levels = [self.decoder_layer1(resized(second, size1)), second, third]
-        return projected(self.projections, levels)
+        if self.projections is None:
+            return levels
+        return [project(level) for project, level in zip(self.projections, levels, strict=True)]
 
 
 class AtrousPyramid(nn.Module):
@@ -231,7 +211,6 @@ class DeSTSegNet(nn.Module):
         encoder_decoder: the student has its decoder.
         segmentation: there is a segmentation network; otherwise the DeST map is the result.
         light: the student is half as wide, and the segmentation network is the light one.
-        compact_teacher: the teacher is of half the width, too: the embedded one.
 
     Called with a normalised batch (n, 3, h, w), each side at least 64, and optionally the clean batch of the
     same shape for the teacher. Returns an `Output`.
@@ -243,11 +222,10 @@ class DeSTSegNet(nn.Module):
         encoder_decoder: bool = True,
         segmentation: bool = True,
         light: bool = False,
-        compact_teacher: bool = False,
     ) -> None:
         super().__init__()
         self.denoising, self.light = denoising, light
-        self.teacher_net = Teacher(compact_teacher)
+        self.teacher_net = Teacher()
         self.student_net = Student(encoder_decoder, CHANNELS[0] // 2 if light else CHANNELS[0])
         self.segmentation_net = SegmentationNet(light) if segmentation else None
 

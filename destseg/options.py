@@ -121,6 +121,7 @@ def _bench(option: Option) -> None:
     option("models", nargs="*", metavar="MODEL", help="models; by default untrained ones of each kind")
     option("--size", type=_size, default=256, help="input size of untrained ones, N or HEIGHTxWIDTH")
     option("--seconds", type=_number(float, 0), default=5.0, help="for each of them")
+    option("--evaluate", metavar="DATASET", help="say what the models find in it, too; laid out like MVTec's")
 
 
 def _info(option: Option) -> None:
@@ -143,7 +144,7 @@ def _model(option: Option) -> None:
 
 
 def _teacher(option: Option, default: str) -> None:
-    text = "ImageNet's ResNet18, or a compact one that is in the package"
+    text = "ImageNet's ResNet18, or one that learnt from it and is in the package"
     option("--teacher", default=default, choices=["resnet18", "embedded"], help=text)
 
 

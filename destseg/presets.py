@@ -9,7 +9,7 @@ import torch
 
 from destseg.files import matching_tensors
 from destseg.networks import SMALLEST_SIDE, DeSTSegNet
-from destseg.teachers import Weights, check_teacher, teacher_state
+from destseg.teachers import Weights, teacher_state
 
 SWITCHES = ("denoising", "encoder_decoder", "segmentation")  # parts that the user may switch off or on
 STORED = ("preset", "teacher", "seed", "precision", "inference_precision")  # in files, beside others
@@ -27,13 +27,12 @@ SCHEDULES = {  # training steps of both stages, and pictures per step
 }
 
 
-def parts_of(preset: str, teacher: str, **switches: bool | None) -> dict[str, bool]:
-    """Return DeSTSegNet's arguments for a preset and a teacher, changed by switches that are not None."""
+def parts_of(preset: str, **switches: bool | None) -> dict[str, bool]:
+    """Return DeSTSegNet's arguments for a preset, changed by switches that are not None."""
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-    check_teacher(teacher)
     wanted = {name: bool(value) for name, value in switches.items() if value is not None}
-    return PRESETS[preset] | wanted | {"compact_teacher": teacher == "embedded"}
+    return PRESETS[preset] | wanted
 
 
 def schedule(

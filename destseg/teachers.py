@@ -24,17 +24,19 @@ TEACHERS = ("resnet18", "embedded")
 Weights = str | Path | Mapping[str, Tensor] | None
 
 
-def check_teacher(teacher: str) -> None:
+def check_teacher(teacher: str) -> str:
+    """Return the name of a teacher as it is, or raise ValueError that says which there are."""
     if teacher not in TEACHERS:
         raise ValueError(f"teacher must be one of {', '.join(TEACHERS)}, got {teacher!r}")
+    return teacher
 
 
 def teacher_state(teacher: str = "resnet18", weights: Weights = None) -> dict[str, Tensor]:
     """Return the state dict of a `destseg.networks.Teacher`, every tensor present and of the right shape.
 
     Args:
-        teacher: "resnet18", torchvision's IMAGENET1K_V1; or "embedded", the compact one of this package.
-        weights: a state dict or a file of one, for "resnet18" in torchvision's parameter names. Without it
+        teacher: "resnet18", torchvision's IMAGENET1K_V1; or "embedded", the one of this package.
+        weights: a state dict or a file of one, in torchvision's parameter names for ResNet18. Without it
             "embedded" takes the package's own, and "resnet18" looks for a file in the DESTSEG_TEACHER_WEIGHTS
             variable, then in torch hub's cache, then downloads it there and checks it against its hash.
 
@@ -44,16 +46,15 @@ def teacher_state(teacher: str = "resnet18", weights: Weights = None) -> dict[st
         OSError: nothing was found and the download failed; the message names every way to give weights.
     """
     check_teacher(teacher)
-    compact = teacher == "embedded"
     with torch.device("meta"):  # shapes only
-        network = Teacher(compact)
-    expected = network.state_dict() if compact else network.encoder.state_dict()
+        expected = Teacher().encoder.state_dict()
     if isinstance(weights, Mapping):
         state = matching_tensors(expected, weights, "the given state dict")
     else:
-        path = Path(weights) if weights is not None else EMBEDDED if compact else find_weights()
+        own = EMBEDDED if teacher == "embedded" else None
+        path = Path(weights) if weights is not None else own or find_weights()
         state = matching_tensors(expected, read_tensors(path), str(path))
-    return state if compact else {f"encoder.{name}": tensor for name, tensor in state.items()}
+    return {f"encoder.{name}": tensor for name, tensor in state.items()}
 
 
 def find_weights(address: str = ADDRESS) -> Path:

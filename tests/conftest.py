@@ -101,7 +101,7 @@ def light() -> "destseg.DeSTSeg":
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = DeSTSegNet(**parts_of("fast", "resnet18"))
+        network = DeSTSegNet(**parts_of("fast"))
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 torch.nn.init.uniform_(module.weight, 0.5, 1.5)

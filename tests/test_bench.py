@@ -1,6 +1,7 @@
 """The benchmark: its table, and that its rival does what the published implementation does."""
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -32,3 +33,27 @@ def test_the_table_compares_a_model_with_the_published_network(light, tmp_path):
     assert float(own[3]) > 0 and float(own[4]) > 0 and float(own[6]) > 100
     assert float(own[7]) == pytest.approx((tmp_path / "part.destseg").stat().st_size / 1e6, abs=0.1)
     assert "64 x 64" in lines[3]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_table_tells_what_models_find(light, tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    for folder in ("test/good", "test/hole", "ground_truth/hole"):
+        (tmp_path / folder).mkdir(parents=True)
+    PIL.Image.fromarray(pictures[0]).save(tmp_path / "test/good/1.png")
+    PIL.Image.fromarray(pictures[1]).save(tmp_path / "test/hole/2.png")
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10:20, 30:40] = 255
+    PIL.Image.fromarray(mask).save(tmp_path / "ground_truth/hole/2_mask.png")
+    path = tmp_path / "part.destseg"
+    light.save(path)
+    header, published, own, _ = bench.table([path], 64, seconds=0.1, dataset=tmp_path).splitlines()
+    assert header.split()[-3:] == ["AUROC", "AP", "IAP"] and len(published.split()) == len(own.split()) - 3
+    report = light.evaluate(tmp_path, progress=False)
+    expected = [100 * number for number in (report.image_auroc, report.pixel_ap, report.iap)]
+    assert [float(number) for number in own.split()[-3:]] == pytest.approx(expected, abs=0.051)
+
+
+def test_untrained_networks_are_not_evaluated(tmp_path):
+    with pytest.raises(ValueError, match="a dataset goes with models"):
+        bench.table([], 64, dataset=tmp_path)

@@ -201,7 +201,7 @@ def test_one_picture_alone_guarantees_nothing_and_says_so_once(picture, teacher_
 def test_a_new_network_leaves_the_random_state_of_gpus_alone(teacher_weights, monkeypatch):
     seeds = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
-    new_network(parts_of("paper", "resnet18"), "resnet18", teacher_weights, 3)
+    new_network(parts_of("paper"), "resnet18", teacher_weights, 3)
     assert not seeds
 
 

@@ -82,7 +82,7 @@ def test_folded_networks_give_the_same_and_leave_the_network_alone(light):
 
 @pytest.mark.parametrize("preset", ["paper", "stpm"])
 def test_graphs_of_every_preset_hold_standard_operators_only(preset):
-    network = DeSTSegNet(**parts_of(preset, "resnet18")).eval()
+    network = DeSTSegNet(**parts_of(preset)).eval()
     program = traced(Inference(network, (64, 64), 0.5))
     called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert called and all(
@@ -223,7 +223,7 @@ def test_arguments_that_do_not_fit_together(light, tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(RuntimeError, match="call calibrate"):
         bare = destseg.DeSTSeg("fast", image_size=64, device="cpu")
-        bare._adopt(DeSTSegNet(**parts_of("fast", "resnet18")), [])
+        bare._adopt(DeSTSegNet(**parts_of("fast")), [])
         bare.export(tmp_path / "x.onnx")
 
 

@@ -24,7 +24,7 @@ def trainer(teacher_weights):
     def make(steps):
         pictures = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), np.uint8)
         normals = PictureStore(as_pictures(pictures), Framing((64, 64)))
-        parts = parts_of("fast", "resnet18")
+        parts = parts_of("fast")
         network = new_network(parts, "resnet18", teacher_weights, 0)
         synthesis = Synthesis(normals, from_normals(normals), 2)
         return Trainer(network, synthesis, plan_of(network, synthesis, steps, "float32", parts), 0)

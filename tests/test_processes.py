@@ -87,7 +87,7 @@ def new_trainer():
     store = noise()
     synthesis = DoubleSynthesis(store, from_normals(store), 4)
     torch.manual_seed(0)
-    parts = parts_of("fast", "resnet18")
+    parts = parts_of("fast")
     network = DeSTSegNet(**parts).double()
     return Trainer(network, synthesis, plan_of(network, synthesis, (4, 4), "float32", parts), 1 << 30)
 

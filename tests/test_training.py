@@ -158,7 +158,7 @@ def trainer(few_parts):
     return Trainer(
         network,
         synthesis,
-        plan_of(network, synthesis, (4, 4), "float32", parts_of("paper", "resnet18")),
+        plan_of(network, synthesis, (4, 4), "float32", parts_of("paper")),
         1 << 30,
     )
 

@@ -1,6 +1,6 @@
-"""Train the embedded teacher: a compact network learns ImageNet ResNet18's features, direction by direction.
+"""Train the embedded teacher: a network of ResNet18's shape learns its features, direction by direction.
 
-    python tools/distil_teacher.py --photographs DIR --textures DIR -o destseg/teacher.pt --steps 40000
+    python tools/distil_teacher.py --photographs DIR --textures DIR -o destseg/teacher.pt --steps 4500
 
 Every 1000 steps the cosine similarity with ResNet18 on held-out pictures is appended to OUTPUT's .log; the
 checkpoint beside it is taken up again by the same command. No picture of any test set is seen.
@@ -19,14 +19,15 @@ from torch import Tensor
 from tqdm import trange
 
 from destseg.files import read_tensors, write_tensors
-from destseg.networks import Backbone, Teacher
+from destseg.muon import Muon
+from destseg.networks import ResNet18, Teacher
 from destseg.ops.similarity import cosine_distances
 from destseg.teachers import teacher_state
 
 HELD_OUT = 100  # photographs and as many textures, which only the log sees
 SIDES = (96, 128, 128, 128, 160, 192)  # of the views; one is drawn for each batch
 SHARES = (0.5, 0.3, 0.2)  # photographs, textures, drawings in a batch
-RATE, WARM_UP, DECAY = 4e-3, 500, 1e-2
+RATE, WARM_UP = 2e-3, 200
 AVERAGING = 0.999
 
 
@@ -36,11 +37,11 @@ def main() -> None:
     pools, held_out = pictures(options)
     teacher = Teacher().to(memory_format=torch.channels_last)
     teacher.load_state_dict(teacher_state("resnet18", options.teacher_weights))
-    network = Backbone(options.width, options.projection).to(memory_format=torch.channels_last)
+    network = ResNet18(stages=3).to(memory_format=torch.channels_last)
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGING), use_buffers=True
     )
-    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY)
+    optimizer = Muon(network.parameters(), RATE, torch.bfloat16)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, step / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / options.steps))
     )
@@ -81,10 +82,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--textures", type=Path, required=True, help="folder of textures")
     parser.add_argument("--teacher-weights", help="ResNet18's; else looked for as destseg does")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file of half-precision weights")
-    parser.add_argument("--steps", type=int, default=40000)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--width", type=int, default=32, help="channels of the first stage; ResNet18 has 64")
-    parser.add_argument("--projection", type=int, default=3, help="kernel of the projections")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -106,7 +105,7 @@ def drawn(pools: list[Tensor], count: int, generator: np.random.Generator) -> Te
     return torch.stack([pools[kind][generator.integers(len(pools[kind]))] for kind in kinds])
 
 
-def distance(teacher: Teacher, network: Backbone, batch: Tensor) -> Tensor:
+def distance(teacher: Teacher, network: ResNet18, batch: Tensor) -> Tensor:
     """Return the mean cosine distance of each level, (3,)."""
     with torch.autocast("cpu", torch.bfloat16):
         taught, learnt = teacher(batch), network(batch)
@@ -115,7 +114,7 @@ def distance(teacher: Teacher, network: Backbone, batch: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def agreement(teacher: Teacher, network: Backbone, batch: Tensor) -> list[float]:
+def agreement(teacher: Teacher, network: ResNet18, batch: Tensor) -> list[float]:
     """Return the mean cosine similarity of each level, in float32."""
     network.eval()
     levels = [cosine_distances(teacher(part), network(part)) for part in batch.split(50)]

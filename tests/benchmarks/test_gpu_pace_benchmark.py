@@ -53,9 +53,7 @@ def test_training_step(benchmark, stage):
     torch.manual_seed(0)
     net = DeSTSegNet().cuda()
     steps = (10**6, 0) if stage == "student" else (0, 10**6)
-    trainer = Trainer(
-        net, synthesis, plan_of(net, synthesis, steps, "bfloat16", parts_of("paper", "resnet18")), 4 << 30
-    )
+    trainer = Trainer(net, synthesis, plan_of(net, synthesis, steps, "bfloat16", parts_of("paper")), 4 << 30)
     made = ResidentSynthesis(synthesis, trainer.device, 4 << 30)
     ours, theirs = made.batch(made.draft(0)), synthesis.batch(0)
     assert (ours.masks.cpu() == theirs.masks).float().mean() > 0.9999

@@ -79,7 +79,7 @@ def test_training_step(benchmark, compare, stage):
     def new_step() -> Callable[[], float]:
         torch.manual_seed(0)
         network = destseg.networks.DeSTSegNet()
-        plan = plan_of(network, synthesis, steps, precision, parts_of("paper", "resnet18"))
+        plan = plan_of(network, synthesis, steps, precision, parts_of("paper"))
         trainer = Trainer(network, synthesis, plan, 2 << 30)
         trainer.optimizer = trainer._enter(stage == "student")
         return lambda: trainer.step(STEPS[stage], synthesis.batch(0)).item()

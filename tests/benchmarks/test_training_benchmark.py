@@ -43,7 +43,7 @@ def synthesis() -> Synthesis:
 
 def network(preset: str = "paper") -> DeSTSegNet:
     torch.manual_seed(0)
-    return DeSTSegNet(**parts_of(preset, "resnet18"))
+    return DeSTSegNet(**parts_of(preset))
 
 
 def published_step(net, optimizer, batch, stage: str) -> float:
@@ -66,7 +66,7 @@ def published_step(net, optimizer, batch, stage: str) -> float:
 def our_trainer(synthesis: Synthesis, stage: str, precision: str, preset: str = "paper") -> Trainer:
     steps = (1, 0) if stage == "student" else (0, 10**6 + 1)
     net = network(preset)
-    plan = plan_of(net, synthesis, steps, precision, parts_of(preset, "resnet18"))
+    plan = plan_of(net, synthesis, steps, precision, parts_of(preset))
     trainer = Trainer(net, synthesis, plan, 2 << 30)
     trainer.optimizer = trainer._enter(stage == "student")
     return trainer
