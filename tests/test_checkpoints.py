@@ -13,6 +13,7 @@ import torch
 import destseg
 from destseg import checkpoints
 from destseg.checkpoints import Plan, plain, stop_requests
+from destseg.training import Trainer
 
 SCHEDULE = {"steps": (4, 4), "batch_size": 2, "progress": False}
 
@@ -119,6 +120,39 @@ def test_a_signal_at_any_moment_leaves_a_checkpoint(few_parts, teacher_weights, 
     with pytest.raises(KeyboardInterrupt):
         fit(few_parts, teacher_weights, checkpoint=path)
     assert path.exists()
+
+
+@pytest.fixture
+def asked_with_a_handler(few_parts, teacher_weights, tmp_path, monkeypatch):
+    """Fit, be asked to stop in the second step, with a handler of one's own in place; None if it returns."""
+    real_step = Trainer.step
+
+    def step(self, number, batch):
+        if number == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return real_step(self, number, batch)
+
+    def run(handler):
+        before = signal.signal(signal.SIGTERM, handler)
+        try:
+            return fit(few_parts, teacher_weights, checkpoint=tmp_path / "part.checkpoint", steps=(2, 1))
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    return run
+
+
+def test_an_application_that_handles_the_signal_gets_no_part_trained_model(asked_with_a_handler, tmp_path):
+    handled = []
+    with pytest.raises(KeyboardInterrupt, match=r"stopped at step 2 of 3; go on with resume='.*part.checkp"):
+        asked_with_a_handler(lambda number, frame: handled.append(number))
+    assert handled == [signal.SIGTERM]
+    assert (tmp_path / "part.checkpoint").exists()
+
+
+def test_ignored_signals_stay_ignored(asked_with_a_handler):
+    assert len(asked_with_a_handler(signal.SIG_IGN).losses_) == 3
 
 
 def test_a_checkpoint_of_another_run_is_refused_and_the_difference_named(
