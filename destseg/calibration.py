@@ -104,13 +104,12 @@ def calibrated(
 ) -> Calibration:
     """Score every picture of a store as a whole, and say so in the log when they are too few."""
     pictures = tqdm(range(store.pictures), "calibrating", leave=False, disable=None if progress else True)
-    results = [scored(network, store.framing, store.view(picture)) for picture in pictures]
-    calibration = Calibration(
-        tuple(result.score for result in results),
-        tuple(result.pixel_score for result in results),
-        false_positive_rate,
-        trained_on,
-    )
+    measured: list[tuple[float, float]] = []
+    for picture in pictures:  # of a result nothing else is kept: its map may be as large as the picture
+        result = scored(network, store.framing, store.view(picture))
+        measured.append((result.score, result.pixel_score))
+    image_scores, pixel_scores = zip(*measured, strict=True)
+    calibration = Calibration(image_scores, pixel_scores, false_positive_rate, trained_on)
     calibration.warn_if_short()
     return calibration
 
