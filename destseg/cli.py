@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"destseg {options.command}: {error}", file=sys.stderr)
         return 2
-    except (ValueError, OSError, RuntimeError, TypeError) as error:
+    except (ValueError, OSError, RuntimeError, TypeError, ImportError) as error:
         print(f"destseg {options.command}: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print(f"destseg {options.command}: interrupted", file=sys.stderr)
@@ -187,7 +187,8 @@ def calibrate(options: argparse.Namespace) -> int:
 def export(options: argparse.Namespace) -> int:
     _check_output(options.output)
     model = destseg.load(options.model, "cpu")
-    model.export(options.output, precision=options.precision, normal=options.normal, strict=options.strict)
+    pictures = {"normal": options.normal, "calibration": options.calibration, "strict": options.strict}
+    model.export(options.output, precision=options.precision, **pictures)
     _say(f"wrote {options.output}")
     if options.precision == "int8":
         from destseg.bench import loss

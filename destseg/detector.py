@@ -255,10 +255,11 @@ class DeSTSeg:
         *,
         normal: Pictures | None = None,
         strict: bool = False,
+        calibration: Pictures | None = None,
     ) -> None:
         """Write one graph from pixels to a verdict. Arguments and errors: see `destseg.exporting.export`."""
         parts = self._trained(), self._settings(), self._calibration()
-        exporting.export(*parts, path, format, precision, normal, strict)
+        exporting.export(*parts, path, format, precision, normal, strict, calibration)
 
     @classmethod
     def from_checkpoint(cls, path: FilePath, **settings: Any) -> "DeSTSeg":

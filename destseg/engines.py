@@ -93,7 +93,7 @@ def read(path: str | os.PathLike[str], device: str = "auto") -> tuple[Engine, Mo
 
 
 def describe(
-    settings: dict[str, Any], calibration: Calibration, precision: str, versions: dict[str, str]
+    settings: dict[str, Any], calibration: Calibration, *, precision: str, versions: dict[str, str]
 ) -> str:
     """Return what travels in an exported file beside the graph, as JSON."""
     verdict = {

@@ -113,6 +113,8 @@ def _export(option: Option) -> None:
     option("output", metavar="OUTPUT", help="file to write; its ending says for which engine")
     option("--precision", default="float32", choices=["float32", "int8"], help="of the convolutions")
     option("--normal", nargs="+", metavar="NORMAL", help="normal pictures, which int8 learns from")
+    held_out = "normal pictures that fit did not see, for thresholds of the exported model's own"
+    option("--calibration", nargs="+", metavar="NORMAL", help=held_out)
     option("--evaluate", metavar="DATASET", help="test set of the MVTec layout to tell the loss of int8 on")
     _strict(option)
 
