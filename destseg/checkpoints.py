@@ -58,7 +58,7 @@ def plan_of(
         batch_size=int(synthesis.batch_size),
         seed=int(synthesis.seed),
         image_size=synthesis.normals.size,
-        rotate=rotate if isinstance(rotate, str) else float(rotate),
+        rotate=rotate,
         flip=synthesis.flip,
         pictures=len(synthesis.normals),
         framing=synthesis.normals.framing.checksum,

@@ -195,6 +195,12 @@ def test_signals_keep_their_handlers_where_no_checkpoint_is_wanted():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_rotation_as_text_is_the_same_run(few_parts, teacher_weights, tmp_path):
+    path = tmp_path / "a.checkpoint"
+    fit(few_parts, teacher_weights, steps=(1, 0), checkpoint=path, rotate=0)
+    assert len(fit(few_parts, teacher_weights, steps=(1, 0), resume=path, rotate="0").losses_) == 1
+
+
 def test_a_plan_survives_a_file_of_tensors():
     plan = Plan((1, 2), 3, 4, (64, 96), "90", "", 5, "float32", 6, 7, 8, True, True, True, False, False)
     assert plain(plan)["steps"] == [1, 2]
