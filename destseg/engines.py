@@ -20,7 +20,7 @@ from torch import Tensor
 
 from destseg.calibration import Calibration
 from destseg.graph import IMAGES, INPUT, MAPS
-from destseg.modelfile import ModelFile
+from destseg.modelfile import EXPORTED, ModelFile
 
 FORMAT = "destseg export 1"
 KEY = "destseg"  # of the metadata in a file
@@ -59,7 +59,7 @@ class Engine:
 
 def is_exported(path: str | os.PathLike[str]) -> bool:
     """Whether a file's name ends like that of an exported model."""
-    return Path(path).suffix.lower() in (*ENDINGS.values(), ".bin")
+    return Path(path).suffix.lower() in EXPORTED
 
 
 def read(path: str | os.PathLike[str], device: str = "auto") -> tuple[Engine, ModelFile]:

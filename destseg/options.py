@@ -174,7 +174,7 @@ def _strict(option: Option) -> None:
 
 
 def _device(option: Option) -> None:
-    option("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    option("--device", type=_device_name, default="auto", help="auto, cpu, cuda, cuda:1 ...")
 
 
 COMMANDS = {
@@ -238,6 +238,12 @@ def _sides(text: str) -> int | tuple[int, int]:
     if len(sides) not in (1, 2):
         raise argparse.ArgumentTypeError(f"must be like 256 or 256x512 (height x width), got {text!r}")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def _device_name(text: str) -> str:
+    from destseg.presets import torch_device
+
+    return _checked(torch_device, text)
 
 
 def _overlap(text: str) -> float:
