@@ -187,7 +187,7 @@ class DeSTSeg(presets.FixedSettings):
             framing = self._framing.within(roi)
             store = PictureStore(as_pictures(normal), framing, strict=strict)
             self.calibration_ = calibrated(network, store, false_positive_rate)
-            self.__dict__ |= {"_framing": framing, "roi": self.roi if roi is None else roi}
+            self.__dict__.update(_framing=framing, roi=self.roi if roi is None else roi)
         elif roi is not None:
             raise ValueError("roi goes with normal pictures: the last calibration's scores have theirs")
         elif self.calibration_ is None:

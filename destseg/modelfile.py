@@ -43,15 +43,7 @@ def write(
         "network": state,
     }
     if calibration is not None:
-        content["calibration"] = {
-            "scores": torch.tensor(calibration.scores, dtype=torch.float64),
-            "pixel_scores": torch.tensor(calibration.pixel_scores, dtype=torch.float64),
-            "false_positive_rate": calibration.false_positive_rate,
-            "trained_on": calibration.trained_on,
-            # follow from the above: for whoever reads the file without this package
-            "threshold": calibration.threshold,
-            "pixel_threshold": calibration.pixel_threshold,
-        }
+        content["calibration"] = calibration.stored()
     write_tensors(path, content)
 
 
@@ -83,12 +75,6 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
         raise ValueError(f"{path} is not a destseg model: {hint}")
     calibration = None
     if "calibration" in content:
-        stored = content["calibration"]
-        calibration = Calibration(
-            tuple(stored["scores"].tolist()),
-            tuple(stored["pixel_scores"].tolist()),
-            stored["false_positive_rate"],
-            stored.get("trained_on", False),  # the first models did not say
-        )
+        calibration = Calibration.from_stored(content["calibration"])
     losses = content["losses"].tolist()
     return ModelFile(content["settings"], calibration, losses, content["network"], content["versions"])

@@ -1,6 +1,8 @@
 """Thresholds from normal pictures alone: by hand, their guarantee by simulation, splits, p-values."""
 
+import dataclasses
 import gc
+import json
 import weakref
 
 import numpy as np
@@ -79,6 +81,16 @@ def test_verdict_and_p_value_agree(rate):
 def test_a_calibration_makes_both_thresholds():
     calibration = Calibration(tuple(NINE), tuple(score / 2 for score in NINE), 0.2)
     assert (calibration.threshold, calibration.pixel_threshold) == (0.8, 0.4)
+
+
+def test_what_is_stored_makes_the_same_calibration_again():
+    calibration = Calibration(tuple(NINE), tuple(score / 3 for score in NINE), 0.2, trained_on=True)
+    stored = calibration.stored()
+    assert (stored["threshold"], stored["pixel_threshold"]) == (0.8, 0.8 / 3)
+    assert Calibration.from_stored(json.loads(json.dumps(stored))) == calibration
+    first = {name: stored[name] for name in ("scores", "pixel_scores", "false_positive_rate")}
+    first["scores"] = torch.tensor(NINE, dtype=torch.float64)
+    assert Calibration.from_stored(first) == dataclasses.replace(calibration, trained_on=False)
 
 
 def test_verdict_on_a_picture():

@@ -243,7 +243,7 @@ def test_folders_share_one_bound_of_memory(dataset, monkeypatch):
 
     monkeypatch.setattr("destseg.evaluation.Accumulator", noted)
     expected = evaluate(read_mvtec(dataset), score, progress=False)
-    assert bounds[:3] == [metrics.MEMORY // 3] * 3 and set(bounds[3:]) == {None}  # what is joined is shared
+    assert bounds[:4] == [metrics.MEMORY // 3] * 4 and set(bounds[4:]) == {None}  # what is joined is shared
     monkeypatch.setattr("destseg.evaluation.MEMORY", 0)  # on disk
     assert evaluate(read_mvtec(dataset), score, progress=False).to_dict() == expected.to_dict()
 
