@@ -200,8 +200,8 @@ def test_a_weighted_mean_counts_what_is_inside():
 def test_tiles_share_their_weights():
     framing = Framing((64, 64), tile=(64, 64))
     frames = framing.frames(View(np.zeros((500, 500, 3), np.uint8), (500, 500)))
-    assert len(frames) == 100
-    assert len({id(frame.row_weights) for frame in frames}) == 10
-    assert len({id(frame.column_weights) for frame in frames}) == 10
+    assert len(frames) == 225
+    assert len({id(frame.row_weights) for frame in frames}) == 15
+    assert len({id(frame.column_weights) for frame in frames}) == 15
     with pytest.raises(ValueError, match="read-only"):
         frames[0].row_weights[0] = 2
