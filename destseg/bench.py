@@ -124,7 +124,7 @@ def exported(side: Side) -> list[Side]:
         ending = {"onnx": "onnx", "openvino": "xml"}[engine]
         path = side.path.with_name(f"{side.name}-{precision}.{ending}")
         try:
-            model.export(path, engine, precision, normal=normal)
+            model.export(path, engine, precision, normal=normal, calibration=normal)
         except ImportError as error:
             logger.warning("left out: %s %s: %s", engine, precision, error)
         else:

@@ -11,7 +11,9 @@ of its pixels above the pixel threshold. Source: Vovk et al., "Algorithmic Learn
 
 import logging
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -73,6 +75,18 @@ class Calibration:
             source=source,
         )
 
+    def stored(self) -> dict[str, Any]:
+        """Return what a file holds of it, in plain values."""
+        # The thresholds follow from the rest: they are for whoever reads the file without this package.
+        return asdict(self) | {"threshold": self.threshold, "pixel_threshold": self.pixel_threshold}
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> "Calibration":
+        """Return what `stored` was made of; its scores may also be tensors, as in the first files."""
+        scores, pixel_scores = (tuple(map(float, stored[name])) for name in ("scores", "pixel_scores"))
+        trained_on = stored.get("trained_on", False)  # the first files did not say
+        return cls(scores, pixel_scores, stored["false_positive_rate"], trained_on)
+
     def at_rate(self, false_positive_rate: float) -> "Calibration":
         """Return the same scores with another wanted rate, and say so in the log when they are too few."""
         other = replace(self, false_positive_rate=false_positive_rate)
@@ -104,13 +118,12 @@ def calibrated(
 ) -> Calibration:
     """Score every picture of a store as a whole, and say so in the log when they are too few."""
     pictures = tqdm(range(store.pictures), "calibrating", leave=False, disable=None if progress else True)
-    results = [scored(network, store.framing, store.view(picture)) for picture in pictures]
-    calibration = Calibration(
-        tuple(result.score for result in results),
-        tuple(result.pixel_score for result in results),
-        false_positive_rate,
-        trained_on,
-    )
+    measured: list[tuple[float, float]] = []
+    for picture in pictures:  # of a result nothing else is kept: its map may be as large as the picture
+        result = scored(network, store.framing, store.view(picture))
+        measured.append((result.score, result.pixel_score))
+    image_scores, pixel_scores = zip(*measured, strict=True)
+    calibration = Calibration(image_scores, pixel_scores, false_positive_rate, trained_on)
     calibration.warn_if_short()
     return calibration
 

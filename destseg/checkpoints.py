@@ -57,7 +57,7 @@ def plan_of(
         batch_size=int(synthesis.batch_size),
         seed=int(synthesis.seed),
         image_size=synthesis.normals.size,
-        rotate=rotate if isinstance(rotate, str) else float(rotate),
+        rotate=rotate,
         flip=synthesis.flip,
         pictures=len(synthesis.normals),
         framing=synthesis.normals.framing.checksum,
@@ -126,7 +126,8 @@ def plain(plan: Plan) -> dict[str, Any]:
 def stop_requests(wanted: bool) -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM into the list that is yielded, instead of letting them end the process.
 
-    Only the main thread may handle signals; elsewhere, and where not wanted, the list stays empty.
+    Only the main thread may handle signals; elsewhere, and where not wanted, the list stays empty. A signal
+    that is ignored, as SIGINT is in jobs that a shell runs in the background, stays ignored.
     """
     requests: list[int] = []
     if not wanted or threading.current_thread() is not threading.main_thread():
@@ -138,7 +139,13 @@ def stop_requests(wanted: bool) -> Iterator[list[int]]:
             raise KeyboardInterrupt
         requests.append(number)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) not in (
+            signal.SIG_IGN,
+            None,
+        ):  # None: not Python's, and not to be put back
+            previous[number] = signal.signal(number, handle)
     try:
         yield requests
     finally:

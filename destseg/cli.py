@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ import destseg
 from destseg.options import parser
 
 if TYPE_CHECKING:
-    from destseg.detector import DeSTSeg
+    from destseg.calibration import Calibration
     from destseg.result import Prediction
 
 
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"destseg {options.command}: {error}", file=sys.stderr)
         return 2
-    except (ValueError, OSError, RuntimeError, TypeError) as error:
+    except (ValueError, OSError, RuntimeError, TypeError, ImportError) as error:
         print(f"destseg {options.command}: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print(f"destseg {options.command}: interrupted", file=sys.stderr)
@@ -49,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def fit(options: argparse.Namespace) -> int:
     from destseg import processes
 
-    _check_output(options.output)
+    _check_output(options.output, is_model=True)
     output = Path(options.output)
     checkpoint = output.with_name(output.name + ".checkpoint")
     if options.resume and not checkpoint.exists():
@@ -58,6 +57,7 @@ def fit(options: argparse.Namespace) -> int:
         raise ValueError(
             f"{checkpoint} is left of an interrupted run: go on with --resume, or delete it to begin anew"
         )
+    _check_framing(options)
     model = destseg.DeSTSeg(
         preset=options.preset,
         teacher=options.teacher,
@@ -172,13 +172,13 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def calibrate(options: argparse.Namespace) -> int:
-    _check_output(options.output)
+    _check_output(options.output, is_model=True)
     model = destseg.load(options.model, options.device, options.inference_precision)
     normal = options.normal or None
     model.calibrate(normal, options.false_positive_rate, strict=options.strict, roi=options.roi)
     output = options.output or options.model
     model.save(output)
-    for line in _thresholds(model):
+    for line in _thresholds(model.calibration_):
         print(line)
     _say(f"wrote {output}")
     return 0
@@ -187,7 +187,8 @@ def calibrate(options: argparse.Namespace) -> int:
 def export(options: argparse.Namespace) -> int:
     _check_output(options.output)
     model = destseg.load(options.model, "cpu")
-    model.export(options.output, precision=options.precision, normal=options.normal, strict=options.strict)
+    pictures = {"normal": options.normal, "calibration": options.calibration, "strict": options.strict}
+    model.export(options.output, precision=options.precision, **pictures)
     _say(f"wrote {options.output}")
     if options.precision == "int8":
         from destseg.bench import loss
@@ -231,7 +232,7 @@ def info(options: argparse.Namespace) -> int:
         parameters = sum(tensor.numel() for tensor in content.network.values())
         print(f"values: {parameters / 1e6:.2f} million")
         print(f"training steps: {len(content.losses)}")
-    for line in _thresholds(destseg.load(options.model, "cpu")):
+    for line in _thresholds(content.calibration):
         print(line)
     return 0
 
@@ -253,8 +254,7 @@ def demo(options: argparse.Namespace) -> int:
     return 0
 
 
-def _thresholds(model: "DeSTSeg") -> list[str]:
-    calibration = model.calibration_
+def _thresholds(calibration: "Calibration | None") -> list[str]:
     if calibration is None:
         return ["thresholds: none yet"]
     rate = "none: the only picture was trained on" if calibration.trained_on else None
@@ -266,18 +266,28 @@ def _thresholds(model: "DeSTSeg") -> list[str]:
     ]
 
 
-def _check_output(path: str | None) -> None:
-    """Find out before hours of work whether a file can be written there; its folder is made."""
-    if path is None:
-        return
-    if Path(path).is_dir():
-        raise UsageError(f"{path} is a folder; a file to write is wanted")
+def _check_output(path: str | None, is_model: bool = False) -> None:
+    """Find out before hours of work whether a file, or the file of a model, can be written there."""
+    from destseg.files import check_writable
+    from destseg.modelfile import check_name
+
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=Path(path).parent):
-            pass
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error}") from error
+        if path is not None and is_model:
+            check_name(path)
+        check_writable(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _check_framing(options: argparse.Namespace) -> None:
+    """Options that do not fit together are wrong usage."""
+    from destseg.framing import framing_of
+    from destseg.presets import input_size
+
+    try:
+        framing_of(input_size(options.size), options.keep_aspect, options.tile, options.overlap)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _say(text: str) -> None:

@@ -2,8 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from destseg import cuda_graph, exporting, modelfile, presets
@@ -11,11 +9,11 @@ from destseg.calibration import Calibration, calibrated, check_rate, check_share
 from destseg.engines import Engine
 from destseg.estimate import announce
 from destseg.evaluation import Report, evaluate
-from destseg.files import read_tensors
+from destseg.files import check_writable, read_tensors
 from destseg.folders import Pictures, Source, as_pictures, is_several, read_mvtec
 from destseg.framing import Framing, framing_of
 from destseg.networks import DeSTSegNet
-from destseg.prediction import predictions, scored_file
+from destseg.prediction import predictions, scorer
 from destseg.result import Prediction
 from destseg.roi import Roi
 from destseg.store import MEMORY, PictureStore
@@ -27,10 +25,10 @@ from destseg.training import check_precision, check_schedule, new_trainer
 FilePath = str | os.PathLike[str]
 
 
-class DeSTSeg:
+class DeSTSeg(presets.FixedSettings):
     """Finds and outlines defects after seeing normal pictures only.
 
-    Args, stored as given:
+    Args, stored as given; what pictures and networks are made of cannot be changed afterwards:
         preset: "paper", the published network; "fast", a light one; or "stpm", the student-teacher baseline.
         teacher: "resnet18", ImageNet weights of torchvision; or "embedded", the one in this package.
         image_size: sides of the network's input in pixels, one number or (height, width), at least 64.
@@ -145,6 +143,7 @@ class DeSTSeg:
         check_rate(false_positive_rate)
         check_share(held_out)
         workers = presets.whole_number("workers", workers)
+        path = check_writable(resume if checkpoint is None else checkpoint)
         sources = as_pictures(normal)
         textures = None if texture_source is None else as_pictures(texture_source)
         network = presets.new_network(self._parts, self.teacher, self.teacher_weights, self.seed)
@@ -158,8 +157,7 @@ class DeSTSeg:
         synthesis = Synthesis(normals, draw, batch_size, self.seed, rotate, flip)
         trainer = new_trainer(network, synthesis, steps, self.precision, self._parts, memory, resume)
         announce(trainer, progress)
-        path = resume if checkpoint is None else checkpoint
-        losses = trainer.run(workers, progress, None if path is None else Path(path), checkpoint_minutes)
+        losses = trainer.run(workers, progress, path, checkpoint_minutes)
         self._adopt(network, losses)
         held, trained_on = store.subset(calibrating), calibrating == training
         self.calibration_ = calibrated(self._network(), held, false_positive_rate, trained_on, progress)
@@ -181,13 +179,15 @@ class DeSTSeg:
             normal: normal pictures that `fit` did not see; by default the scores of the last calibration.
             false_positive_rate: wanted, between 0 and 1.
             strict: raise at the first unreadable picture instead of leaving it out with a warning.
-            roi: region of interest of these pictures instead of the model's; `predict` wants the same then.
+            roi: region of interest of these pictures; it becomes the model's.
         """
         check_rate(false_positive_rate)
         network = self._network()
         if normal is not None:
-            store = PictureStore(as_pictures(normal), self._framing.within(roi), strict=strict)
+            framing = self._framing.within(roi)
+            store = PictureStore(as_pictures(normal), framing, strict=strict)
             self.calibration_ = calibrated(network, store, false_positive_rate)
+            self.__dict__.update(_framing=framing, roi=self.roi if roi is None else roi)
         elif roi is not None:
             raise ValueError("roi goes with normal pictures: the last calibration's scores have theirs")
         elif self.calibration_ is None:
@@ -221,8 +221,7 @@ class DeSTSeg:
     ) -> Iterator[tuple[Source, Prediction | Exception]]:
         """Yield every picture with its Prediction, or with the error that kept it from being read.
 
-        Arguments and errors as for `predict`. The next pictures are decoded meanwhile and none is kept, so
-        any number of them fits into memory.
+        Arguments and errors as for `predict`. Pictures are decoded ahead and none is kept.
         """
         network, calibration = self._network(), self._calibration()
         yield from predictions(network, self._framing.within(roi), calibration, as_pictures(images), strict)
@@ -240,8 +239,8 @@ class DeSTSeg:
             roi: region of interest instead of the model's: no pixel outside of it counts.
         """
         network, framing = self._network(), self._framing.within(roi)
-        samples, score = read_mvtec(dataset), partial(scored_file, network, framing)
-        return evaluate(samples, score, protocol, self.threshold_, progress)
+        samples = read_mvtec(dataset)
+        return evaluate(samples, scorer(network, framing), protocol, self.threshold_, progress)
 
     def save(self, path: FilePath) -> None:
         """Write everything that `destseg.load` needs, teacher included, into one file, atomically."""
@@ -255,10 +254,11 @@ class DeSTSeg:
         *,
         normal: Pictures | None = None,
         strict: bool = False,
+        calibration: Pictures | None = None,
     ) -> None:
         """Write one graph from pixels to a verdict. Arguments and errors: see `destseg.exporting.export`."""
         parts = self._trained(), self._settings(), self._calibration()
-        exporting.export(*parts, path, format, precision, normal, strict)
+        exporting.export(*parts, path, format, precision, normal, strict, calibration)
 
     @classmethod
     def from_checkpoint(cls, path: FilePath, **settings: Any) -> "DeSTSeg":

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from destseg.calibration import Calibration
 from destseg.graph import IMAGES, INPUT, MAPS
-from destseg.modelfile import ModelFile
+from destseg.modelfile import EXPORTED, ModelFile
 
 FORMAT = "destseg export 1"
 KEY = "destseg"  # of the metadata in a file
@@ -59,7 +59,7 @@ class Engine:
 
 def is_exported(path: str | os.PathLike[str]) -> bool:
     """Whether a file's name ends like that of an exported model."""
-    return Path(path).suffix.lower() in (*ENDINGS.values(), ".bin")
+    return Path(path).suffix.lower() in EXPORTED
 
 
 def read(path: str | os.PathLike[str], device: str = "auto") -> tuple[Engine, ModelFile]:
@@ -93,20 +93,11 @@ def read(path: str | os.PathLike[str], device: str = "auto") -> tuple[Engine, Mo
 
 
 def describe(
-    settings: dict[str, Any], calibration: Calibration, precision: str, versions: dict[str, str]
+    settings: dict[str, Any], calibration: Calibration, *, precision: str, versions: dict[str, str]
 ) -> str:
     """Return what travels in an exported file beside the graph, as JSON."""
-    verdict = {
-        "scores": calibration.scores,
-        "pixel_scores": calibration.pixel_scores,
-        "false_positive_rate": calibration.false_positive_rate,
-        "trained_on": calibration.trained_on,
-        # follow from the above: for whoever reads the file without this package
-        "threshold": calibration.threshold,
-        "pixel_threshold": calibration.pixel_threshold,
-    }
     content = {"format": FORMAT, "versions": versions, "precision": precision, "settings": settings}
-    return json.dumps(content | {"calibration": verdict})
+    return json.dumps(content | {"calibration": calibration.stored()})
 
 
 def content_of(metadata: str, path: Path) -> tuple[ModelFile, str]:
@@ -115,10 +106,8 @@ def content_of(metadata: str, path: Path) -> tuple[ModelFile, str]:
         description = json.loads(metadata)
         if description["format"] != FORMAT:
             raise ValueError(f'it is a "{description["format"]}" and this version reads a "{FORMAT}"')
-        stored, settings = description["calibration"], dict(description["settings"])
-        scores, pixel_scores = tuple(stored["scores"]), tuple(stored["pixel_scores"])
-        calibration = Calibration(scores, pixel_scores, stored["false_positive_rate"], stored["trained_on"])
-        content = ModelFile(settings, calibration, [], {}, description["versions"])
+        calibration, settings = Calibration.from_stored(description["calibration"]), description["settings"]
+        content = ModelFile(dict(settings), calibration, [], {}, description["versions"])
         return content, str(description["precision"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} was not exported by this version of destseg: {error}") from error

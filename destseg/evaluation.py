@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from destseg.files import write_whole
 from destseg.folders import Sample, read_mask
-from destseg.metrics import Accumulator, Metrics
+from destseg.metrics import MEMORY, Accumulator, Metrics
 from destseg.roi import shrunk
 from destseg.scoring import Scored
 
@@ -124,6 +124,9 @@ def evaluate(
 ) -> Report:
     """Score every sample and compute the metrics; pictures are held one at a time.
 
+    Of normal pixels' scores MEMORY bytes are held, divided among the folders, and of each folder up to 64 MiB
+    more that are not yet sorted; what is beyond lies in temporary files. Those of defect pixels are all held.
+
     Pixels outside of a region of interest do not count, and a defect that lies there wholly is none.
 
     Args:
@@ -136,6 +139,7 @@ def evaluate(
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
     parts: dict[str, Accumulator] = {}
+    share = MEMORY // max(1, len({sample.defect for sample in samples}))
     rows = []
     scale = _mask_scale(samples)
     for sample in tqdm(samples, "evaluating", disable=None if progress else True):
@@ -146,7 +150,7 @@ def evaluate(
         label = bool(mask.any()) if protocol == "paper" else sample.is_anomalous
         if region is not None and mask.any():
             label = bool(mask[region].any())
-        part = parts.setdefault(sample.defect, Accumulator())
+        part = parts.setdefault(sample.defect, Accumulator(memory=share))
         anomaly_map = scored.resized_map((height, width))
         regions = None if region is None else region[None]
         part.update(anomaly_map[None], mask[None], [scored.score], [label], regions)

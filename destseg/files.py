@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,25 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[BinaryIO], object
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str] | None) -> Path | None:
+    """Find out before hours of work whether a file can be written there, and return its path; None for None.
+
+    Its folder is made. Raises IsADirectoryError where the path leads to a folder, or another OSError.
+    """
+    if path is None:
+        return None
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; a file to write is wanted")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+    return path
 
 
 def write_tensors(path: str | os.PathLike[str], content: dict[str, Any]) -> None:

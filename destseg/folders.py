@@ -57,14 +57,20 @@ def picture_paths(directory: str | os.PathLike[str]) -> list[Path]:
         raise FileNotFoundError(f"there is no directory {directory}")
     if not directory.is_dir():
         raise NotADirectoryError(f"{directory} is a file; a directory of pictures is wanted")
+    files = visible_files(directory)
+    pictures = sorted(filter(is_picture, files), key=Path.as_posix)
+    if not pictures:
+        raise ValueError(f"{directory} holds no pictures: {_what_instead(files)}")
+    return pictures
+
+
+def visible_files(directory: Path) -> list[Path]:
+    """List every file below a directory but hidden ones and those in hidden directories, in no order."""
     files: list[Path] = []
     for folder, subfolders, names in os.walk(directory):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         files += [Path(folder, name) for name in names if not name.startswith(".")]
-    pictures = sorted(filter(_is_picture, files), key=Path.as_posix)
-    if not pictures:
-        raise ValueError(f"{directory} holds no pictures: {_what_instead(files)}")
-    return pictures
+    return files
 
 
 def as_pictures(source: Pictures) -> list[Source]:
@@ -136,7 +142,7 @@ def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
     for folder in _visible(test):
         if folder.is_dir():
             masks = Path(directory) / "ground_truth" / folder.name
-            for path in filter(_is_picture, _visible(folder)):
+            for path in filter(is_picture, _visible(folder)):
                 mask_path = None if folder.name == "good" else _mask_path(path, masks)
                 samples.append(Sample(path, folder.name, mask_path))
     if not samples:
@@ -163,7 +169,7 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     return values >= full_scale / 2
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 

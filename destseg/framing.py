@@ -6,7 +6,9 @@ that (`keep_aspect`); or by as much as takes a tile to the input size (`tile`), 
 a frame sticks out, the picture's edge is repeated: that is padding, which no map and no loss ever includes.
 """
 
+import functools
 import math
+import operator
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -154,14 +156,13 @@ def framing_of(
         roi: see `destseg.roi.RegionOfInterest`.
     """
     if tile is not None:
-        sides = (tile, tile) if isinstance(tile, int) else tile
-        is_pair = isinstance(sides, (tuple, list)) and len(sides) == 2
-        if not is_pair or not all(isinstance(side, int) for side in sides):
+        sides = two_sides(tile)
+        if sides is None:
             raise ValueError(f"tile must be a number of pixels or (height, width), got {tile!r}")
         if any(side * MOST_ENLARGED < own for side, own in zip(sides, size, strict=True)):
             least = tuple(math.ceil(own / MOST_ENLARGED) for own in size)
             raise ValueError(f"tile must be at least a quarter of the input, {least}, got {tile!r}")
-        tile = (sides[0], sides[1])
+        tile = sides
         if keep_aspect and tile[0] * size[1] != tile[1] * size[0]:
             raise ValueError(
                 f"keep_aspect with tile: its (height, width) must have the aspect of the input, {size}, "
@@ -180,13 +181,24 @@ def check_overlap(overlap: Any) -> None:
         )
 
 
+def two_sides(sides: Any) -> tuple[int, int] | None:
+    """Return height and width of one whole number or of two, numpy's among them; None of anything else."""
+    pair = sides if isinstance(sides, (tuple, list)) else (sides, sides)
+    try:
+        height, width = map(operator.index, pair)
+    except (TypeError, ValueError):  # no whole numbers, or not two
+        return None
+    return height, width
+
+
 def one_or_two(sides: Sequence[int]) -> int | tuple[int, int]:
     """Return height and width, or one number where they are equal."""
     height, width = sides
     return height if height == width else (height, width)
 
 
-def _cover(length: int, side: int, overlap: float) -> list[tuple[slice, int, np.ndarray]]:
+@functools.lru_cache(maxsize=64)  # so tiles share their weights, and those of equal pictures
+def _cover(length: int, side: int, overlap: float) -> tuple[tuple[slice, int, np.ndarray], ...]:
     """Lay frames over one axis: for each the slice of pixels, the padding before them, and their weights.
 
     They start at multiples of LATTICE, but the last, which ends with the picture, and overlap by the given
@@ -194,7 +206,7 @@ def _cover(length: int, side: int, overlap: float) -> list[tuple[slice, int, np.
     around, its weight is 0 for a quarter; then it rises linearly over two.
     """
     if length <= side:
-        return [(slice(0, length), (side - length) // 2, np.ones(length, np.float32))]
+        return ((slice(0, length), (side - length) // 2, _read_only(np.ones(length))),)
     step = math.floor(side * (1 - overlap))
     step = max(step // LATTICE * LATTICE, min(step, LATTICE))
     starts = [*range(0, length - side, step), length - side]
@@ -206,7 +218,13 @@ def _cover(length: int, side: int, overlap: float) -> list[tuple[slice, int, np.
     total = np.zeros(length)
     for start, own in zip(starts, weights, strict=True):
         total[start : start + side] += own
-    return [
-        (slice(start, start + side), 0, (own / total[start : start + side]).astype(np.float32))
+    return tuple(
+        (slice(start, start + side), 0, _read_only(own / total[start : start + side]))
         for start, own in zip(starts, weights, strict=True)
-    ]
+    )
+
+
+def _read_only(weights: np.ndarray) -> np.ndarray:
+    weights = weights.astype(np.float32)
+    weights.setflags(write=False)  # they are handed out again
+    return weights

@@ -99,11 +99,11 @@ def _scaled(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def folded(network: DeSTSegNet) -> DeSTSegNet:
-    """Return a copy for prediction, with each batch normalisation merged into the convolution before it.
+    """Return a copy on the CPU for prediction, batch normalisations merged into the convolutions before them.
 
     Its outputs are the network's own but for rounding; the names of its parameters are not.
     """
-    network = copy.deepcopy(network).eval()
+    network = copy.deepcopy(network).cpu().eval()
     for parent in network.modules():
         before: tuple[str, nn.Module] | None = None
         for name, child in list(parent.named_children()):  # in the order in which they are called

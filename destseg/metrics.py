@@ -25,6 +25,8 @@ from destseg.ops.components import Instances
 from destseg.ops.ranking import rank
 from destseg.tensor_curves import TensorCurves
 
+MEMORY = 2**32  # bytes of normal pixels' scores that are held in memory
+
 
 @dataclasses.dataclass(frozen=True)
 class Metrics:
@@ -183,7 +185,7 @@ class Accumulator:
     """
 
     def __init__(
-        self, top: int = 100, memory: int = 2**32, folder: str | os.PathLike[str] | None = None
+        self, top: int = 100, memory: int = MEMORY, folder: str | os.PathLike[str] | None = None
     ) -> None:
         if top < 1:
             raise ValueError(f"top must be at least 1 pixel, got {top!r}")

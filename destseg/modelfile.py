@@ -1,6 +1,7 @@
 """The file of a fitted model: tensors and plain metadata, nothing that would have to be unpickled."""
 
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from destseg.calibration import Calibration
 from destseg.files import read_tensors, write_tensors
 
 FORMAT = "destseg model 1"
+EXPORTED = (".onnx", ".xml", ".bin", ".pt2")  # endings of the files that `destseg.engines` knows
 
 
 class ModelFile(NamedTuple):
@@ -30,7 +32,8 @@ def write(
     calibration: Calibration | None,
     losses: list[float],
 ) -> None:
-    """Write a fitted model, atomically."""
+    """Write a fitted model, atomically. Raises ValueError as `check_name` does."""
+    check_name(path)
     state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -40,16 +43,17 @@ def write(
         "network": state,
     }
     if calibration is not None:
-        content["calibration"] = {
-            "scores": torch.tensor(calibration.scores, dtype=torch.float64),
-            "pixel_scores": torch.tensor(calibration.pixel_scores, dtype=torch.float64),
-            "false_positive_rate": calibration.false_positive_rate,
-            "trained_on": calibration.trained_on,
-            # follow from the above: for whoever reads the file without this package
-            "threshold": calibration.threshold,
-            "pixel_threshold": calibration.pixel_threshold,
-        }
+        content["calibration"] = calibration.stored()
     write_tensors(path, content)
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError for a name that says that an exported model is in the file: it would not be loaded."""
+    if Path(path).suffix.lower() in EXPORTED:
+        raise ValueError(
+            f"{path}: names that end in {', '.join(EXPORTED)} are for exported models; save a fitted one as "
+            f"{Path(path).with_suffix('.destseg').name}, and then export it"
+        )
 
 
 def read(path: str | os.PathLike[str]) -> ModelFile:
@@ -71,12 +75,6 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
         raise ValueError(f"{path} is not a destseg model: {hint}")
     calibration = None
     if "calibration" in content:
-        stored = content["calibration"]
-        calibration = Calibration(
-            tuple(stored["scores"].tolist()),
-            tuple(stored["pixel_scores"].tolist()),
-            stored["false_positive_rate"],
-            stored.get("trained_on", False),  # the first models did not say
-        )
+        calibration = Calibration.from_stored(content["calibration"])
     losses = content["losses"].tolist()
     return ModelFile(content["settings"], calibration, losses, content["network"], content["versions"])

@@ -113,6 +113,8 @@ def _export(option: Option) -> None:
     option("output", metavar="OUTPUT", help="file to write; its ending says for which engine")
     option("--precision", default="float32", choices=["float32", "int8"], help="of the convolutions")
     option("--normal", nargs="+", metavar="NORMAL", help="normal pictures, which int8 learns from")
+    held_out = "normal pictures that fit did not see, for thresholds of the exported model's own"
+    option("--calibration", nargs="+", metavar="NORMAL", help=held_out)
     option("--evaluate", metavar="DATASET", help="test set of the MVTec layout to tell the loss of int8 on")
     _strict(option)
 
@@ -173,7 +175,7 @@ def _strict(option: Option) -> None:
 
 
 def _device(option: Option) -> None:
-    option("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    option("--device", type=_device_name, default="auto", help="auto, cpu, cuda, cuda:1 ...")
 
 
 COMMANDS = {
@@ -237,6 +239,12 @@ def _sides(text: str) -> int | tuple[int, int]:
     if len(sides) not in (1, 2):
         raise argparse.ArgumentTypeError(f"must be like 256 or 256x512 (height x width), got {text!r}")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def _device_name(text: str) -> str:
+    from destseg.presets import torch_device
+
+    return _checked(torch_device, text)
 
 
 def _overlap(text: str) -> float:

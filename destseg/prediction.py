@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from destseg.framing import Framing, View
 from destseg.images import to_rgb
 from destseg.result import Prediction
 from destseg.scoring import Network, Scored, scored, scored_map
-from destseg.store import attempt, viewed
+from destseg.store import attempt, decode, viewed
 from destseg.synthesis import prefetched
 
 logger = logging.getLogger("destseg")
@@ -38,9 +38,9 @@ class Picture(NamedTuple):
     view: View
 
 
-def scored_file(network: Network, framing: Framing, path: Path) -> Scored:
-    """Score one picture file."""
-    return scored(network, framing, framing.view(to_rgb(path)))
+def scorer(network: Network, framing: Framing) -> Callable[[Path], Scored]:
+    """Return what scores a picture file, and names it in ValueError or OSError where it cannot."""
+    return lambda path: scored(network, framing, decode(Source(str(path), path), framing))
 
 
 def predictions(

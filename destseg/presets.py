@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from destseg.files import matching_tensors
+from destseg.framing import two_sides
 from destseg.networks import SMALLEST_SIDE, DeSTSegNet
 from destseg.teachers import Weights, teacher_state
 
@@ -18,6 +19,18 @@ PRESETS: dict[str, dict[str, bool]] = {
     "fast": {"denoising": True, "encoder_decoder": True, "segmentation": True, "light": True},
     "stpm": {"denoising": False, "encoder_decoder": False, "segmentation": False, "light": False},
 }
+
+
+FIXED = ("preset", "teacher", "image_size", "tile", "overlap", "keep_aspect", "roi", *SWITCHES)
+
+
+class FixedSettings:
+    """Refuses to have set anew what is read once, when a model is made: it would go unheeded."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in FIXED and name in self.__dict__:
+            raise AttributeError(f"{name} of a model cannot be changed: make another one with it")
+        super().__setattr__(name, value)
 
 
 SCHEDULES = {  # training steps of both stages, and pictures per step
@@ -56,24 +69,27 @@ def whole_number(name: str, value: Any) -> int:
 
 def input_size(image_size: Any) -> tuple[int, int]:
     """Return (height, width) in pixels from one number or two, or raise ValueError."""
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if (
-        not isinstance(size, (tuple, list))
-        or len(size) != 2
-        or not all(isinstance(side, int) and side >= SMALLEST_SIDE for side in size)
-    ):
+    size = two_sides(image_size)
+    if size is None or min(size) < SMALLEST_SIDE:
         allowed = f"a number of pixels or (height, width), each at least {SMALLEST_SIDE}"
         raise ValueError(f"image_size must be {allowed}, got {image_size!r}")
-    return size[0], size[1]
+    return size
 
 
 def torch_device(name: str) -> torch.device:
-    """Return the device of a name; "auto" is CUDA where there is one, for torchrun's processes one each."""
+    """Return the device of a name; "auto" is CUDA where there is one, for torchrun's processes one each.
+
+    Raises ValueError where torch knows no such device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        allowed = "auto, or what torch calls a device, such as cpu, cuda or cuda:1"
+        raise ValueError(f"device must be {allowed}, got {name!r}") from error
 
 
 def new_network(parts: dict[str, bool], teacher: str, weights: Weights, seed: int) -> DeSTSegNet:

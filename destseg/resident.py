@@ -28,23 +28,22 @@ class ResidentSynthesis:
     """Makes the batches of a `Synthesis` on a device.
 
     Numbers are drawn by workers on the CPU, the same ones as there; blending and normalising is the device's
-    work. What pictures and textures of a store fit into `memory` bytes, each, lies on the device as uint8;
-    others, and those that a batch makes anew (rotated or mirrored pictures, procedural textures), are sent
-    there for every batch. Regions go with their pictures. Nothing waits for the device.
+    work. If the pictures of a store with their regions, or the textures, fit into `memory` bytes, they lie on
+    the device as uint8; others, and those that a batch makes anew (rotated or mirrored pictures, procedural
+    textures), are sent there for every batch. Nothing waits for the device.
     """
 
     def __init__(self, synthesis: Synthesis, device: torch.device, memory: int) -> None:
         self.synthesis, self.device = synthesis, device
-        self.pictures = self.regions = None
+        self.pictures: Tensor | None = None
+        self.regions: Tensor | None = None
         if not synthesis.changes_pictures:
-            self.pictures = resident(synthesis.normals, device, memory)
-        if self.pictures is not None:
-            self.regions = resident_regions(synthesis.normals, device)
+            self.pictures, self.regions = resident(synthesis.normals, device, memory)
         source = synthesis.draw_texture
         self.texture_source = source if isinstance(source, PictureTextures) else None
         self.textures = None
         if self.texture_source is not None:
-            self.textures = resident(self.texture_source.store, device, memory)
+            self.textures, _ = resident(self.texture_source.store, device, memory)
 
     def batches(self, steps: range, workers: int) -> Iterator[Batch]:
         """Yield the batches of some steps; `workers` threads draw ahead."""
@@ -84,17 +83,23 @@ class ResidentSynthesis:
         return tensor.to(self.device, non_blocking=True)
 
 
-def resident(store: PictureStore, device: torch.device, memory: int) -> Tensor | None:
-    """Return a store's pictures on a device, (n, h, w, 3) uint8, or None beyond `memory` bytes."""
-    if 3 * len(store) * store.size[0] * store.size[1] > memory:
-        return None
-    pictures = torch.empty((len(store), *store.size, 3), dtype=torch.uint8, device=device)
+def resident(store: PictureStore, device: torch.device, memory: int) -> tuple[Tensor | None, Tensor | None]:
+    """Return a store's pictures on a device and what of them counts; twice None beyond `memory` bytes.
+
+    Returns:
+        (n, h, w, 3) uint8, and (n, 1, h, w) uint8, which is None where everything counts.
+    """
+    all_count = store.framing.checksum is None  # whole pictures, stretched
+    count, (height, width) = len(store), store.size
+    if (3 if all_count else 4) * count * height * width > memory:
+        return None, None
+    pictures = torch.empty((count, height, width, 3), dtype=torch.uint8, device=device)
+    regions = None if all_count else torch.ones((count, 1, height, width), dtype=torch.uint8, device=device)
+    partly = False
     for index, kept in enumerate(pictures):
-        kept.copy_(torch.from_numpy(np.ascontiguousarray(store[index])))
-    return pictures
-
-
-def resident_regions(store: PictureStore, device: torch.device) -> Tensor | None:
-    """Return what of a store's pictures counts on a device, (n, 1, h, w) uint8; None for everything."""
-    regions = stacked([store.sample(index)[1] for index in range(len(store))], store.size)
-    return None if regions is None else regions.to(device)
+        picture, region = store.sample(index)
+        kept.copy_(torch.from_numpy(np.ascontiguousarray(picture)))
+        if regions is not None and region is not None:
+            regions[index, 0].copy_(torch.from_numpy(np.array(region)))
+            partly = True
+    return pictures, regions if partly else None

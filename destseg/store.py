@@ -28,10 +28,15 @@ def decode(source: Source, framing: Framing) -> View:
 
 
 def viewed(pixels: np.ndarray, source: Source, framing: Framing) -> View:
-    """Scale a decoded picture; raises ValueError, naming it, where it has none of the region of interest."""
+    """Scale a decoded picture; raises ValueError, naming it, where it has none of the region of interest.
+
+    It must have some both scaled, where it is scored, and at its own size, where its map is handed out.
+    """
     view = framing.view(pixels)
     try:
         framing.region(view)
+        if framing.roi is not None:
+            framing.roi.mask(view.size)
     except ValueError as error:
         raise ValueError(f"{source.name}: {error}") from error
     return view

@@ -1,6 +1,7 @@
 """Batches of normal pictures with synthetic anomalies, the same whatever the number of workers."""
 
 import copy
+import functools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -72,13 +73,14 @@ class Synthesis:
         check_augmentation(rotate, flip)
         self.normals, self.draw_texture = normals, draw_texture
         self.batch_size, self.seed = batch_size, seed
-        self.rotate, self.flip = rotate, flip
+        self.rotate = "90" if rotate == "90" else float(rotate)  # "5" and 5 are the same run
+        self.flip = flip
         self.share = (0, 1)
 
     @property
     def changes_pictures(self) -> bool:
         """Whether clean pictures are rotated or flipped, so that nothing about them can be kept."""
-        return bool(self.flip) or self.rotate not in (0, "0")
+        return bool(self.flip) or self.rotate != 0
 
     def batch(self, step: int) -> Batch:
         """Return batch number `step`, counted from 0 over both stages of training."""
@@ -129,9 +131,14 @@ class Synthesis:
     def _index(self, position: int) -> int:
         """Which picture stands at a position of the endless sequence: each epoch is its own permutation."""
         epoch, place = divmod(position, len(self.normals))
-        # Four words where `batch` has three: epochs have a branch of seeds of their own.
-        order = np.random.default_rng([self.seed, epoch, 0, 1]).permutation(len(self.normals))
-        return int(order[place])
+        return int(_order(self.seed, epoch, len(self.normals))[place])
+
+
+@functools.lru_cache(maxsize=4)  # batches that are made at the same time lie in few epochs
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Return the permutation of the inputs in an epoch, (count,), not to be changed."""
+    # Four words where `batch` has three: epochs have a branch of seeds of their own.
+    return np.random.default_rng([seed, epoch, 0, 1]).permutation(count)
 
 
 def draw_corruption(generator: Generator) -> Corruption:

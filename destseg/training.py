@@ -128,11 +128,12 @@ class Trainer:
         """Do the steps that are left and return the loss of every step.
 
         With a checkpoint path, the state is written there every so many minutes and when SIGINT or SIGTERM
-        asks to stop; then the signal takes its usual course. Of several processes only the first one shows
-        progress and writes.
+        asks to stop; then the signal takes its usual course, and whatever that is, this does not return. Of
+        several processes only the first one shows progress and writes.
 
         Raises:
             RuntimeError: the loss is not finite any more.
+            KeyboardInterrupt: it was asked to stop.
         """
         written = time.monotonic()
         steps = range(len(self.losses), self.total_steps)
@@ -161,6 +162,8 @@ class Trainer:
         self.network.eval()
         if requests:  # the handlers are back in place: the signal does what it always does
             signal.raise_signal(requests[0])
+            done = f"step {len(self.losses)} of {self.total_steps}"  # an application's own handler comes back
+            raise KeyboardInterrupt(f"stopped at {done}; go on with resume={str(checkpoint)!r}")
         return torch.stack(self.losses).tolist() if self.losses else []
 
     def step(self, step: int, batch: Batch) -> Tensor:

@@ -1,12 +1,21 @@
 """Thresholds from normal pictures alone: by hand, their guarantee by simulation, splits, p-values."""
 
+import dataclasses
+import gc
+import json
+import weakref
+
 import numpy as np
 import pytest
 import torch
 
 import destseg
+from destseg import calibration
 from destseg.calibration import Calibration, check_rate, conformal_threshold, p_value, split
+from destseg.folders import as_pictures
+from destseg.framing import Framing
 from destseg.scoring import Scored
+from destseg.store import PictureStore
 
 NINE = [0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6]
 
@@ -74,6 +83,16 @@ def test_a_calibration_makes_both_thresholds():
     assert (calibration.threshold, calibration.pixel_threshold) == (0.8, 0.4)
 
 
+def test_what_is_stored_makes_the_same_calibration_again():
+    calibration = Calibration(tuple(NINE), tuple(score / 3 for score in NINE), 0.2, trained_on=True)
+    stored = calibration.stored()
+    assert (stored["threshold"], stored["pixel_threshold"]) == (0.8, 0.8 / 3)
+    assert Calibration.from_stored(json.loads(json.dumps(stored))) == calibration
+    first = {name: stored[name] for name in ("scores", "pixel_scores", "false_positive_rate")}
+    first["scores"] = torch.tensor(NINE, dtype=torch.float64)
+    assert Calibration.from_stored(first) == dataclasses.replace(calibration, trained_on=False)
+
+
 def test_verdict_on_a_picture():
     calibration = Calibration(tuple(NINE), tuple(score / 2 for score in NINE), 0.2)
     anomaly_map = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
@@ -106,6 +125,24 @@ def test_just_enough_pictures_are_not_reported(caplog, pictures, rate):
     calibration.warn_if_short()
     assert not caplog.records
     assert calibration.guaranteed_rate == rate
+
+
+def test_no_anomaly_map_is_kept(monkeypatch):
+    alive, maps = [], []
+
+    def noted(network, framing, view):
+        gc.collect()
+        alive.append(sum(found() is not None for found in maps))
+        anomaly_map = torch.zeros(64, 64)
+        maps.append(weakref.ref(anomaly_map))
+        return Scored(anomaly_map, len(maps) / 10, len(maps) / 20, view.size)
+
+    monkeypatch.setattr(calibration, "scored", noted)
+    store = PictureStore(as_pictures(np.zeros((5, 64, 64, 3), np.uint8)), Framing((64, 64)))
+    found = calibration.calibrated(None, store, 0.5, progress=False)
+    assert max(alive) <= 1  # the last one, while the next is made
+    assert found.scores == (0.1, 0.2, 0.3, 0.4, 0.5)
+    assert found.pixel_scores == (0.05, 0.1, 0.15, 0.2, 0.25)
 
 
 @pytest.mark.parametrize(

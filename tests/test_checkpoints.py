@@ -13,6 +13,7 @@ import torch
 import destseg
 from destseg import checkpoints
 from destseg.checkpoints import Plan, plain, stop_requests
+from destseg.training import Trainer
 
 SCHEDULE = {"steps": (4, 4), "batch_size": 2, "progress": False}
 
@@ -121,6 +122,39 @@ def test_a_signal_at_any_moment_leaves_a_checkpoint(few_parts, teacher_weights, 
     assert path.exists()
 
 
+@pytest.fixture
+def asked_with_a_handler(few_parts, teacher_weights, tmp_path, monkeypatch):
+    """Fit, be asked to stop in the second step, with a handler of one's own in place; None if it returns."""
+    real_step = Trainer.step
+
+    def step(self, number, batch):
+        if number == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return real_step(self, number, batch)
+
+    def run(handler):
+        before = signal.signal(signal.SIGTERM, handler)
+        try:
+            return fit(few_parts, teacher_weights, checkpoint=tmp_path / "part.checkpoint", steps=(2, 1))
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    return run
+
+
+def test_an_application_that_handles_the_signal_gets_no_part_trained_model(asked_with_a_handler, tmp_path):
+    handled = []
+    with pytest.raises(KeyboardInterrupt, match=r"stopped at step 2 of 3; go on with resume='.*part.checkp"):
+        asked_with_a_handler(lambda number, frame: handled.append(number))
+    assert handled == [signal.SIGTERM]
+    assert (tmp_path / "part.checkpoint").exists()
+
+
+def test_ignored_signals_stay_ignored(asked_with_a_handler):
+    assert len(asked_with_a_handler(signal.SIG_IGN).losses_) == 3
+
+
 def test_a_checkpoint_of_another_run_is_refused_and_the_difference_named(
     few_parts, teacher_weights, tmp_path
 ):
@@ -159,6 +193,12 @@ def test_signals_keep_their_handlers_where_no_checkpoint_is_wanted():
         with pytest.raises(KeyboardInterrupt):  # asked twice: at once
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_rotation_as_text_is_the_same_run(few_parts, teacher_weights, tmp_path):
+    path = tmp_path / "a.checkpoint"
+    fit(few_parts, teacher_weights, steps=(1, 0), checkpoint=path, rotate=0)
+    assert len(fit(few_parts, teacher_weights, steps=(1, 0), resume=path, rotate="0").losses_) == 1
 
 
 def test_a_plan_survives_a_file_of_tensors():

@@ -137,6 +137,20 @@ def test_outputs_that_cannot_be_written_are_refused_before_anything_is_read(comm
     assert "output cannot be written: " in capsys.readouterr().err
 
 
+def test_models_are_not_written_under_the_names_of_exported_ones(tmp_path, capsys):
+    for command in (["fit", "missing", "-o"], ["calibrate", "missing", "-o"]):
+        assert main([*command, str(tmp_path / "part.onnx")]) == 2
+        assert "are for exported models; save a fitted one as part.destseg" in capsys.readouterr().err
+
+
+def test_options_that_do_not_fit_together_are_wrong_usage(tmp_path, capsys):
+    command = ["fit", "missing", "-o", str(tmp_path / "m"), "--size", "64", "--tile"]
+    assert main([*command, "5"]) == 2
+    assert "tile must be at least a quarter of the input" in capsys.readouterr().err
+    assert main([*command, "64x96", "--keep-aspect"]) == 2
+    assert "must have the aspect of the input" in capsys.readouterr().err
+
+
 def test_predict_names_the_pictures_it_cannot_read_and_goes_on(model, few_parts, tmp_path, capsys):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
@@ -215,9 +229,10 @@ def test_calibrate_writes_a_new_threshold(model, few_parts, tmp_path, capsys):
     assert "calibration pictures: 24" in capsys.readouterr().out
 
 
-def test_info_tells_about_the_installation_and_a_model(model, capsys):
+def test_info_tells_about_the_installation_and_a_model(model, capsys, monkeypatch):
     assert main(["info"]) == 0
     assert "compiled kernels: " in capsys.readouterr().out
+    monkeypatch.setattr(destseg, "load", None)  # the file is read once
     assert main(["info", str(model)]) == 0
     printed = capsys.readouterr().out
     assert "preset: paper" in printed and "training steps: 4" in printed and "threshold: " in printed

@@ -169,3 +169,11 @@ def sources():
 @pytest.mark.parametrize("path", sources(), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_no_file_is_too_long_to_be_read_at_once(path):
     assert len(path.read_text().splitlines()) <= LONGEST_FILE
+
+
+def test_the_readme_tells_about_every_module():
+    readme = TESTS.parent / "README.md"
+    named = " ".join(line for line in readme.read_text().splitlines() if line.startswith("| `"))
+    names = [path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("_")]
+    assert len(names) > 30 and not [name for name in names if f"{name}`" not in named]
+    assert "`tools/`" in named

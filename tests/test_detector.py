@@ -221,3 +221,35 @@ def test_evaluate_gives_the_six_metrics(fitted, few_parts, tmp_path):
         assert report.instances == 2 and len(report.rows) == 4
         for name in ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "iap", "iap90"):
             assert 0 <= getattr(report, name) <= 1
+
+
+def test_checkpoints_that_cannot_be_written_are_refused_before_anything_is_read(tmp_path):
+    model = destseg.DeSTSeg(image_size=64, teacher_weights="missing")
+    with pytest.raises(IsADirectoryError, match="is a folder; a file to write is wanted"):
+        model.fit("missing", checkpoint=tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="checkpoint cannot be written: "):
+        model.fit("missing", checkpoint=tmp_path / "file" / "checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("roi", [(0, 0), (9, 0), (9, 9)]), ("tile", 64), ("keep_aspect", True), ("image_size", 128)),
+        *(("overlap", 0.5), ("preset", "fast"), ("teacher", "embedded"), ("segmentation", False)),
+    ],
+)
+def test_what_would_go_unheeded_cannot_be_changed(name, value):
+    model = destseg.DeSTSeg(image_size=64)
+    before = getattr(model, name)
+    with pytest.raises(AttributeError, match=f"^{name} of a model cannot be changed: make another one"):
+        setattr(model, name, value)
+    assert getattr(model, name) is before
+
+
+def test_sides_may_be_numbers_of_numpy():
+    model = destseg.DeSTSeg(image_size=np.int64(128), tile=(np.int32(64), np.int64(96)))
+    settings = model._settings()
+    assert (settings["image_size"], settings["tile"]) == ([128, 128], [64, 96])
+    assert all(type(side) is int for side in settings["image_size"] + settings["tile"])
+    assert destseg.DeSTSeg(tile=np.int64(64))._settings()["tile"] == [64, 64]

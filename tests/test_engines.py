@@ -1,6 +1,7 @@
 """Exported models on their engines against the model that they were made from."""
 
 import pathlib
+import sys
 
 import numpy as np
 import PIL.Image
@@ -227,9 +228,52 @@ def test_arguments_that_do_not_fit_together(light, tmp_path):
         bare.export(tmp_path / "x.onnx")
 
 
-def test_a_missing_engine_names_what_to_install(monkeypatch):
-    import sys
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"keep_aspect": True}, "keep_aspect"),
+        ({"tile": 96}, "tile"),
+        ({"roi": [(0, 0), (60, 0), (60, 60)]}, "roi"),
+        ({"roi": np.eye(64, dtype=bool)}, "roi"),
+    ],
+    ids=["aspect", "tile", "polygon", "mask"],
+)
+def test_models_that_do_more_than_stretch_are_not_exported(light, tmp_path, settings, name):
+    model = destseg.DeSTSeg("fast", image_size=(64, 96), device="cpu", **settings)
+    model._adopt(light.network_, [])
+    model.calibration_ = light.calibration_
+    with pytest.raises(ValueError, match=f"stretches whole pictures .* was fitted with {name}: export"):
+        model.export(tmp_path / "part.onnx")
 
+
+def test_names_in_capitals_are_found_again(light, picture, tmp_path):
+    needs(".xml")
+    path = tmp_path / "PART.XML"
+    light.export(path)
+    assert sorted(part.name for part in tmp_path.iterdir()) == ["PART.XML", "PART.bin"]
+    assert destseg.load(path).predict(picture).score == pytest.approx(light.predict(picture).score, abs=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_model_on_a_gpu_is_exported_from_a_copy_on_the_cpu(light, picture, tmp_path):
+    needs(".onnx")
+    light.save(tmp_path / "part.destseg")
+    model = destseg.load(tmp_path / "part.destseg", "cuda")
+    model.export(tmp_path / "part.onnx")
+    assert next(model.network_.parameters()).is_cuda
+    found = destseg.load(tmp_path / "part.onnx").predict(picture)
+    assert found.score == pytest.approx(light.predict(picture).score, abs=1e-3)
+
+
+def test_a_missing_engine_ends_the_command_with_one_line(light, tmp_path, monkeypatch, capsys):
+    light.save(tmp_path / "part.destseg")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert main(["export", str(tmp_path / "part.destseg"), str(tmp_path / "part.xml")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("destseg export: openvino is missing") and "pip install" in line
+
+
+def test_a_missing_engine_names_what_to_install(monkeypatch):
     for name, extra in (("openvino", "openvino"), ("onnxruntime", "onnx"), ("nncf", "openvino")):
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(ImportError, match=rf"{name} is missing.*pip install 'destseg\[{extra}\]'"):

@@ -234,6 +234,20 @@ def test_a_set_without_normal_pictures_still_has_pixel_metrics(dataset):
     assert "good" not in report.table()
 
 
+def test_folders_share_one_bound_of_memory(dataset, monkeypatch):
+    bounds, real = [], metrics.Accumulator
+
+    def noted(**arguments):
+        bounds.append(arguments.get("memory"))
+        return real(**arguments)
+
+    monkeypatch.setattr("destseg.evaluation.Accumulator", noted)
+    expected = evaluate(read_mvtec(dataset), score, progress=False)
+    assert bounds[:4] == [metrics.MEMORY // 3] * 4 and set(bounds[4:]) == {None}  # what is joined is shared
+    monkeypatch.setattr("destseg.evaluation.MEMORY", 0)  # on disk
+    assert evaluate(read_mvtec(dataset), score, progress=False).to_dict() == expected.to_dict()
+
+
 def test_unknown_protocol(dataset):
     with pytest.raises(ValueError, match=r"protocol must be one of full, paper, got 'quick'"):
         report_of(dataset, "quick")

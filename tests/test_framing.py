@@ -195,3 +195,13 @@ def test_a_weighted_mean_counts_what_is_inside():
     region[..., :2, :3] = 1  # the whole of the first value and half of the second
     assert weighted_mean(values, region).item() == pytest.approx((0 * 1 + 1 * 0.5) / 1.5)
     assert weighted_mean(values, torch.ones(1, 1, 8, 8)) == weighted_mean(values, None) == 7.5
+
+
+def test_tiles_share_their_weights():
+    framing = Framing((64, 64), tile=(64, 64))
+    frames = framing.frames(View(np.zeros((500, 500, 3), np.uint8), (500, 500)))
+    assert len(frames) == 225
+    assert len({id(frame.row_weights) for frame in frames}) == 15
+    assert len({id(frame.column_weights) for frame in frames}) == 15
+    with pytest.raises(ValueError, match="read-only"):
+        frames[0].row_weights[0] = 2

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import destseg
-from destseg import modelfile
+from destseg import engines, modelfile
 from destseg.files import read_tensors, write_tensors
 
 
@@ -150,3 +150,25 @@ def test_models_that_do_not_tell_their_precision_predict_in_float32(fitted, pict
     modelfile.write(path, fitted.network_, settings, fitted.calibration_, [])
     model = destseg.load(path, inference_precision="float32")
     assert model.predict(picture).to_dict() == fitted.predict(picture).to_dict()
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".xml", ".bin", ".pt2", ".ONNX"])
+def test_names_of_exported_models_are_refused(fitted, tmp_path, ending):
+    words = rf"part{ending}: names that end in .onnx, .xml, .bin, .pt2 are .* as part\.destseg, and then exp"
+    with pytest.raises(ValueError, match=words):
+        fitted.save(tmp_path / f"part{ending}")
+    assert not list(tmp_path.iterdir()) and engines.is_exported(f"part{ending}")
+    assert set(engines.ENDINGS.values()) < set(modelfile.EXPORTED)
+
+
+def test_a_region_that_was_calibrated_with_belongs_to_the_model(fitted, few_parts, tmp_path):
+    fitted.save(tmp_path / "m")
+    model, region = destseg.load(tmp_path / "m"), [(0, 0), (40, 0), (40, 30), (0, 30)]
+    model.calibrate(few_parts, 0.5, roi=region)
+    assert model.roi == region
+    model.save(tmp_path / "m")
+    loaded = destseg.load(tmp_path / "m")
+    for found in (model.predict(few_parts), loaded.predict(few_parts)):
+        assert [one.score for one in found] == list(model.calibration_.scores)
+        assert not any(one.anomaly_map[31:].any() for one in found)
+    assert fitted.roi is None

@@ -33,6 +33,8 @@ FIT = ["fit", "x", "-o", "y"]
         ([*FIT, "--tile", "a"], "--tile: must be like 256 or 256x512 (height x width), got 'a'"),
         ([*FIT, "--overlap", "0.9"], "--overlap: overlap must be a share of a tile's side from 0 to 0.75"),
         ([*FIT, "--roi", "1,2 3,4"], '--roi: must be a mask picture, or at least three points "x,y x,y x,y"'),
+        ([*FIT, "--device", "x"], "--device: device must be auto, or what torch calls a device"),
+        (["predict", "m", "p", "--device", "gpu"], "--device: device must be auto"),
         ([*FIT, "--rotate", "x"], '--rotate: rotate must be "90" (quarter turns) or degrees from 0 to 180'),
         ([*FIT, "--batch-size", "0"], "--batch-size: must be a whole number of at least 1, got '0'"),
         ([*FIT, "--seed", "-1"], "--seed: must be a whole number of at least 0, got '-1'"),

@@ -172,3 +172,21 @@ def test_half_precision_gives_nearly_the_same(batched, light, folder):
         assert ours.score == pytest.approx(theirs.score, abs=5e-3)
     assert batched._on_gpu.network is not batched.network_
     assert next(batched.network_.parameters()).dtype == torch.float32
+
+
+THIN = np.zeros((64, 96), np.uint8)
+THIN[:, 47] = 1  # a column, which no picture of a quarter of the size has
+
+
+def test_a_picture_in_which_the_region_vanishes_is_left_out_by_name(light, caplog):
+    large = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    first, small, last = light.predict([large, large[:24, :24], large], roi=THIN)
+    assert small is None and first.score == last.score
+    assert "left out: picture 1: roi must hold at least one pixel, got none in a picture of 24" in caplog.text
+
+
+def test_evaluation_names_such_a_picture(light, tmp_path):
+    PIL.Image.new("RGB", (24, 24)).save(tmp_path / "small.png")
+    score = prediction.scorer(light.network_, Framing((64, 96)).within(THIN))
+    with pytest.raises(ValueError, match=r"small\.png: roi must hold at least one pixel"):
+        score(tmp_path / "small.png")

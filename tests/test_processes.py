@@ -124,7 +124,8 @@ def test_what_is_asked_of_another_process_stops_this_one(tmp_path, monkeypatch):
     trainer, raised = new_trainer(), []
     monkeypatch.setattr(trainer, "_stop_asked", lambda step, requests: step == 1)
     monkeypatch.setattr(signal, "raise_signal", raised.append)
-    trainer.run(workers=0, progress=False, checkpoint=tmp_path / "checkpoint")
+    with pytest.raises(KeyboardInterrupt, match=r"stopped at step 2 of 8; go on with resume='.*checkpoint'"):
+        trainer.run(workers=0, progress=False, checkpoint=tmp_path / "checkpoint")
     assert raised == [signal.SIGTERM]
     assert len(trainer.losses) == 2 and (tmp_path / "checkpoint").exists()
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from test_engines import run_whole
 
 import destseg
 from destseg.cli import main
@@ -41,7 +42,7 @@ def test_losses_are_in_points_and_large_ones_are_marked():
 
 
 @pytest.mark.parametrize("ending", PACKAGES)
-def test_the_command_exports_int8_and_tells_its_loss(light, few_parts, ending, tmp_path, capsys):
+def test_the_command_exports_int8_and_tells_its_loss(light, few_parts, ending, tmp_path, capsys, caplog):
     for name in PACKAGES[ending]:
         pytest.importorskip(name)
     source, path = tmp_path / "part.destseg", tmp_path / f"part{ending}"
@@ -57,3 +58,30 @@ def test_the_command_exports_int8_and_tells_its_loss(light, few_parts, ending, t
     pixels = to_rgb(normal[0])
     expected, found = light.predict(pixels).anomaly_map, loaded.predict(pixels).anomaly_map
     assert np.abs(found - expected).max() > 0 and np.abs(found - expected).mean() < 0.05
+    assert loaded.calibration_ == light.calibration_
+    assert f"{path}: scores in int8 differ" in caplog.text and "calibration= (--calibration)" in caplog.text
+
+
+@pytest.mark.parametrize("ending", PACKAGES)
+def test_int8_is_calibrated_by_its_own_engine(light, few_parts, ending, tmp_path, caplog):
+    for name in PACKAGES[ending]:
+        pytest.importorskip(name)
+    source, path, normal = tmp_path / "part.destseg", tmp_path / f"part{ending}", sorted(few_parts.iterdir())
+    light.save(source)
+    destseg.load(source, "cpu").calibrate(false_positive_rate=0.5).save(source)
+    command = ["export", source, path, "--precision", "int8", "--normal", *normal[:8]]
+    assert main([*map(str, command), "--calibration", *map(str, normal[8:16])]) == 0
+    assert not caplog.records
+    loaded, held_out = destseg.load(path), [to_rgb(one) for one in normal[8:16]]
+    scores = [found.score for found in loaded.predict(held_out)]
+    assert loaded.calibration_.scores == pytest.approx(scores, abs=1e-4)
+    assert loaded.threshold_ == pytest.approx(sorted(scores)[4], abs=1e-4)  # of 8: the fifth, 9 * 0.5 up
+    whole = run_whole(path, np.stack(held_out))  # the threshold inside of the graph is the new one, too
+    flags = whole["score"] > np.float32(loaded.threshold_)
+    assert whole["is_anomalous"].tolist() == flags.tolist() and 2 <= flags.sum() <= 5
+
+
+def test_torch_programs_are_calibrated_by_nobody(light, picture, tmp_path):
+    with pytest.raises(ValueError, match="calibration is for the formats onnx and openvino"):
+        light.export(tmp_path / "part.pt2", calibration=[picture])
+    assert not list(tmp_path.iterdir())

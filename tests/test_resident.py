@@ -44,14 +44,23 @@ def test_the_batches_are_those_of_the_cpu(device, textures, changes, memory, roi
 
 def test_what_lies_on_the_device():
     store, cpu = store_of(4), torch.device("cpu")
-    pictures = resident(store, cpu, 4 * 24 * 32 * 3)
-    assert torch.equal(pictures, torch.from_numpy(np.stack([store[k] for k in range(4)])))
-    assert resident(store, cpu, 4 * 24 * 32 * 3 - 1) is None
+    pictures, regions = resident(store, cpu, 4 * 24 * 32 * 3)
+    assert regions is None and torch.equal(pictures, torch.from_numpy(np.stack([store[k] for k in range(4)])))
+    assert resident(store, cpu, 4 * 24 * 32 * 3 - 1) == (None, None)
     synthesis = Synthesis(store, PictureTextures(store), 2)
     draft = ResidentSynthesis(synthesis, cpu, 1 << 30).draft(0)
     assert draft.pictures.shape == draft.textures.shape == (2,)  # numbers travel, no pictures
     turned = Synthesis(store, from_normals(store), 2, rotate=5)
     assert ResidentSynthesis(turned, cpu, 1 << 30).draft(0).pictures.shape == (2, *SIZE, 3)
+
+
+def test_regions_count_in_the_bound():
+    store, cpu = store_of(3, roi=[(3, 4), (28, 4), (10, 20)]), torch.device("cpu")
+    assert resident(store, cpu, 3 * 24 * 32 * 4 - 1) == (None, None)
+    _, regions = resident(store, cpu, 3 * 24 * 32 * 4)
+    assert regions.dtype == torch.uint8 and regions.shape == (3, 1, *SIZE)
+    for k in range(3):
+        assert np.array_equal(regions[k, 0], store.sample(k)[1])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -146,3 +146,10 @@ def test_a_folder_with_other_pictures_is_left_as_it_is(tmp_path):
     with pytest.raises(ValueError, match=r"mine\.png is no picture of this data set: move it away"):
         write_dataset(tmp_path, train=1, test_good=1, test_defect=1, progress=False)
     assert [path.name for path in tmp_path.rglob("*.png")] == ["mine.png"]
+
+
+def test_a_folder_without_pictures_yet_is_filled(tmp_path):
+    """As a run leaves it that was interrupted before its first picture."""
+    (tmp_path / "train" / "good").mkdir(parents=True)
+    assert len(write_dataset(tmp_path, train=1, test_good=0, test_defect=0, progress=False)) == 1
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["000.png"]

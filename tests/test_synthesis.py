@@ -247,6 +247,24 @@ def test_prefetching_stops_when_nobody_wants_more(workers):
     assert len(made) <= workers + 2  # two were wanted, and no more are made ahead than there are workers
 
 
+def test_an_epochs_order_is_drawn_once(monkeypatch):
+    drawn, real = [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: drawn.append(list(seed)) or real(seed))
+    some = Synthesis(range(100), None, 8, seed=87)
+    indices = [some._index(k) for k in range(300)]
+    assert drawn == [[87, epoch, 0, 1] for epoch in range(3)]
+    assert all(sorted(indices[first : first + 100]) == list(range(100)) for first in (0, 100, 200))
+
+
+@pytest.mark.parametrize("rotate", [0, "0", "0.0", 0.0])
+def test_no_rotation_changes_nothing_however_it_is_written(rotate):
+    some = Synthesis(range(3), None, 2, rotate=rotate)
+    assert some.rotate == 0.0 and not some.changes_pictures
+    assert Synthesis(range(3), None, 2, rotate="5").rotate == 5.0
+    assert Synthesis(range(3), None, 2, rotate="90").rotate == "90"  # quarter turns
+    assert Synthesis(range(3), None, 2, rotate=90).rotate == 90.0
+
+
 def padded_synthesis(**arguments):
     """Pictures of 24 x 16 pixels in inputs of 24 x 32: padding left and right."""
     pictures = np.random.default_rng(3).integers(0, 256, (3, 24, 16, 3), dtype=np.uint8)

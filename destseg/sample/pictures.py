@@ -9,7 +9,7 @@ import PIL.Image
 from tqdm import tqdm
 
 from destseg.files import write_whole
-from destseg.folders import picture_paths
+from destseg.folders import is_picture, visible_files
 from destseg.sample import chip, flaws
 from destseg.sample.rendering import Light, developed, shaded, with_noise
 from destseg.synthesis import prefetched
@@ -97,12 +97,9 @@ def write_dataset(
     """
     listed = items(folder, train, test_good, test_defect)
     ours = {path for item in listed for path in (item.path, item.mask_path)}
-    if Path(folder).is_dir() and any(Path(folder).iterdir()):
-        foreign = sorted(set(picture_paths(folder)) - ours)
-        if foreign:
-            raise ValueError(
-                f"{foreign[0]} is no picture of this data set: move it away, or name another folder"
-            )
+    foreign = sorted(set(filter(is_picture, visible_files(Path(folder)))) - ours)  # none without a folder
+    if foreign:
+        raise ValueError(f"{foreign[0]} is no picture of this data set: move it away, or name another folder")
 
     def make(k: int) -> Photograph:
         return photograph(seed, listed[k].number, listed[k].defect)
