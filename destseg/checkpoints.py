@@ -139,12 +139,10 @@ def stop_requests(wanted: bool) -> Iterator[list[int]]:
             raise KeyboardInterrupt
         requests.append(number)
 
+    left_alone = (signal.SIG_IGN, None)  # None: not Python's, and not to be put back
     previous = {}
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) not in (
-            signal.SIG_IGN,
-            None,
-        ):  # None: not Python's, and not to be put back
+        if signal.getsignal(number) not in left_alone:
             previous[number] = signal.signal(number, handle)
     try:
         yield requests

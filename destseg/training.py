@@ -128,8 +128,7 @@ class Trainer:
         """Do the steps that are left and return the loss of every step.
 
         With a checkpoint path, the state is written there every so many minutes and when SIGINT or SIGTERM
-        asks to stop; then the signal takes its usual course, and whatever that is, this does not return. Of
-        several processes only the first one shows progress and writes.
+        asks to stop; then the signal takes its usual course. The first of several processes shows and writes.
 
         Raises:
             RuntimeError: the loss is not finite any more.
