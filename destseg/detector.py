@@ -120,7 +120,7 @@ class DeSTSeg(presets.FixedSettings):
         Args:
             normal: directory, list of paths, (n, h, w, 3) uint8, or whatever `as_pictures` takes.
             steps: training steps of the student stage and of the segmentation stage; by default the preset's:
-                1000 and 4000 as published, for "fast" 300 and 400.
+                1000 and 4000 as published, for "fast" 600 and 800.
             batch_size: pictures per step, by default 32, for "fast" 8; there may be fewer pictures than that.
             texture_source: pictures whose texture anomalies take; by default they are made from `normal`.
             rotate: 0, degrees either way, or "90" (quarter turns +-5), if parts lie like that in reality.

@@ -53,7 +53,7 @@ def _fit(option: Option) -> None:
     option("--overlap", type=_overlap, default=0.25, metavar="SHARE", help=shared)
     option("--keep-aspect", action="store_true", help="scale alike both ways, and pad")
     _region(option)
-    _steps(option, "training steps of the two stages (default: 1000 4000; 300 400 for fast)")
+    _steps(option, "training steps of the two stages (default: 1000 4000; 600 800 for fast)")
     sizes = "pictures per step (default: 32; 8 for fast)"
     option("--batch-size", type=_number(int, 1), help=sizes)
     option("--texture-source", metavar="DIR", help="pictures whose texture anomalies take; else own ones")

@@ -35,7 +35,7 @@ class FixedSettings:
 
 SCHEDULES = {  # training steps of both stages, and pictures per step
     "paper": ((1000, 4000), 32),
-    "fast": ((300, 400), 8),
+    "fast": ((600, 800), 8),
     "stpm": ((1000, 4000), 32),
 }
 
