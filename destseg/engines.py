@@ -151,7 +151,7 @@ def _read_openvino(path: Path) -> tuple[str, Callable[[tuple[int, int]], Run]]:
         pictures = opset.convert(opset.transpose(parameter, [0, 3, 1, 2]), "f32")
         named[IMAGES].replace(pictures.output(0))
         part = openvino.Model([named[MAPS]], [parameter], KEY)
-        part.reshape([-1, *size, 3])
+        part.reshape([1, *size, 3])  # a fixed number, for which more is settled beforehand
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         compiled = core.compile_model(part, "CPU", settings)
         requests = threading.local()
@@ -159,7 +159,8 @@ def _read_openvino(path: Path) -> tuple[str, Callable[[tuple[int, int]], Run]]:
         def run(pixels: np.ndarray) -> np.ndarray:
             if not hasattr(requests, "own"):
                 requests.own = compiled.create_infer_request()
-            return requests.own.infer([np.ascontiguousarray(pixels)])[0]
+            alone = np.ascontiguousarray(pixels)[:, None]
+            return np.concatenate([requests.own.infer([picture])[0] for picture in alone])
 
         return run
 
