@@ -74,9 +74,12 @@ def framed_map(network: Network, framing: Framing, view: View) -> Tensor:
     Padding is cut off; where frames overlap, the map fades from one to the other. It is 0 where there is no
     frame, because nothing there counts. A picture of many frames shows its progress on a terminal.
     """
-    frames = framing.frames(view)
+    frames, size = framing.frames(view), view.pixels.shape[:2]
+    if len(frames) == 1 and (len(frames[0].row_weights), len(frames[0].column_weights)) == size:
+        alone = anomaly_maps(network, framing.cut(view, frames[0])[None])[0]
+        return alone[frames[0].inside].clone()  # not in memory that a network uses again
     device = next(network.parameters()).device if isinstance(network, nn.Module) else None
-    whole = torch.zeros(view.pixels.shape[:2], device=device)
+    whole = torch.zeros(size, device=device)
     firsts = range(0, len(frames), FRAMES_AT_ONCE)
     several = len(firsts) > 1
     bar = tqdm(firsts, "tiles", leave=False, delay=PATIENCE, disable=None if several else True)

@@ -104,7 +104,18 @@ def test_unreadable_pictures_keep_their_places(batched, light, folder, broken, c
     check_alike([results[k][1] for k in readable], [expected[k] for k in readable])
 
 
-def test_strict_raises_when_its_turn_comes(batched, folder):
+@pytest.fixture
+def check_no_threads_are_left():
+    before = set(threading.enumerate())  # other packages keep theirs
+
+    def check():
+        new = set(threading.enumerate()) - before
+        assert not [thread for thread in new if "ThreadPoolExecutor" in thread.name]
+
+    return check
+
+
+def test_strict_raises_when_its_turn_comes(check_no_threads_are_left, batched, folder):
     (folder / "5.png").write_bytes(b"no picture")
     found = []
     with pytest.raises(ValueError, match=r"5\.png"):
@@ -114,7 +125,7 @@ def test_strict_raises_when_its_turn_comes(batched, folder):
     check_no_threads_are_left()
 
 
-def test_a_network_that_gives_nan_says_so(batched, folder):
+def test_a_network_that_gives_nan_says_so(check_no_threads_are_left, batched, folder):
     batched.network_.student_net.state_dict()["decoder_layer1.0.conv1.weight"].fill_(np.nan)
     with pytest.raises(RuntimeError, match=r"the network gives NaN.*inference_precision"):
         batched.predict(folder)
@@ -122,17 +133,15 @@ def test_a_network_that_gives_nan_says_so(batched, folder):
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5])
-def test_whoever_stops_early_leaves_no_thread_and_a_model_that_works(batched, light, folder, taken):
+def test_whoever_stops_early_leaves_no_thread_and_a_model_that_works(
+    check_no_threads_are_left, batched, light, folder, taken
+):
     results = batched.predict_each(folder)
     for _ in range(taken):
         next(results)
     results.close()
     check_no_threads_are_left()
     check_alike(batched.predict(folder), light.predict(folder))
-
-
-def check_no_threads_are_left():
-    assert not [thread for thread in threading.enumerate() if "ThreadPoolExecutor" in thread.name]
 
 
 def test_a_result_is_waited_for_only_after_the_next_batch_was_started(batched, folder, monkeypatch):

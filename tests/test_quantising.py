@@ -13,7 +13,7 @@ from destseg.metrics import Metrics
 from destseg.quantising import corrupted, loss_table, samples
 from destseg.store import PictureStore
 
-PACKAGES = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("openvino", "nncf")}
+PACKAGES = {".onnx": ("onnx", "onnxscript", "onnxruntime", "nncf"), ".xml": ("openvino", "nncf")}
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,7 @@ def test_the_command_exports_int8_and_tells_its_loss(light, few_parts, ending, t
     loaded = destseg.load(path)
     assert loaded.network_.precision == "int8"
     whole = sum(part.stat().st_size for part in tmp_path.glob("part.*") if part != source)
-    student = light.network_.student_net
-    kept = student if ending == ".onnx" else student.projections  # in float32
-    size = sum(tensor.nbytes for tensor in kept.state_dict().values())
-    assert whole < size + 0.4 * (source.stat().st_size - size)  # a quarter of the other weights' bytes
+    assert whole < 0.4 * source.stat().st_size  # a quarter of the weights' bytes, and what is around them
     pixels = to_rgb(normal[0])
     expected, found = light.predict(pixels).anomaly_map, loaded.predict(pixels).anomaly_map
     assert np.abs(found - expected).max() > 0 and np.abs(found - expected).mean() < 0.05
