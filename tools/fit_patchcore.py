@@ -1,6 +1,6 @@
 """Fit anomalib's PatchCore to a data set, on the pictures and by the metrics that destseg has.
 
-python tools/fit_patchcore.py DATA --weights resnet18.pth
+python tools/fit_patchcore.py DATA
 
 Needs anomalib beside destseg. Prints the table of `destseg evaluate`, protocol full.
 """
@@ -14,10 +14,10 @@ from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from tqdm import tqdm
 
 from destseg.evaluation import evaluate
-from destseg.files import read_tensors
 from destseg.folders import picture_paths, read_mvtec
 from destseg.images import normalise, resize, to_rgb
 from destseg.scoring import Scored
+from destseg.teachers import teacher_state
 
 LAYERS = ["layer2", "layer3"]
 
@@ -25,7 +25,7 @@ LAYERS = ["layer2", "layer3"]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path, help="of the MVTec layout")
-    parser.add_argument("--weights", type=Path, required=True, help="of torchvision's ResNet18")
+    parser.add_argument("--weights", type=Path, help="of the teacher; by default as `destseg fit` finds them")
     parser.add_argument("--size", type=int, default=256, help="side of its input in pixels")
     parser.add_argument("--share", type=float, default=0.01, help="of the patches that it keeps")
     parser.add_argument("--seed", type=int, default=0)
@@ -33,9 +33,8 @@ def main() -> None:
     torch.manual_seed(options.seed)
     model = PatchcoreModel(LAYERS, "resnet18", pre_trained=False)
     backbone = model.feature_extractor.feature_extractor
-    left_out = backbone.load_state_dict(read_tensors(options.weights), strict=False).missing_keys
-    if [name for name in left_out if not name.startswith("layer4")]:
-        raise SystemExit(f"{options.weights} lacks {', '.join(left_out)}")
+    state = teacher_state(weights=options.weights)
+    backbone.load_state_dict({name.removeprefix("encoder."): values for name, values in state.items()})
     side = (options.size, options.size)
 
     def seen(path: Path) -> tuple[torch.Tensor, tuple[int, int]]:
