@@ -33,9 +33,13 @@ def main() -> None:
     left.set(xscale="log", xlim=(4, 100), xlabel="GFLOP, 256 x 256 pixels", title="Against operations")
     left.set_xticks([5, 10, 20, 50, 100], labels=["5", "10", "20", "50", "100"])
     schedules = table(text, "## Quality against minutes")
-    minutes = [float(row["minutes"]) for row in schedules]
-    for name, colour in COLOURS.items():
-        right.plot(minutes, [float(row[name]) for row in schedules], "o-", color=colour, label=name)
+    for data, line in (("transistor", "o-"), ("magnetic tile", "s--")):
+        rows = [row for row in schedules if row["data"] == data]
+        for name, colour in COLOURS.items():
+            values = [float(row[name]) for row in rows]
+            right.plot(
+                [float(row["minutes"]) for row in rows], values, line, color=colour, label=f"{name}, {data}"
+            )
     right.set(xlim=(0, None), xlabel="minutes of training on two cores", title="Against minutes")
     for axes in (left, right):
         axes.set(ylim=(0, 100), ylabel="percent")
