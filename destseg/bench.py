@@ -176,7 +176,7 @@ def _work(side: Side, size: tuple[int, int], threads: int, parent: Connection) -
     torch.set_num_threads(threads)
     model = load(side.path, "cpu")
     if side.published:
-        model.network_ = Published(model.network_)  # type: ignore[assignment, arg-type]
+        model._scoring = Published(model.network_)  # type: ignore[assignment, arg-type]
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
     for _ in range(3):
         model.predict(pixels)

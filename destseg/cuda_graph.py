@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from destseg.images import normalise, row_of_constants
-from destseg.networks import DeSTSegNet
+from destseg.networks import DeSTSegNet, folded
 from destseg.ops.destmap import destmap_of_features
 from destseg.presets import torch_device
 from destseg.scoring import FRAMES_AT_ONCE, largest, resized_maps
@@ -169,10 +169,14 @@ def in_precision(network: DeSTSegNet, precision: torch.dtype) -> DeSTSegNet:
     return copy.deepcopy(network).to(precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def on_gpu(network: DeSTSegNet, size: tuple[int, int], precision: str) -> GpuNetwork | None:
-    """Return what scores in place of a network that lies on a GPU; None elsewhere."""
-    is_there = next(network.parameters()).device.type == "cuda"
-    return GpuNetwork(network, size, precision) if is_there else None
+def scoring(network: DeSTSegNet, size: tuple[int, int], precision: str) -> "DeSTSegNet | GpuNetwork":
+    """Return what scores in place of a network: a `GpuNetwork` on a GPU, elsewhere a copy, see `folded`.
+
+    Merging the normalisations saves an eighth of the light network's time on a CPU.
+    """
+    if next(network.parameters()).device.type == "cuda":
+        return GpuNetwork(network, size, precision)
+    return folded(network)
 
 
 def checked_precision(wanted: str, device: str) -> str:

@@ -45,7 +45,7 @@ class DeSTSeg(presets.FixedSettings):
         roi: region of interest, a mask or a polygon, see `destseg.roi.RegionOfInterest`.
 
     Learnt by `fit`:
-        network_: destseg.networks.DeSTSegNet, in evaluation mode; of an exported model its engine.
+        network_: destseg.networks.DeSTSegNet, of which a copy scores; of an exported model its engine.
         calibration_: destseg.calibration.Calibration, the scores of held-out normal pictures.
         threshold_, pixel_threshold_: made from it; above them a picture, or a pixel, counts as anomalous.
         losses_: one value a training step, both stages one after the other.
@@ -82,7 +82,7 @@ class DeSTSeg(presets.FixedSettings):
         )
         check_precision(precision)
         self.network_: DeSTSegNet | Engine | None = None
-        self._on_gpu: cuda_graph.GpuNetwork | None = None
+        self._scoring: DeSTSegNet | cuda_graph.GpuNetwork | None = None
         self.calibration_: Calibration | None = None
         self.losses_: list[float] = []
 
@@ -277,7 +277,7 @@ class DeSTSeg(presets.FixedSettings):
 
     def _adopt(self, network: DeSTSegNet, losses: list[float]) -> None:
         self.network_ = presets.ready_to_predict(network, presets.torch_device(self.device))
-        self._on_gpu = cuda_graph.on_gpu(self.network_, self._framing.size, self.inference_precision)
+        self._scoring = cuda_graph.scoring(self.network_, self._framing.size, self.inference_precision)
         self.losses_, self.calibration_ = losses, None  # thresholds belong to one network
 
     def _settings(self) -> dict[str, Any]:
@@ -296,5 +296,5 @@ class DeSTSeg(presets.FixedSettings):
 
     def _network(self) -> DeSTSegNet | Engine | cuda_graph.GpuNetwork:
         if self.network_ is not None:
-            return self._on_gpu or self.network_
+            return self._scoring or self.network_
         raise RuntimeError("this model has learnt nothing yet: call fit(normal) or destseg.load(path)")

@@ -1,14 +1,11 @@
 """The whole way from pixels to a verdict as one network: what an exported file holds."""
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from destseg.images import IMAGENET_MEAN, IMAGENET_STD
-from destseg.networks import DeSTSegNet
+from destseg.networks import DeSTSegNet, folded
 from destseg.scoring import map_of, top_count
 
 INPUT = "pixels"
@@ -44,7 +41,7 @@ class Inference(nn.Module):
         self, network: DeSTSegNet, size: tuple[int, int], threshold: float, inner: bool = False
     ) -> None:
         super().__init__()
-        self.network, self.size, self.threshold, self.inner = folded(network), size, threshold, inner
+        self.network, self.size, self.threshold, self.inner = folded(network).cpu(), size, threshold, inner
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN)[:, None, None])
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD)[:, None, None])
 
@@ -96,22 +93,6 @@ def _carried(high: Tensor, low: Tensor) -> Tensor:
 def _scaled(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """As `destseg.scoring.resized_maps`, without asking whether there is anything to do: shapes are open."""
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
-
-
-def folded(network: DeSTSegNet) -> DeSTSegNet:
-    """Return a copy on the CPU for prediction, batch normalisations merged into the convolutions before them.
-
-    Its outputs are the network's own but for rounding; the names of its parameters are not.
-    """
-    network = copy.deepcopy(network).cpu().eval()
-    for parent in network.modules():
-        before: tuple[str, nn.Module] | None = None
-        for name, child in list(parent.named_children()):  # in the order in which they are called
-            if isinstance(child, nn.BatchNorm2d) and before and isinstance(before[1], nn.Conv2d):
-                setattr(parent, before[0], fuse_conv_bn_eval(before[1], child))
-                setattr(parent, name, nn.Identity())
-            before = name, child
-    return network.requires_grad_(False)
 
 
 def traced(inference: Inference) -> torch.export.ExportedProgram:

@@ -5,11 +5,13 @@ the input's sides, rounded up; sides need not be multiples of 32, because the de
 real sizes. Source: Zhang et al., "DeSTSeg" (CVPR 2023, arXiv 2211.11317).
 """
 
+import copy
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from destseg.ops.destmap import destmap
 from destseg.ops.similarity import cosine_distances, similarity_input
@@ -254,6 +256,22 @@ class DeSTSegNet(nn.Module):
         if self.segmentation_net is not None:
             probability = self.logits(taught, learnt).float().sigmoid()
         return Output(probability, destmap(distances), distances)
+
+
+def folded(network: DeSTSegNet) -> DeSTSegNet:
+    """Return a copy for prediction, batch normalisations merged into the convolutions before them.
+
+    Its outputs are the network's own but for rounding; the names of its parameters are not.
+    """
+    network = copy.deepcopy(network).eval()
+    for parent in network.modules():
+        before: tuple[str, nn.Module] | None = None
+        for name, child in list(parent.named_children()):  # in the order in which they are called
+            if isinstance(child, nn.BatchNorm2d) and before and isinstance(before[1], nn.Conv2d):
+                setattr(parent, before[0], fuse_conv_bn_eval(before[1], child))
+                setattr(parent, name, nn.Identity())
+            before = name, child
+    return network.requires_grad_(False)
 
 
 def initialise(network: nn.Module) -> None:

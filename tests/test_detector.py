@@ -168,10 +168,23 @@ def test_calibration_sets_thresholds_from_the_pictures_given(fitted, few_parts, 
     assert "24 calibration pictures guarantee a false-positive rate of 0.04, not of 0.01" in caplog.text
 
 
+def test_a_copy_scores_that_has_its_normalisations_merged(light, picture, tmp_path):
+    def normalisations(network):
+        return [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+
+    light.save(tmp_path / "m")
+    model = destseg.load(tmp_path / "m", "cpu")
+    assert normalisations(model.network_) and not normalisations(model._network())
+    seen = []
+    model._network().register_forward_hook(lambda *_: seen.append(1))
+    model.predict(picture)
+    assert seen
+
+
 def test_a_network_that_gives_nan_is_no_detector_without_anomalies(fitted, picture, tmp_path):
     fitted.save(tmp_path / "m")
     model = destseg.load(tmp_path / "m")
-    model.network_.student_net.state_dict()["decoder_layer1.0.conv1.weight"].fill_(np.nan)
+    model._network().student_net.state_dict()["decoder_layer1.0.conv1.weight"].fill_(np.nan)
     for call in (lambda: model.predict(picture), lambda: model.calibrate([picture])):
         with pytest.raises(RuntimeError, match="the network gives NaN: its training has diverged"):
             call()

@@ -11,9 +11,9 @@ import torch
 import destseg
 from destseg import engines
 from destseg.cli import main
-from destseg.graph import INPUT, OUTPUTS, Inference, fixed_point_weights, folded, resized, traced
+from destseg.graph import INPUT, OUTPUTS, Inference, fixed_point_weights, resized, traced
 from destseg.images import resize
-from destseg.networks import DeSTSegNet
+from destseg.networks import DeSTSegNet, folded
 from destseg.presets import parts_of
 from destseg.scoring import anomaly_maps
 

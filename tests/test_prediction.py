@@ -32,7 +32,7 @@ def batched(light, tmp_path_factory, monkeypatch):
     path = tmp_path_factory.mktemp("model") / "light.destseg"
     light.save(path)
     model = destseg.load(path, "cpu")
-    model._on_gpu = GpuNetwork(model.network_, (64, 96), "float32")
+    model._scoring = GpuNetwork(model.network_, (64, 96), "float32")
     monkeypatch.setattr(prediction, "BATCH", 4)
     monkeypatch.setattr(model, "counts", [], raising=False)
     start = GraphScorer.start
@@ -62,7 +62,7 @@ POLYGON = [(0, 0), (20, 0), (20, 25), (0, 25)]
 def test_batches_give_what_single_pictures_give_in_their_order(batched, light, folder, roi, keep_aspect):
     framing = Framing((64, 96), keep_aspect).within(roi)
     arguments = (framing, light.calibration_, as_pictures(folder), False)
-    found = [result for _, result in prediction.predictions(batched._on_gpu, *arguments)]
+    found = [result for _, result in prediction.predictions(batched._scoring, *arguments)]
     assert batched.counts == [4, 4, 2]
     check_alike(found, [result for _, result in prediction.predictions(light.network_, *arguments)])
     assert len({result.score for result in found}) == COUNT  # an exchange would be seen
@@ -84,7 +84,7 @@ def test_the_public_way_is_the_batched_one(batched, light, folder):
 def test_tiles_go_one_picture_after_the_other(batched, light, folder):
     framing = Framing((64, 96), tile=(64, 96))
     arguments = (framing, light.calibration_, as_pictures(folder), False)
-    found = [result for _, result in prediction.predictions(batched._on_gpu, *arguments)]
+    found = [result for _, result in prediction.predictions(batched._scoring, *arguments)]
     check_alike(found, [result for _, result in prediction.predictions(light.network_, *arguments)])
     assert len(batched.counts) == COUNT and max(batched.counts) > 1
 
@@ -175,11 +175,11 @@ def test_two_threads_and_two_unfinished_iterators_do_not_disturb_one_another(bat
 
 
 def test_half_precision_gives_nearly_the_same(batched, light, folder):
-    batched._on_gpu = GpuNetwork(batched.network_, (64, 96), "float16")
+    batched._scoring = GpuNetwork(batched.network_, (64, 96), "float16")
     for ours, theirs in zip(batched.predict(folder), light.predict(folder), strict=True):
         np.testing.assert_allclose(ours.anomaly_map, theirs.anomaly_map, atol=1e-2)
         assert ours.score == pytest.approx(theirs.score, abs=5e-3)
-    assert batched._on_gpu.network is not batched.network_
+    assert batched._scoring.network is not batched.network_
     assert next(batched.network_.parameters()).dtype == torch.float32
 
 

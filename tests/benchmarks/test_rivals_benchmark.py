@@ -37,7 +37,7 @@ def sides(tmp_path_factory) -> dict[tuple[str, str], Side]:
 def test_published(benchmark, pixels, tmp_path):
     model = destseg.load(untrained("paper", SIDE, tmp_path).path, "cpu")
     own = model.predict(pixels).score
-    model.network_ = PublishedNetwork(model.network_)
+    model._scoring = PublishedNetwork(model.network_)
     assert benchmark(model.predict, pixels).score == pytest.approx(own, abs=1e-5)
 
 
