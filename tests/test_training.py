@@ -190,7 +190,8 @@ def test_no_work_is_wasted(trainer):
 
 def test_one_pass_of_each_network_for_a_prediction(few_parts, teacher_weights):
     model = fit(few_parts, teacher_weights, steps=(0, 0))
-    networks = (model.network_.teacher_net, model.network_.student_net, model.network_.segmentation_net)
+    scoring = model._network()
+    networks = (scoring.teacher_net, scoring.student_net, scoring.segmentation_net)
     seen = [calls_of(network) for network in networks]
     model.predict(sorted(few_parts.iterdir())[0])
     assert [len(calls) for calls in seen] == [1, 1, 1]
