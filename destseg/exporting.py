@@ -24,7 +24,7 @@ from destseg.folders import Pictures, as_pictures
 from destseg.framing import Framing
 from destseg.graph import IMAGES, INPUT, MAPS, OUTPUTS, Inference, traced
 from destseg.networks import DeSTSegNet
-from destseg.quantising import quantised_onnx, quantised_openvino, samples
+from destseg.quantising import kept_weights, quantised_onnx, quantised_openvino, samples
 from destseg.store import PictureStore
 
 logger = logging.getLogger("destseg")
@@ -154,7 +154,7 @@ def _onnx_model(program: torch.export.ExportedProgram, pictures: np.ndarray | No
     for thing in (model.graph, *model.graph.node, *model.graph.value_info):
         del thing.metadata_props[:]  # where in the source each came from
     if pictures is not None:
-        model = quantised_onnx(model, pictures)
+        model = quantised_onnx(model, pictures, kept_weights(program))
     del model.graph.output[len(OUTPUTS) :]
     return model
 
@@ -170,7 +170,7 @@ def _openvino_model(program: torch.export.ExportedProgram, pictures: np.ndarray 
     for result, name in zip(model.get_results()[len(OUTPUTS) :], (IMAGES, MAPS), strict=True):
         result.input_value(0).get_tensor().add_names({name})
         model.remove_result(result)
-    return model if pictures is None else quantised_openvino(model, pictures)
+    return model if pictures is None else quantised_openvino(model, pictures, kept_weights(program))
 
 
 def _torch_model(program: torch.export.ExportedProgram, pictures: np.ndarray | None) -> Any:
