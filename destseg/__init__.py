@@ -5,18 +5,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from destseg import metrics
-    from destseg.detector import DeSTSeg
-    from destseg.loading import load
-    from destseg.result import Prediction, Region
+    from destseg.detector import DeSTSeg, load
+    from destseg.inference.prediction import Prediction, Region
 
 __version__ = "0.1.0"
 __all__ = ["DeSTSeg", "Prediction", "Region", "__version__", "load", "metrics"]
 
-_HOMES = {"DeSTSeg": "detector", "load": "loading", "Prediction": "result", "Region": "result"}
+_HOMES = {
+    "DeSTSeg": "detector",
+    "load": "detector",
+    "Prediction": "inference.prediction",
+    "Region": "inference.prediction",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import names when they are asked for: torch takes seconds that `destseg --help` does not need."""
+    """Import names when they are asked for: `destseg --help` needs none of them."""
     if name == "metrics":
         return importlib.import_module("destseg.metrics")
     if name in _HOMES:

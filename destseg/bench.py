@@ -3,34 +3,36 @@
 import itertools
 import logging
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from destseg import presets
-from destseg.calibration import Calibration
-from destseg.detector import DeSTSeg
-from destseg.engines import Engine
-from destseg.folders import Pictures, as_pictures
-from destseg.framing import Framing
-from destseg.images import normalise
-from destseg.loading import load
-from destseg.networks import DeSTSegNet
-from destseg.quantising import loss_table, synthetic_metrics
-from destseg.store import PictureStore
+import destseg
+from destseg.artifacts.artifact import Artifact
+from destseg.artifacts.formats import EXPORTED, FORMATS, read
+from destseg.artifacts.int8_pictures import loss_table, synthetic_metrics
+from destseg.detector import DeSTSeg, load
+from destseg.inference.calibration import Calibration
+from destseg.inference.stream import predictions
+from destseg.model.construction import loaded_network, random_network
+from destseg.model.scorer import PublishedScorer
+from destseg.ops.kernels import thread_count
+from destseg.pictures.folders import Pictures, as_pictures
+from destseg.pictures.framing import framing_of
+from destseg.pictures.store import PictureStore
+from destseg.settings import Settings, input_size
 
 logger = logging.getLogger("destseg")
 
 PRESETS = ("paper", "fast")
-EXPORTS = (("onnx", "float32"), ("onnx", "int8"), ("openvino", "float32"), ("openvino", "int8"))
 TURN = 0.5  # seconds that each side works before it is the next one's turn
 
 
@@ -61,7 +63,7 @@ def table(
 ) -> str:
     """Time models against the published network and return a table.
 
-    Each side has a process of its own with as many threads as torch has here, and they take turns, so that
+    Each side has a process of its own with as many threads as operations have here, and they take turns, so that
     a slow phase of the machine hits all alike.
 
     Args:
@@ -78,13 +80,13 @@ def table(
         sides = [untrained("paper", size, Path(folder))._replace(name="published", published=True)]
         if models:
             for path in map(Path, models):
-                network = load(path, "cpu").network_  # what cannot be loaded fails before hours of work
-                engine = (network.name, network.precision) if isinstance(network, Engine) else None
-                sides.append(Side(path.name, *(engine or ("torch", "float32")), path))
+                load(path, "cpu")  # what cannot be loaded fails before hours of work
+                artifact = read(path)
+                sides.append(Side(path.name, artifact.engine, artifact.precision, path))
         else:
             for preset in PRESETS:
                 sides += exported(untrained(preset, size, Path(folder)))
-        costs = measured(sides, presets.input_size(size), seconds)
+        costs = measured(sides, input_size(size), seconds)
         if dataset is not None:
             reports = [load(side.path, "cpu").evaluate(dataset) for side in sides[1:]]
             found = [(report.image_auroc, report.pixel_ap, report.iap) for report in reports]
@@ -97,32 +99,28 @@ def table(
         sizes = f"{cost.memory / 1e6:8.0f} {cost.size / 1e6:8.1f}"
         lines.append(f"{side.name:21} {side.engine:9} {side.precision:9} {numbers} {sizes}")
     lines = [line + more for line, more in itertools.zip_longest(lines, quality, fillvalue="")]
-    height, width = presets.input_size(size)
-    note = f"{torch.get_num_threads()} threads; batch 1; a picture of {height} x {width} pixels"
+    height, width = input_size(size)
+    note = f"{thread_count()} threads; batch 1; a picture of {height} x {width} pixels"
     return "\n".join([*lines, note])
 
 
 def untrained(preset: str, size: int | tuple[int, int], folder: Path) -> Side:
     """Save a model of random weights, which takes as long as any other."""
-    model = DeSTSeg(preset, image_size=size, device="cpu")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        model._adopt(DeSTSegNet(**presets.parts_of(preset)), [])
-    model.calibration_ = Calibration((0.5,), (0.5,), 0.5)
+    settings, calibration = Settings(preset, image_size=size), Calibration((0.5,), (0.5,), 0.5)
+    artifact = Artifact(settings, calibration, {"destseg": destseg.__version__, "torch": "any"})
     path = folder / f"{preset}.destseg"
-    model.save(path)
+    FORMATS["destseg"].write(path, random_network(settings).state_dict(), artifact)
     return Side(preset, "torch", "float32", path)
 
 
 def exported(side: Side) -> list[Side]:
     """Export a model to every engine that is installed, and return all of them."""
     model = load(side.path, "cpu")
-    height, width = presets.input_size(model.image_size)
+    height, width = model.settings.size
     normal = np.random.default_rng(0).integers(0, 256, (8, height, width, 3), dtype=np.uint8)
     sides = [side]
-    for engine, precision in EXPORTS:
-        ending = {"onnx": "onnx", "openvino": "xml"}[engine]
-        path = side.path.with_name(f"{side.name}-{precision}.{ending}")
+    for engine, precision in itertools.product(EXPORTED, ("float32", "int8")):
+        path = side.path.with_name(f"{side.name}-{precision}{EXPORTED[engine].ending}")
         try:
             model.export(path, engine, precision, normal=normal, calibration=normal)
         except ImportError as error:
@@ -136,11 +134,13 @@ def measured(sides: Sequence[Side], size: tuple[int, int], seconds: float) -> li
     """Return what each side costs on one picture of the given height and width."""
     context = multiprocessing.get_context("spawn")
     ends, processes = [], []
+    threads = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(thread_count())  # the processes read it when they begin
     try:
         for side in sides:
             own, other = context.Pipe()
             process = context.Process(
-                target=_work, args=(side, size, torch.get_num_threads(), other), daemon=True
+                target=_work, args=(side, size, other), daemon=True
             )
             process.start()
             other.close()
@@ -157,6 +157,8 @@ def measured(sides: Sequence[Side], size: tuple[int, int], seconds: float) -> li
             own.send(None)
             memory.append(own.recv())
     finally:
+        os.environ.pop("OMP_NUM_THREADS")
+        os.environ |= {} if threads is None else {"OMP_NUM_THREADS": threads}
         for process in processes:
             process.terminate()
             process.join()
@@ -171,22 +173,19 @@ def _parts(path: Path) -> list[Path]:
     return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
 
 
-def _work(side: Side, size: tuple[int, int], threads: int, parent: Connection) -> None:
+def _work(side: Side, size: tuple[int, int], parent: Connection) -> None:
     """Predict for as long as the parent says, until it says None; answer with the seconds of each picture."""
-    torch.set_num_threads(threads)
-    model = load(side.path, "cpu")
-    if side.published:
-        model._scoring = Published(model.network_)  # type: ignore[assignment, arg-type]
+    predict = published(side.path) if side.published else load(side.path, "cpu").predict
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
     for _ in range(3):
-        model.predict(pixels)
+        predict(pixels)
     parent.send("ready")
     while (wanted := parent.recv()) is not None:
         times: list[float] = []
         end = time.perf_counter() + wanted
         while not times or time.perf_counter() < end:
             start = time.perf_counter()
-            model.predict(pixels)
+            predict(pixels)
             times.append(time.perf_counter() - start)
         parent.send(times)
     parent.send(_peak_memory())
@@ -204,28 +203,21 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-class Published:
-    """Published inference: eager, float32, default layout, the teacher twice. In place of a network."""
-
-    def __init__(self, network: DeSTSegNet) -> None:
-        self.network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-
-    def __call__(self, pixels: np.ndarray) -> torch.Tensor:
-        with torch.inference_mode():
-            images = normalise(pixels).contiguous()
-            self.network.teacher_net(images)
-            output = self.network(images)
-            maps = torch.nn.functional.interpolate(
-                output.probability, size=pixels.shape[1:3], mode="bilinear", align_corners=False
-            )
-        return maps[:, 0]
+def published(path: Path) -> Callable[[np.ndarray], object]:
+    """Return what predicts as the published implementation does, with the network in a file."""
+    artifact = read(path)
+    assert artifact.network is not None and artifact.calibration is not None  # `untrained` made it
+    network = loaded_network(artifact.settings, artifact.network, str(path)).eval()
+    scorer, framing = PublishedScorer(network, artifact.settings.size), framing_of(artifact.settings)
+    calibration = artifact.calibration
+    return lambda pixels: next(predictions(scorer, framing, calibration, as_pictures(pixels)))
 
 
 def loss(model: DeSTSeg, quantised: DeSTSeg, normal: Pictures, dataset: Any = None) -> str:
     """Return lines that say what INT8 costs, on synthetic anomalies and on a data set of the MVTec layout."""
-    store = PictureStore(as_pictures(normal), Framing(presets.input_size(model.image_size)))
+    store = PictureStore(as_pictures(normal), framing_of(model.settings))
     pair = (model, quantised)
-    before, after = (synthetic_metrics(one._network(), store, model.seed) for one in pair)
+    before, after = (synthetic_metrics(one.scorer, store, model.settings.seed) for one in pair)
     found = {"synthetic anomalies": (before, after)}
     if dataset is not None:
         before, after = (one.evaluate(dataset) for one in pair)

@@ -1,54 +1,62 @@
 """DeSTSeg: fit on normal pictures, predict, evaluate, save and load."""
 
+import dataclasses
+import logging
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
-from destseg import cuda_graph, exporting, modelfile, presets
-from destseg.calibration import Calibration, calibrated, check_rate, check_share, split
-from destseg.engines import Engine
-from destseg.estimate import announce
-from destseg.evaluation import Report, evaluate
-from destseg.files import check_writable, read_tensors
-from destseg.folders import Pictures, Source, as_pictures, is_several, read_mvtec
-from destseg.framing import Framing, framing_of
-from destseg.networks import DeSTSegNet
-from destseg.prediction import predictions, scorer
-from destseg.result import Prediction
-from destseg.roi import Roi
-from destseg.store import MEMORY, PictureStore
-from destseg.synthesis import Rotate, Synthesis, check_augmentation
-from destseg.teachers import Weights, check_teacher
-from destseg.textures import PictureTextures, from_normals
-from destseg.training import check_precision, check_schedule, new_trainer
+import PIL.Image
 
-FilePath = str | os.PathLike[str]
+import destseg
+from destseg.artifacts.artifact import Artifact
+from destseg.artifacts.formats import FORMATS, check_name, read
+from destseg.files import FilePath, check_writable
+from destseg.inference.calibration import Calibration, calibrated, split
+from destseg.inference.prediction import Prediction
+from destseg.inference.report import Report, evaluate
+from destseg.inference.scorer import Scorer
+from destseg.inference.stream import predictions, stream
+from destseg.pictures.folders import Pictures, Source, as_pictures, is_several, read_mvtec
+from destseg.pictures.framing import Framing, framing_of
+from destseg.pictures.roi import RegionOfInterest, Roi
+from destseg.pictures.store import MEMORY, Failures, PictureStore
+from destseg.settings import Schedule, Settings, check_device, check_rate, whole_number
+
+if TYPE_CHECKING:
+    from destseg.model.networks import DeSTSegNet
+    from destseg.model.teachers import Weights
+
+logger = logging.getLogger("destseg")
+
+OnePicture: TypeAlias = bytes | bytearray | PIL.Image.Image
+"""What is certainly one picture; paths may be folders, and arrays stacks."""
 
 
-class DeSTSeg(presets.FixedSettings):
+class DeSTSeg:
     """Finds and outlines defects after seeing normal pictures only.
 
-    Args, stored as given; what pictures and networks are made of cannot be changed afterwards:
-        preset: "paper", the published network; "fast", a light one; or "stpm", the student-teacher baseline.
-        teacher: "resnet18", ImageNet weights of torchvision; or "embedded", the one in this package.
-        image_size: sides of the network's input in pixels, one number or (height, width), at least 64.
-        seed: of everything drawn at random, a whole number of at least 0.
-        device: "auto" (CUDA if there is one), or what torch calls a device.
-        teacher_weights: file or state dict; `destseg.teachers.teacher_state` says where it looks without.
-        precision: of training: "float32", "bfloat16", or "auto", see `destseg.training.training_precision`.
-        inference_precision: of prediction: "float32"; on a GPU also "float16" or "bfloat16".
-        denoising, encoder_decoder, segmentation: switch a part of the preset on or off, for ablations.
-        tile: side in pixels of what of a picture becomes one input, or (height, width), for large pictures;
-            None: the whole picture does. Tiles overlap by a quarter, or by the share `overlap`.
-        keep_aspect: scale pictures alike in both directions; the rest of the input is padding, which nothing
-            learns from and no score counts.
-        roi: region of interest, a mask or a polygon, see `destseg.roi.RegionOfInterest`.
+    Args:
+        preset, teacher, image_size, seed: see `destseg.settings.Settings`.
+        device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", "mps" or "xpu".
+        teacher_weights: file or state dict; `destseg.model.teachers.teacher_state` says where it looks without.
+        settings: the others of `destseg.settings.Settings`, by name: precision, inference_precision,
+            denoising, encoder_decoder, segmentation, tile, overlap, keep_aspect, roi. The region of interest
+            is a mask or a polygon, as `destseg.pictures.roi.RegionOfInterest` takes it.
+
+    Attributes:
+        settings: all of them, checked; each can be read from the model by its name, and none be changed.
+        device, teacher_weights: as given.
 
     Learnt by `fit`:
-        network_: destseg.networks.DeSTSegNet, of which a copy scores; of an exported model its engine.
-        calibration_: destseg.calibration.Calibration, the scores of held-out normal pictures.
+        network_: destseg.model.networks.DeSTSegNet; None before, and of an exported model.
+        calibration_: destseg.inference.calibration.Calibration, the scores of held-out normal pictures.
         threshold_, pixel_threshold_: made from it; above them a picture, or a pixel, counts as anomalous.
         losses_: one value a training step, both stages one after the other.
+
+    Raises ValueError that says what is allowed and what came.
     """
 
     def __init__(
@@ -59,32 +67,31 @@ class DeSTSeg(presets.FixedSettings):
         seed: int = 0,
         device: str = "auto",
         *,
-        teacher_weights: Weights = None,
-        precision: str = "auto",
-        denoising: bool | None = None,
-        encoder_decoder: bool | None = None,
-        segmentation: bool | None = None,
-        tile: int | tuple[int, int] | None = None,
-        overlap: float = 0.25,
-        keep_aspect: bool = False,
+        teacher_weights: "Weights" = None,
         roi: Roi | None = None,
-        inference_precision: str = "float32",
+        **settings: Any,
     ) -> None:
-        self.preset, self.teacher, self.image_size = preset, check_teacher(teacher), image_size
-        self.seed = presets.whole_number("seed", seed)
-        self.device, self.teacher_weights, self.precision = device, teacher_weights, precision
-        self.denoising, self.encoder_decoder, self.segmentation = denoising, encoder_decoder, segmentation
-        self.tile, self.overlap, self.keep_aspect, self.roi = tile, overlap, keep_aspect, roi
-        self.inference_precision = cuda_graph.checked_precision(inference_precision, device)
-        self._framing = framing_of(presets.input_size(image_size), keep_aspect, tile, overlap, roi)
-        self._parts = presets.parts_of(
-            preset, denoising=denoising, encoder_decoder=encoder_decoder, segmentation=segmentation
-        )
-        check_precision(precision)
-        self.network_: DeSTSegNet | Engine | None = None
-        self._scoring: DeSTSegNet | cuda_graph.GpuNetwork | None = None
+        region = None if roi is None else RegionOfInterest(roi)
+        self._begin(Settings(preset, teacher, image_size, seed, roi=region, **settings), device)
+        self.teacher_weights = teacher_weights
+
+    def _begin(self, settings: Settings, device: str) -> None:
+        self.settings, self.device = settings, check_device(device)
+        self.teacher_weights: Weights = None
+        if settings.inference_precision != "float32":
+            from destseg.model.scorer import check_inference_precision
+
+            check_inference_precision(settings.inference_precision, device)
+        self.network_: DeSTSegNet | None = None
         self.calibration_: Calibration | None = None
         self.losses_: list[float] = []
+        self._scorer: Scorer | None = None
+        self._exported: Artifact | None = None  # what was loaded from an exported file
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The settings, which are read-only properties."""
 
     @property
     def threshold_(self) -> float | None:
@@ -96,13 +103,13 @@ class DeSTSeg(presets.FixedSettings):
         """Values of the anomaly map above it belong to the mask; None before calibration."""
         return self.calibration_.pixel_threshold if self.calibration_ else None
 
-    def fit(
+    def fit(  # noqa: PLR0913 - a user names the few that matter to them
         self,
         normal: Pictures,
         steps: tuple[int, int] | None = None,
         batch_size: int | None = None,
         texture_source: Pictures | None = None,
-        rotate: Rotate = 0,
+        rotate: float | str = 0,
         progress: bool = True,
         resume: FilePath | None = None,
         *,
@@ -128,7 +135,8 @@ class DeSTSeg(presets.FixedSettings):
             resume: a checkpoint to continue from, written by a run with the same arguments.
             flip: "", "horizontal", "vertical" or "both", if mirrored parts are normal.
             false_positive_rate: wanted share of normal pictures called anomalous, see `calibrate`.
-            held_out: share of the pictures held out, 0 to 0.5, at least 10; see `destseg.calibration.split`.
+            held_out: share of the pictures held out, 0 to 0.5, at least 10; see
+                `destseg.inference.calibration.split`.
             checkpoint: file for the state of training, every `checkpoint_minutes` and on SIGINT or SIGTERM;
                 by default that of `resume`.
             workers: threads that prepare batches; the result does not depend on it.
@@ -137,30 +145,38 @@ class DeSTSeg(presets.FixedSettings):
 
         Returns the model itself. Raises ValueError, OSError or TypeError for input it cannot work with.
         """
-        steps, batch_size = presets.schedule(self.preset, steps, batch_size)
-        check_schedule(steps, batch_size)
-        check_augmentation(rotate, flip)
-        check_rate(false_positive_rate)
-        check_share(held_out)
-        workers = presets.whole_number("workers", workers)
+        schedule = Schedule.of(
+            self.settings.preset,
+            steps,
+            batch_size,
+            rotate=rotate,
+            flip=flip,
+            held_out=held_out,
+            false_positive_rate=false_positive_rate,
+        )
+        workers = whole_number("workers", workers)
         path = check_writable(resume if checkpoint is None else checkpoint)
         sources = as_pictures(normal)
-        textures = None if texture_source is None else as_pictures(texture_source)
-        network = presets.new_network(self._parts, self.teacher, self.teacher_weights, self.seed)
-        network = network.to(presets.torch_device(self.device))
-        store = PictureStore(sources, self._framing, memory, strict, progress)
-        training, calibrating = split(store.pictures, self.seed, held_out)
-        normals = store.subset(training)
-        draw = from_normals(normals)
-        if textures is not None:
-            draw = PictureTextures(PictureStore(textures, Framing(store.size), memory, strict, progress))
-        synthesis = Synthesis(normals, draw, batch_size, self.seed, rotate, flip)
-        trainer = new_trainer(network, synthesis, steps, self.precision, self._parts, memory, resume)
-        announce(trainer, progress)
-        losses = trainer.run(workers, progress, path, checkpoint_minutes)
-        self._adopt(network, losses)
-        held, trained_on = store.subset(calibrating), calibrating == training
-        self.calibration_ = calibrated(self._network(), held, false_positive_rate, trained_on, progress)
+        texture_sources = None if texture_source is None else as_pictures(texture_source)
+
+        from destseg.model.construction import new_network, torch_device
+        from destseg.training.fit import Run, train
+
+        network = new_network(self.settings, self.teacher_weights).to(torch_device(self.device))
+        framing, textures = self._framing(), None
+        store = PictureStore(sources, framing, memory, strict, progress)
+        training, calibrating = split(store.pictures, self.settings.seed, held_out)
+        normals, held = store.subset(training), [store.sources[k] for k in calibrating]
+        del store  # pictures that only calibrate are read again: they need no memory while others train
+        if texture_sources is not None:
+            textures = PictureStore(texture_sources, Framing(framing.size), memory, strict, progress)
+        resumed = None if resume is None else Path(resume)
+        run = Run(workers, memory, progress, path, checkpoint_minutes, resumed)
+        losses = train(network, self.settings, schedule, normals, textures, run)
+        self._take(network, losses)
+        self.calibration_ = self._calibrated(
+            held, framing, false_positive_rate, trained_on=calibrating == training, progress=progress
+        )
         return self
 
     def calibrate(
@@ -173,7 +189,7 @@ class DeSTSeg(presets.FixedSettings):
     ) -> "DeSTSeg":
         """Set the thresholds from normal pictures alone, by split-conformal prediction.
 
-        `destseg.calibration` tells what the wanted rate means and what happens with too few pictures.
+        `destseg.inference.calibration` tells what the wanted rate means and what happens with too few pictures.
 
         Args:
             normal: normal pictures that `fit` did not see; by default the scores of the last calibration.
@@ -182,30 +198,40 @@ class DeSTSeg(presets.FixedSettings):
             roi: region of interest of these pictures; it becomes the model's.
         """
         check_rate(false_positive_rate)
-        network = self._network()
         if normal is not None:
-            framing = self._framing.within(roi)
-            store = PictureStore(as_pictures(normal), framing, strict=strict)
-            self.calibration_ = calibrated(network, store, false_positive_rate)
-            self.__dict__.update(_framing=framing, roi=self.roi if roi is None else roi)
+            settings = self.settings
+            if roi is not None:
+                settings = dataclasses.replace(settings, roi=RegionOfInterest(roi))
+            framing = framing_of(settings)
+            calibration = self._calibrated(as_pictures(normal), framing, false_positive_rate, strict=strict)
+            self.settings, self.calibration_ = settings, calibration
         elif roi is not None:
             raise ValueError("roi goes with normal pictures: the last calibration's scores have theirs")
-        elif self.calibration_ is None:
-            raise RuntimeError("no calibration scores yet: call calibrate(normal) with normal pictures")
         else:
-            self.calibration_ = self.calibration_.at_rate(false_positive_rate)
+            self._check_ready()
+            self.calibration_ = self._thresholds().at_rate(false_positive_rate)
         return self
+
+    @overload
+    def predict(self, image: OnePicture, *, strict: bool = ..., roi: Roi | None = ...) -> Prediction: ...
+    @overload
+    def predict(
+        self, image: list[Any] | tuple[Any, ...], *, strict: bool = ..., roi: Roi | None = ...
+    ) -> list[Prediction | None]: ...
+    @overload
+    def predict(self, image: Pictures, *, strict: bool = ..., roi: Roi | None = ...) -> Any: ...
 
     def predict(self, image: Pictures, *, strict: bool = False, roi: Roi | None = None) -> Any:
         """Find defects in one picture, or in each of several. Threads may call it at the same time.
 
         Args:
-            image: one picture, as `destseg.images.to_rgb` takes it, gives a Prediction; a directory, a list
-                or a stack of pictures gives a list, with None for pictures that cannot be read: each is
-                reported by name in a warning.
+            image: one picture, as `destseg.pictures.decoding.to_rgb` takes it, gives a Prediction; a directory,
+                a list or a stack of pictures gives a list, with None for pictures that cannot be read: each
+                is reported by name in a warning.
             strict: raise at the first unreadable picture of several.
             roi: region of interest instead of the model's; the anomaly map is 0 outside. The false-positive
-                rate holds for parts of what the model was calibrated with, see `destseg.scoring.scores`.
+                rate holds for parts of what the model was calibrated with, see
+                `destseg.inference.scoring.scores`.
 
         Raises:
             RuntimeError: before `fit`, without calibration, or where the network gives NaN.
@@ -223,8 +249,13 @@ class DeSTSeg(presets.FixedSettings):
 
         Arguments and errors as for `predict`. Pictures are decoded ahead and none is kept.
         """
-        network, calibration = self._network(), self._calibration()
-        yield from predictions(network, self._framing.within(roi), calibration, as_pictures(images), strict)
+        scorer, thresholds, failures = self.scorer, self._thresholds(), Failures(strict)
+        framing = self._framing().within(roi)
+        with closing(predictions(scorer, framing, thresholds, as_pictures(images))) as results:
+            for source, result in results:
+                if isinstance(result, Exception):
+                    failures.add(result)
+                yield source, result
 
     def evaluate(
         self, dataset: FilePath, protocol: str = "full", progress: bool = True, *, roi: Roi | None = None
@@ -238,13 +269,29 @@ class DeSTSeg(presets.FixedSettings):
             progress: show a progress bar on a terminal.
             roi: region of interest instead of the model's: no pixel outside of it counts.
         """
-        network, framing = self._network(), self._framing.within(roi)
+        scorer, framing = self.scorer, self._framing().within(roi)
         samples = read_mvtec(dataset)
-        return evaluate(samples, scorer(network, framing), protocol, self.threshold_, progress)
+        sources = [Source(str(sample.path), sample.path) for sample in samples]
+        with closing(stream(scorer, framing, sources)) as results:
+            return evaluate(samples, results, protocol, self.threshold_, progress)
 
     def save(self, path: FilePath) -> None:
-        """Write everything that `destseg.load` needs, teacher included, into one file, atomically."""
-        modelfile.write(path, self._trained(), self._settings(), self.calibration_, self.losses_)
+        """Write everything that `destseg.load` needs into one file, teacher included, whole or not at all.
+
+        A model that was loaded from an exported file is written in the same format, with its present
+        thresholds: `destseg.load("part.onnx").calibrate(normal).save("other.onnx")`.
+
+        Raises ValueError where the path's ending belongs to another format, or an exported file has changed
+        since it was loaded.
+        """
+        self._check_ready()
+        path = Path(path)
+        if self._exported is not None:
+            self._save_exported(path, self._exported)
+            return
+        assert self.network_ is not None  # a model that is ready has a network, or was exported
+        check_name(path, FORMATS["destseg"])
+        FORMATS["destseg"].write(path, self.network_.state_dict(), self._artifact())
 
     def export(
         self,
@@ -256,9 +303,39 @@ class DeSTSeg(presets.FixedSettings):
         strict: bool = False,
         calibration: Pictures | None = None,
     ) -> None:
-        """Write one graph from pixels to a verdict. Arguments and errors: see `destseg.exporting.export`."""
-        parts = self._trained(), self._settings(), self._calibration()
-        exporting.export(*parts, path, format, precision, normal, strict, calibration)
+        """Write one graph from pixels to a verdict, for other engines.
+
+        `destseg.load` computes in the precision of the file. Code of your own that runs an OpenVINO graph
+        must ask for that: compiled without INFERENCE_PRECISION_HINT="f32", CPUs with AMX and GPUs compute in
+        16 bits, and scores differ by several hundredths.
+
+        Args:
+            path: file to write, ending in .onnx or .xml (OpenVINO: weights lie beside it in .bin).
+            format: "onnx" or "openvino"; by default what the ending says.
+            precision: "float32" or "int8".
+            normal: normal pictures, from which "int8" learns the ranges of its numbers; those of training
+                serve best.
+            strict: raise at the first unreadable picture instead of leaving it out with a warning.
+            calibration: normal pictures that neither training nor `normal` has seen. The exported model is
+                calibrated with them by its own engine, at the model's false-positive rate. Without them the
+                model's thresholds stay; their rate does not hold for "int8", whose scores differ, and the
+                log says so.
+
+        Raises:
+            RuntimeError: before `fit`, without thresholds, or of a model that is an exported one itself.
+            ValueError: the arguments do not fit together, or the model does more than stretch its pictures.
+            ImportError: packages are missing; the message names the command that installs them.
+        """
+        self._check_ready()
+        if self.network_ is None:
+            raise RuntimeError("this is an exported model: export the one that it was made from")
+        self._thresholds()
+
+        from destseg.artifacts.export import export, wanted_format
+
+        form = wanted_format(path, format, precision)
+        artifact = dataclasses.replace(self._artifact(), precision=precision)
+        export(self.network_, artifact, path, form, normal, strict=strict, calibration=calibration)
 
     @classmethod
     def from_checkpoint(cls, path: FilePath, **settings: Any) -> "DeSTSeg":
@@ -271,30 +348,130 @@ class DeSTSeg(presets.FixedSettings):
         It has no thresholds yet: call `calibrate` before `predict`. Raises FileNotFoundError, or ValueError
         that names the first tensor that is missing or has another shape.
         """
+        from destseg.model.construction import loaded_network
+        from destseg.model.tensorfile import read_tensors
+
         model = cls(**settings)
-        model._adopt(presets.loaded_network(model._parts, read_tensors(path), str(path)), [])
+        model._take(loaded_network(model.settings, read_tensors(path), str(path)), [])
         return model
 
-    def _adopt(self, network: DeSTSegNet, losses: list[float]) -> None:
-        self.network_ = presets.ready_to_predict(network, presets.torch_device(self.device))
-        self._scoring = cuda_graph.scoring(self.network_, self._framing.size, self.inference_precision)
-        self.losses_, self.calibration_ = losses, None  # thresholds belong to one network
+    @classmethod
+    def _of(cls, artifact: Artifact, settings: Settings, device: str) -> "DeSTSeg":
+        """Return the model in a file, with these settings in place of the file's own."""
+        model = cls.__new__(cls)
+        model._begin(settings, device)
+        if artifact.network is None:
+            assert artifact.start is not None  # an exported file holds no tensors, but a graph
+            model._scorer, model._exported = artifact.start(), artifact
+        else:
+            from destseg.model.construction import loaded_network
 
-    def _settings(self) -> dict[str, Any]:
-        settings = {name: getattr(self, name) for name in presets.STORED}
-        return settings | self._framing.settings() | {name: self._parts[name] for name in presets.SWITCHES}
+            model._take(loaded_network(settings, artifact.network, str(artifact.path)), artifact.losses)
+        model.calibration_ = artifact.calibration
+        return model
 
-    def _calibration(self) -> Calibration:
-        if self.calibration_ is not None:
-            return self.calibration_
-        raise RuntimeError("this model has no thresholds yet: call calibrate(normal) with normal pictures")
+    def _take(self, network: "DeSTSegNet", losses: list[float]) -> None:
+        """Take a trained network; thresholds of another one are no longer of use."""
+        from destseg.model.construction import torch_device
+        from destseg.model.scorer import ready_to_predict, scorer_of
 
-    def _trained(self) -> DeSTSegNet:
-        if self._network() and isinstance(self.network_, DeSTSegNet):
-            return self.network_
-        raise RuntimeError("this is an exported model: save or export the one that it was made from")
+        self.network_ = ready_to_predict(network, torch_device(self.device))
+        self._scorer = scorer_of(self.network_, self.settings.size, self.settings.inference_precision)
+        self.losses_, self.calibration_, self._exported = losses, None, None
 
-    def _network(self) -> DeSTSegNet | Engine | cuda_graph.GpuNetwork:
-        if self.network_ is not None:
-            return self._scoring or self.network_
-        raise RuntimeError("this model has learnt nothing yet: call fit(normal) or destseg.load(path)")
+    @property
+    def scorer(self) -> Scorer:
+        """What turns inputs into anomaly maps. Raises RuntimeError before `fit`."""
+        self._check_ready()
+        assert self._scorer is not None
+        return self._scorer
+
+    def _check_ready(self) -> None:
+        if self._scorer is None:
+            raise RuntimeError("this model has learnt nothing yet: call fit(normal) or destseg.load(path)")
+
+    def _thresholds(self) -> Calibration:
+        if self.calibration_ is None:
+            raise RuntimeError(
+                "this model has no thresholds yet: call calibrate(normal) with normal pictures"
+            )
+        return self.calibration_
+
+    def _framing(self) -> Framing:
+        return framing_of(self.settings)
+
+    def _calibrated(
+        self, sources: Sequence[Source], framing: Framing, false_positive_rate: float, **options: Any
+    ) -> Calibration:
+        with closing(stream(self.scorer, framing, sources)) as results:
+            return calibrated(results, false_positive_rate, pictures=len(sources), **options)
+
+    def _artifact(self) -> Artifact:
+        import torch
+
+        versions = {"destseg": destseg.__version__, "torch": str(torch.__version__)}
+        return Artifact(self.settings, self.calibration_, versions, losses=self.losses_)
+
+    def _save_exported(self, path: Path, loaded: Artifact) -> None:
+        assert loaded.path is not None  # it was read from there
+        form = FORMATS[loaded.engine]
+        check_name(path, form)
+        if form.read(loaded.path).description() != loaded.description():
+            raise ValueError(f"{loaded.path} has changed since it was loaded: load it again")
+        changed = dataclasses.replace(loaded, settings=self.settings, calibration=self._thresholds())
+        form.set_threshold(loaded.path, path, changed)
+
+
+def _setting(name: str) -> property:
+    def read(model: DeSTSeg) -> Any:
+        return getattr(model.settings, name)
+
+    def refuse(model: DeSTSeg, value: object) -> None:
+        raise AttributeError(f"{name} of a model cannot be changed: make another one with it")
+
+    return property(read, refuse, doc="See `destseg.settings.Settings`.")
+
+
+for _field in dataclasses.fields(Settings):
+    setattr(DeSTSeg, _field.name, _setting(_field.name))
+
+
+def load(path: FilePath, device: str = "auto", inference_precision: str | None = None) -> DeSTSeg:
+    """Load a model written by `DeSTSeg.save`, or by `DeSTSeg.export` as ONNX or OpenVINO.
+
+    An exported one runs on its engine, on the CPU, and needs no torch. Nothing in a file is executed.
+
+    With another `inference_precision` than that of its calibration the model has no thresholds: call
+    `calibrate` with normal pictures then. Calibrated in half precision and loaded without a GPU, it predicts
+    in float32, and a warning says that its thresholds are those of half precision.
+
+    Args:
+        path: the file; of OpenVINO's two files the .xml.
+        device: as for `DeSTSeg`; an exported model runs on "cpu" or "auto" only.
+        inference_precision: as for `DeSTSeg`; by default the one that the model was calibrated in.
+
+    Raises FileNotFoundError, ValueError where the file is damaged, truncated or something else, or
+    ImportError, naming the command that installs it, where its engine is missing.
+    """
+    artifact = read(path)
+    settings = artifact.settings
+    if artifact.network is None:
+        if inference_precision is not None:
+            raise ValueError(f"inference_precision of {path} was chosen by export; it cannot be changed")
+        if check_device(device) not in ("auto", "cpu"):
+            raise ValueError(f'exported models run on device "cpu" (or "auto"), got {device!r}')
+    elif inference_precision is not None:
+        settings = dataclasses.replace(settings, inference_precision=inference_precision)
+        if settings != artifact.settings:
+            artifact = dataclasses.replace(artifact, calibration=None)
+    elif settings.inference_precision != "float32" and not _on_gpu(device):
+        text = "%s was calibrated in %s on a GPU; here it predicts in float32, and scores differ a little"
+        logger.warning(text, path, settings.inference_precision)
+        settings = dataclasses.replace(settings, inference_precision="float32")
+    return DeSTSeg._of(artifact, settings, device)
+
+
+def _on_gpu(device: str) -> bool:
+    from destseg.model.construction import torch_device
+
+    return torch_device(device).type == "cuda"

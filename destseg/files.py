@@ -1,21 +1,16 @@
-"""Files of tensors, read and written: nothing is unpickled, nothing half-written takes a place."""
+"""Files that appear whole or not at all."""
 
 import os
 import secrets
 import tempfile
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
-import torch
-from torch import Tensor
-
-PLAIN = (bool, int, float, str, type(None))
+FilePath = str | os.PathLike[str]
 
 
-def write_whole(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: FilePath, write: Callable[[BinaryIO], object]) -> None:
     """Have `write` fill a file beside `path`, then rename it there: a crash leaves old or new."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +25,7 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[BinaryIO], object
         beside.unlink(missing_ok=True)
 
 
-def check_writable(path: str | os.PathLike[str] | None) -> Path | None:
+def check_writable(path: FilePath | None) -> Path | None:
     """Find out before hours of work whether a file can be written there, and return its path; None for None.
 
     Its folder is made. Raises IsADirectoryError where the path leads to a folder, or another OSError.
@@ -47,87 +42,3 @@ def check_writable(path: str | os.PathLike[str] | None) -> Path | None:
     except OSError as error:
         raise OSError(f"{path} cannot be written: {error}") from error
     return path
-
-
-def write_tensors(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
-    """Write tensors and plain values (numbers, strings, lists, dicts) as one torch file, atomically.
-
-    numpy's numbers become Python's. Raises TypeError, naming it, for a value of another type: `read_tensors`
-    would refuse the whole file.
-    """
-    content = _plain(content, "content")
-    write_whole(path, lambda file: torch.save(content, file))
-
-
-def _plain(value: Any, name: str) -> Any:
-    """Return a value as `read_tensors` takes it back; numbers of numpy would need unpickling."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, dict):
-        return {_plain(key, f"a key of {name}"): _plain(value[key], f"{name}[{key!r}]") for key in value}
-    if type(value) in (list, tuple):
-        return type(value)(_plain(item, f"{name}[{k}]") for k, item in enumerate(value))
-    plain = value.item() if isinstance(value, np.generic) else value
-    if type(plain) not in PLAIN:  # subclasses of them would need unpickling, too
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise TypeError(f"{name} must be a tensor, number, string, list or dict to be saved, got {kind}")
-    return plain
-
-
-def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a torch file of tensors and plain values onto the CPU; nothing in it is executed.
-
-    Raises:
-        OSError: there is no such file (FileNotFoundError), or it may not be read.
-        ValueError: it is damaged, truncated, no torch file, or holds more than tensors and plain values.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    with open(path, "rb") as file:  # outside of what follows: a forbidden file is not a damaged one
-        try:
-            _check_sums(file)
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever torch's zip reader and unpickler meet: there is no one type
-            reason = str(error).strip().split("\n")[0][:200]
-            raise ValueError(
-                f"{path} is damaged, truncated or not a file of tensors and plain values ({reason})"
-            ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a dict of tensors, got {type(content).__name__}")
-    return content
-
-
-def _check_sums(file: BinaryIO) -> None:
-    """Raise BadZipFile where a torch file's checksums do not hold: torch writes them, and does not look."""
-    if zipfile.is_zipfile(file):  # files of old torch versions have no checksums
-        with zipfile.ZipFile(file) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise zipfile.BadZipFile(f"the checksum of {broken} does not hold")
-    file.seek(0)
-
-
-def matching_tensors(
-    expected: Mapping[str, Tensor], given: Mapping[str, object], source: str
-) -> dict[str, Tensor]:
-    """Return the tensors of a state dict that a network expects, in its dtypes; it may hold more.
-
-    Counters of batches may be missing: torch versions differ about them, and evaluation does not use them.
-
-    Raises:
-        ValueError: naming the first tensor that is missing or has another shape.
-    """
-    found = {}
-    for name, tensor in expected.items():
-        value = given.get(name)
-        if value is None and name.endswith("num_batches_tracked"):
-            value = torch.zeros(tensor.shape, dtype=tensor.dtype)
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{source} lacks the tensor {name} of shape {tuple(tensor.shape)}")
-        if value.shape != tensor.shape:
-            raise ValueError(
-                f"{source}: the tensor {name} must have shape {tuple(tensor.shape)}, got {tuple(value.shape)}"
-            )
-        found[name] = value.to(tensor.dtype)  # a checkpoint may be in half precision
-    return found

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from destseg.ops import _native
+from destseg.ops import kernels
 
 Labels = NDArray[np.int32]
 Sizes = NDArray[np.int64]
@@ -42,10 +42,10 @@ def components(masks: NDArray[np.bool_ | np.uint8], connectivity: int = 8) -> tu
     Equivalent to: components_ref.
     """
     _check(masks, connectivity)
-    if _native.kernels is None:
+    if kernels.cpu is None:
         return components_ref(masks, connectivity)
     labels = np.empty(masks.shape, np.int32)
-    sizes = _native.kernels.components(np.ascontiguousarray(masks).view(np.uint8), connectivity == 8, labels)
+    sizes = kernels.cpu.components(np.ascontiguousarray(masks).view(np.uint8), connectivity == 8, labels)
     return labels, sizes
 
 
@@ -94,11 +94,11 @@ def split(scores: Scores, mask: NDArray[np.bool_], normals: Scores) -> Instances
             f"normals must be ({mask.size - positive_count},) {scores.dtype} for the false pixels of mask, "
             f"got {normals.shape} {normals.dtype}"
         )
-    if _native.kernels is None or scores.dtype not in (np.float32, np.float64):
+    if kernels.cpu is None or scores.dtype not in (np.float32, np.float64):
         return split_ref(scores, mask, normals)
     positives = np.empty(positive_count, scores.dtype)
     mask_bytes = np.ascontiguousarray(mask).view(np.uint8)
-    sizes, found_at = _native.kernels.split(np.ascontiguousarray(scores), mask_bytes, normals, positives)
+    sizes, found_at = kernels.cpu.split(np.ascontiguousarray(scores), mask_bytes, normals, positives)
     return Instances(positives, sizes, found_at)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from destseg.ops import _native
-from destseg.ops._features import (
+from destseg.ops import kernels, tensors
+from destseg.ops.features import (
     Levels,
     are_channels_last,
     arrays,
@@ -39,14 +39,14 @@ def destmap(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> T
     height, width = _checked(distances, size)
     if wants_gradient(*distances):
         return destmap_ref(distances, size)
-    if _native.usable_on_gpu(*distances):
+    if tensors.usable_on_gpu(*distances):
         return _destmap_on_gpu(distances, height, width)
-    if not _native.usable(*distances):
+    if not tensors.usable(*distances):
         return destmap_ref(distances, size)
     n = distances[0].shape[0]
     output = distances[0].new_empty(n, 1, height, width)
     planes = [level.detach().contiguous()[:, 0].numpy() for level in distances]
-    _native.kernels.destmap(planes, torch.get_num_threads(), output[:, 0].numpy())
+    kernels.cpu.destmap(planes, torch.get_num_threads(), output[:, 0].numpy())
     return output
 
 
@@ -54,14 +54,14 @@ def _destmap_on_gpu(distances: Sequence[Tensor], height: int, width: int) -> Ten
     levels = [level.detach().contiguous() for level in distances]
     output = levels[0].new_empty(levels[0].shape[0], 1, height, width)
     product = torch.empty_like(levels[0], dtype=torch.float32)
-    _native.gpu_kernels().destmap(
+    kernels.gpu().destmap(
         [(level.data_ptr(), tuple(level.shape[2:])) for level in levels],
         len(output),
-        _native.name_of(output.dtype),
+        tensors.name_of(output.dtype),
         product.data_ptr(),
         (height, width),
         output.data_ptr(),
-        _native.place(output),
+        tensors.place(output),
     )
     return output
 
@@ -95,14 +95,14 @@ def destmap_of_features(taught: Levels, learnt: Levels, size: Sequence[int] | No
     height, width = _size(taught[0], size)
     if wants_gradient(*taught, *learnt):
         return destmap_of_features_ref(taught, learnt, size)
-    if _native.usable_on_gpu(*taught, *learnt):
+    if tensors.usable_on_gpu(*taught, *learnt):
         return _destmap_on_gpu(distances_on_gpu(taught, learnt), height, width)
     taught, learnt = in_single(taught), in_single(learnt)
-    if not _native.usable(*taught, *learnt):
+    if not tensors.usable(*taught, *learnt):
         return destmap_of_features_ref(taught, learnt, size)
     channels_last = are_channels_last(*taught, *learnt)
     output = taught[0].new_empty(taught[0].shape[0], 1, height, width)
-    _native.kernels.destmap_of_features(
+    kernels.cpu.destmap_of_features(
         arrays(taught, channels_last),
         arrays(learnt, channels_last),
         channels_last,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from destseg.ops import _native
+from destseg.ops import kernels
 
 Counts = NDArray[np.int64]
 Scores = NDArray[np.floating]
@@ -36,11 +36,11 @@ def rank(positives: Scores, sizes: Counts) -> Ranking:
     """
     if positives.shape != (sizes.sum(),):
         raise ValueError(f"positives must be ({sizes.sum()},) as the sizes say, got {positives.shape}")
-    if _native.kernels is None or positives.dtype != np.float32:
+    if kernels.cpu is None or positives.dtype != np.float32:
         return rank_ref(positives, sizes)
     scores = np.empty_like(positives)
     counts, overlap = np.empty(len(positives), np.int64), np.empty(len(positives))
-    m = _native.kernels.rank(
+    m = kernels.cpu.rank(
         np.ascontiguousarray(positives), np.ascontiguousarray(sizes), scores, counts, overlap
     )
     return Ranking(scores[:m], counts[:m], overlap[:m])
@@ -70,10 +70,10 @@ def count_above(rising: Scores, thresholds: Scores) -> tuple[Counts, Counts]:
     Equivalent to: `count_above_ref`.
     """
     same_dtype = rising.dtype == thresholds.dtype and rising.dtype in (np.float32, np.float64)
-    if _native.kernels is None or not same_dtype:
+    if kernels.cpu is None or not same_dtype:
         return count_above_ref(rising, thresholds)
     above, at_or_above = np.empty(len(thresholds), np.int64), np.empty(len(thresholds), np.int64)
-    _native.kernels.count_above(
+    kernels.cpu.count_above(
         np.ascontiguousarray(rising), np.ascontiguousarray(thresholds), above, at_or_above
     )
     return above, at_or_above
@@ -84,3 +84,14 @@ def count_above_ref(rising: Scores, thresholds: Scores) -> tuple[Counts, Counts]
     above = len(rising) - np.searchsorted(rising, thresholds, side="right")
     at_or_above = len(rising) - np.searchsorted(rising, thresholds, side="left")
     return above, at_or_above
+
+
+def largest(values: Scores, count: int) -> NDArray[np.float64]:
+    """Return the `count` largest values, or all of them if they are fewer, rising, in double precision.
+
+    Args:
+        values: float of any shape, no NaN.
+        count: at least 1.
+    """
+    flat = values.ravel()
+    return np.sort(np.partition(flat, -min(count, flat.size))[-min(count, flat.size) :].astype(np.float64))

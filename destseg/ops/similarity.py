@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from destseg.ops import _native
-from destseg.ops._features import (
+from destseg.ops import kernels, tensors
+from destseg.ops.features import (
     GpuFeatures,
     Levels,
     are_channels_last,
@@ -49,14 +49,14 @@ def similarity_input(taught: Levels, learnt: Levels, dtype: torch.dtype | None =
     check(taught, learnt)
     if wants_gradient(*taught, *learnt):
         return similarity_input_ref(taught, learnt, dtype)
-    if _native.usable_on_gpu(*taught, *learnt):
+    if tensors.usable_on_gpu(*taught, *learnt):
         return _similarity_input_on_gpu(taught, learnt, dtype)
     taught, learnt = in_single(taught), in_single(learnt)
-    if not _native.usable(*taught, *learnt):
+    if not tensors.usable(*taught, *learnt):
         return similarity_input_ref(taught, learnt, dtype)
     channels_last = are_channels_last(*taught, *learnt)
     output = _empty_input(taught, taught[0].dtype, channels_last)
-    _native.kernels.similarity_input(
+    kernels.cpu.similarity_input(
         arrays(taught, channels_last),
         arrays(learnt, channels_last),
         channels_last,
@@ -81,12 +81,12 @@ def _similarity_input_on_gpu(taught: Levels, learnt: Levels, dtype: torch.dtype 
     output = _empty_input(taught, written, features.channels_last)
     coarse = (level.numel() for level in taught if level.shape[2:] != taught[0].shape[2:])
     products = taught[0].new_empty(sum(coarse), dtype=torch.float32)
-    _native.gpu_kernels().similarity_input(
+    kernels.gpu().similarity_input(
         *features.arguments(),
         products.data_ptr(),
-        _native.name_of(written),
+        tensors.name_of(written),
         output.data_ptr(),
-        _native.place(output),
+        tensors.place(output),
     )
     return output if dtype is None else output.to(dtype)
 
@@ -116,9 +116,9 @@ def cosine_distances(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
     check(taught, learnt)
     if wants_gradient(*taught):
         return cosine_distances_ref(taught, learnt)
-    if not _native.usable_on_gpu(*taught, *learnt):
+    if not tensors.usable_on_gpu(*taught, *learnt):
         taught, learnt = in_single(taught), in_single(learnt)
-        if not _native.usable(*taught, *learnt):
+        if not tensors.usable(*taught, *learnt):
             return cosine_distances_ref(taught, learnt)
     if not wants_gradient(*learnt):
         return _measured(taught, learnt)
@@ -150,12 +150,12 @@ class _CosineDistances(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         features = ctx.saved_tensors
         taught, learnt = _halves(features)
-        if _native.usable_on_gpu(*features):
+        if tensors.usable_on_gpu(*features):
             return (*(None for _ in taught), *_gradients_on_gpu(taught, learnt, slopes))
         channels_last = are_channels_last(*features)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         gradients = [torch.empty_like(level, memory_format=layout) for level in learnt]
-        _native.kernels.cosine_gradients(
+        kernels.cpu.cosine_gradients(
             arrays(taught, channels_last),
             arrays(learnt, channels_last),
             channels_last,
@@ -168,11 +168,11 @@ class _CosineDistances(torch.autograd.Function):
 
 def _measured(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
     """Call the kernel of `cosine_distances`."""
-    if _native.usable_on_gpu(*taught, *learnt):
+    if tensors.usable_on_gpu(*taught, *learnt):
         return distances_on_gpu(taught, learnt)
     channels_last = are_channels_last(*taught, *learnt)
     distances = tuple(level.new_empty(level.shape[0], 1, *level.shape[2:]) for level in taught)
-    _native.kernels.cosine_distances(
+    kernels.cpu.cosine_distances(
         arrays(taught, channels_last),
         arrays(learnt, channels_last),
         channels_last,
@@ -185,11 +185,11 @@ def _measured(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
 def _gradients_on_gpu(taught: Levels, learnt: Levels, slopes: Levels) -> list[Tensor]:
     features, slopes = GpuFeatures(taught, learnt), [slope.contiguous() for slope in slopes]
     gradients = [torch.empty_like(level) for level in features.learnt]
-    _native.gpu_kernels().cosine_gradients(
+    kernels.gpu().cosine_gradients(
         *features.arguments(),
         [slope.data_ptr() for slope in slopes],
         [gradient.data_ptr() for gradient in gradients],
-        _native.place(gradients[0]),
+        tensors.place(gradients[0]),
     )
     return gradients
 

@@ -1,0 +1,76 @@
+"""The file of a fitted model: tensors and plain values, nothing that would have to be unpickled.
+
+Reading and writing it takes torch, which is imported when a file is at hand.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from destseg.artifacts.artifact import Artifact, Format, stored_settings
+from destseg.inference.calibration import Calibration
+
+KIND = "destseg model 1"
+
+
+def read(path: Path) -> Artifact:
+    """Return what `write` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or not the file of a destseg model of this version.
+    """
+    from destseg.model.tensorfile import read_tensors
+
+    content = read_tensors(path)
+    kind = content.get("format")
+    if kind != KIND:
+        if any(str(name).startswith("teacher_net.") for name in content):
+            hint = "it looks like a published checkpoint: use DeSTSeg.from_checkpoint"
+        elif isinstance(kind, str) and kind.startswith("destseg"):
+            hint = f'it is a "{kind}" and this version reads a "{KIND}"'
+        else:
+            hint = "it holds other tensors"
+        raise ValueError(f"{path} is not a destseg model: {hint}")
+    stored = content.get("calibration")
+    try:
+        settings = stored_settings(content["settings"])
+        calibration = None if stored is None else Calibration.from_stored(stored)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a destseg model of this version: {error}") from error
+    return Artifact(
+        settings=settings,
+        calibration=calibration,
+        versions=content["versions"],
+        losses=content["losses"].tolist(),
+        network=content["network"],
+        path=path,
+    )
+
+
+def write(path: Path, network: Mapping[str, Any], artifact: Artifact) -> None:
+    """Write a fitted model whose network has these tensors by name."""
+    import torch
+
+    from destseg.model.tensorfile import write_tensors
+
+    content: dict[str, Any] = {
+        "format": KIND,
+        "versions": dict(artifact.versions),
+        "settings": artifact.settings.stored(),
+        "losses": torch.tensor(artifact.losses, dtype=torch.float64),
+        "network": {name: value.cpu().contiguous() for name, value in network.items()},
+    }
+    if artifact.calibration is not None:
+        content["calibration"] = artifact.calibration.stored()
+    write_tensors(path, content)
+
+
+def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
+    """Write a copy of a model's file with the thresholds and settings of an artifact."""
+    network = read(source).network
+    assert network is not None  # in this format there always is one
+    write(target, network, artifact)
+
+
+FORMAT = Format("destseg", "", read, write, set_threshold)

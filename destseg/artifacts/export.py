@@ -1,0 +1,123 @@
+"""Writes a model as one graph that other engines run, see `destseg.model.graph.Inference`."""
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from destseg.artifacts.artifact import Artifact, Format
+from destseg.artifacts.formats import EXPORTED, FORMATS, check_name, format_of
+from destseg.artifacts.int8_pictures import kept_weights, samples
+from destseg.files import FilePath
+from destseg.inference.calibration import calibrated
+from destseg.inference.stream import stream
+from destseg.model.graph import Inference, traced
+from destseg.model.networks import DeSTSegNet
+from destseg.pictures.folders import Pictures, as_pictures
+from destseg.pictures.framing import framing_of
+from destseg.pictures.store import PictureStore
+from destseg.settings import check_choice
+
+logger = logging.getLogger("destseg")
+
+PRECISIONS = ("float32", "int8")
+
+
+def export(
+    network: DeSTSegNet,
+    artifact: Artifact,
+    path: FilePath,
+    form: Format,
+    normal: Pictures | None = None,
+    *,
+    strict: bool = False,
+    calibration: Pictures | None = None,
+) -> None:
+    """Write an exported model; `DeSTSeg.export` says what the arguments and errors are.
+
+    Args:
+        network: in evaluation mode.
+        artifact: what the file is to say: settings, thresholds made from scores in float32, and precision.
+        path: file to write.
+        form: its format, as `wanted_format` gives it.
+        normal, strict, calibration: as for `DeSTSeg.export`.
+    """
+    settings, thresholds, path = artifact.settings, artifact.calibration, Path(path)
+    assert thresholds is not None and form.build is not None and form.quantise is not None
+    bent = [name for name in ("keep_aspect", "tile", "roi") if getattr(settings, name) not in (None, False)]
+    if bent:
+        raise ValueError(
+            f"the exported graph stretches whole pictures to its input, but this model was fitted with "
+            f"{', '.join(bent)}: export a model without"
+        )
+    framing = framing_of(settings)
+    ranges = held_out = None
+    if artifact.precision == "int8":
+        if normal is None:
+            raise ValueError('precision "int8" needs normal pictures to learn from: pass normal=')
+        ranges = samples(PictureStore(as_pictures(normal), framing, strict=strict), settings.seed)
+    if calibration is not None:
+        held_out = as_pictures(calibration)
+    with _quietly():
+        program = traced(Inference(network, settings.size, thresholds.threshold))
+        content = form.build(program)
+        if ranges is not None:
+            content = form.quantise(content, ranges, kept_weights(program))
+    if held_out is None:
+        if ranges is not None:
+            logger.warning(
+                "%s: scores in int8 differ from those that its thresholds were made from, so its false-"
+                "positive rate is not guaranteed: export with calibration= (--calibration) and held-out "
+                "normal pictures",
+                path,
+            )
+        with _quietly():
+            form.write(path, content, artifact)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder, f"draft{form.ending}")
+        with _quietly():
+            form.write(draft, content, artifact)
+        start = form.read(draft).start
+        assert start is not None  # as for every exported file
+        with closing(stream(start(), framing, held_out)) as results:
+            found = calibrated(
+                results, thresholds.false_positive_rate, pictures=len(held_out), strict=strict
+            )
+        form.set_threshold(draft, path, artifact.with_calibration(found))
+
+
+def wanted_format(path: FilePath, name: str | None, precision: str) -> Format:
+    """Return the format of a file to export, by default the one that the path's ending says.
+
+    Raises ValueError where path, format and precision do not fit together.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    if name is not None:
+        check_choice("format", name, EXPORTED)
+        check_name(path, FORMATS[name])
+        return FORMATS[name]
+    form = format_of(path)
+    if form.build is None:
+        allowed = " or ".join(one.ending for one in EXPORTED.values())
+        raise ValueError(f"the exported file's name must end in {allowed}, got {os.fspath(path)}")
+    return form
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep exporters and quantisers from talking about themselves; progress is for people's terminals."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.WARNING)
+        terminal: Any = sys.stderr if sys.stderr.isatty() else stack.enter_context(open(os.devnull, "w"))
+        stack.enter_context(contextlib.redirect_stdout(terminal))
+        yield

@@ -1,0 +1,90 @@
+"""Just enough of protocol buffers to change a few fields of a message and leave all others as they are.
+
+An ONNX file is one message. A PC that only runs models need not have the package onnx for its threshold.
+Source: https://protobuf.dev/programming-guides/encoding
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # how a value is written
+SIZES = {FIXED64: 8, FIXED32: 4}
+
+
+class Field(NamedTuple):
+    """One field of a message; a number may occur several times."""
+
+    number: int
+    value: "int | bytes | memoryview"  # a number, or the bytes of a string, of a message or of fixed size
+    kind: int = BYTES
+
+
+class Message:
+    """The fields of a message, in their order."""
+
+    def __init__(self, fields: Iterable[Field] = ()) -> None:
+        self.fields = list(fields)
+
+    @classmethod
+    def decoded(cls, content: bytes | memoryview) -> "Message":
+        """Read a message. Raises ValueError where it is cut short, or none."""
+        message, view, at = cls(), memoryview(content), 0
+        while at < len(view):
+            tag, at = _varint(view, at)
+            number, kind = tag >> 3, tag & 7
+            if kind == VARINT:
+                value, at = _varint(view, at)
+                message.fields.append(Field(number, value, kind))
+                continue
+            size = SIZES.get(kind, 0)
+            if kind == BYTES:
+                size, at = _varint(view, at)
+            elif kind not in SIZES:
+                raise ValueError(f"no protocol buffer: a field is written in the unknown way {kind}")
+            if at + size > len(view):
+                raise ValueError("no protocol buffer, or cut short")
+            message.fields.append(Field(number, view[at : at + size], kind))
+            at += size
+        return message
+
+    def encoded(self) -> bytes:
+        """Return the message as bytes."""
+        parts: list[bytes | memoryview] = []
+        for number, value, kind in self.fields:
+            parts.append(_as_varint(number << 3 | kind))
+            if isinstance(value, int):
+                parts.append(_as_varint(value))
+            else:
+                parts += [_as_varint(len(value)), value] if kind == BYTES else [value]
+        return b"".join(parts)
+
+    def all(self, number: int) -> list[bytes]:
+        """Return the strings or messages of a field."""
+        found = [field.value for field in self.fields if field.number == number]
+        return [bytes(value) for value in found if not isinstance(value, int)]
+
+    def first(self, number: int) -> bytes:
+        """Return the first of them, or no bytes."""
+        return next(iter(self.all(number)), b"")
+
+
+def _varint(view: memoryview, at: int) -> tuple[int, int]:
+    """Return the number that begins at a place, and the place after it."""
+    number = 0
+    for shift in range(0, 70, 7):
+        if at >= len(view):
+            raise ValueError("no protocol buffer, or cut short")
+        byte, at = view[at], at + 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, at
+    raise ValueError("no protocol buffer: a number has more than ten bytes")
+
+
+def _as_varint(number: int) -> bytes:
+    parts = bytearray()
+    while number > 127:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)

@@ -1,0 +1,185 @@
+"""Thresholds from normal pictures alone, by split-conformal prediction.
+
+Of m normal pictures that training never saw, and a new normal picture from the same source, each is equally
+likely to score highest. So the k-th smallest of the m scores, k = ceil((m + 1) * (1 - rate)), is exceeded by
+a new normal picture with a probability of at most `rate`. That needs k <= m, or m >= 1 / rate - 1 pictures;
+with fewer, the largest score is taken, and the rate that holds is 1 / (m + 1).
+
+What holds for image scores holds for pixel scores, too: as rarely does a normal picture have more than 0.15 %
+of its pixels above the pixel threshold. Source: Vovk et al., "Algorithmic Learning in a Random World" (2005).
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from tqdm import tqdm
+
+from destseg.inference.prediction import Prediction
+from destseg.inference.scoring import Scored
+from destseg.pictures.folders import Source
+from destseg.pictures.store import Failures
+from destseg.settings import check_rate
+
+logger = logging.getLogger("destseg")
+
+FEWEST = 10  # held out at least, while there are twice as many
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What held-out normal pictures say about thresholds.
+
+    Attributes:
+        scores: image score of each picture.
+        pixel_scores: pixel score of each; `destseg.inference.scoring.scores` says what both are.
+        false_positive_rate: wanted share of normal pictures above the threshold.
+        trained_on: whether training saw the pictures, because there was one only: nothing is guaranteed then.
+    """
+
+    scores: tuple[float, ...]
+    pixel_scores: tuple[float, ...]
+    false_positive_rate: float
+    trained_on: bool = False
+
+    @property
+    def threshold(self) -> float:
+        """Above it, an image score is anomalous."""
+        return conformal_threshold(self.scores, self.false_positive_rate)
+
+    @property
+    def pixel_threshold(self) -> float:
+        """Above it, a pixel belongs to the mask."""
+        return conformal_threshold(self.pixel_scores, self.false_positive_rate)
+
+    @property
+    def guaranteed_rate(self) -> float:
+        """The false-positive rate that holds: the wanted one, or 1 / (m + 1) with too few pictures.
+
+        1, which says nothing, where training saw the pictures.
+        """
+        return 1.0 if self.trained_on else max(self.false_positive_rate, 1 / (len(self.scores) + 1))
+
+    def judge(self, result: Scored, source: str) -> Prediction:
+        """Return the verdict on a scored picture, with its map at the picture's own size."""
+        return Prediction(
+            score=result.score,
+            threshold=self.threshold,
+            is_anomalous=result.score > self.threshold,
+            p_value=p_value(result.score, self.scores),
+            anomaly_map=result.resized_map(result.size),
+            pixel_threshold=self.pixel_threshold,
+            image=result.pixels,
+            source=source,
+        )
+
+    def stored(self) -> dict[str, Any]:
+        """Return what a file holds of it, in plain values."""
+        # The thresholds follow from the rest: they are for whoever reads the file without this package.
+        return asdict(self) | {"threshold": self.threshold, "pixel_threshold": self.pixel_threshold}
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> "Calibration":
+        """Return what `stored` was made of; its scores may also be tensors, as in the first files."""
+        scores, pixel_scores = (tuple(map(float, stored[name])) for name in ("scores", "pixel_scores"))
+        trained_on = stored.get("trained_on", False)  # the first files did not say
+        return cls(scores, pixel_scores, stored["false_positive_rate"], trained_on)
+
+    def at_rate(self, false_positive_rate: float) -> "Calibration":
+        """Return the same scores with another wanted rate, and say so in the log when they are too few."""
+        other = replace(self, false_positive_rate=false_positive_rate)
+        other.warn_if_short()
+        return other
+
+    def warn_if_short(self) -> None:
+        """Say so in the log when there are too few pictures for the wanted rate."""
+        count, wanted = len(self.scores), self.false_positive_rate
+        if self.trained_on:
+            logger.warning("the only picture was trained on and calibrated with: no rate is guaranteed")
+        elif self.guaranteed_rate > wanted:
+            logger.warning(
+                "%d calibration picture%s a false-positive rate of %.2g, not of %.2g: that takes %d",
+                count,
+                " guarantees" if count == 1 else "s guarantee",
+                self.guaranteed_rate,
+                wanted,
+                math.ceil(1 / wanted - 1),
+            )
+
+
+def calibrated(
+    results: Iterable[tuple[Source, Scored | Exception]],
+    false_positive_rate: float,
+    *,
+    pictures: int | None = None,
+    trained_on: bool = False,
+    strict: bool = False,
+    progress: bool = True,
+) -> Calibration:
+    """Return the calibration of a stream of scored pictures, and say so in the log when they are too few.
+
+    Args:
+        results: of normal pictures, as `destseg.inference.stream.stream` yields them.
+        false_positive_rate: wanted, between 0 and 1.
+        pictures: how many there are, for the progress bar.
+        trained_on: whether training saw them.
+        strict: raise at the first unreadable picture instead of leaving it out with a warning.
+        progress: show a progress bar on a terminal.
+
+    Raises ValueError where none can be read.
+    """
+    failures = Failures(strict)
+    measured: list[tuple[float, float]] = []
+    for _, result in tqdm(results, "calibrating", pictures, leave=False, disable=None if progress else True):
+        if isinstance(result, Exception):
+            failures.add(result)
+        else:  # nothing else is kept: a map may be as large as its picture
+            measured.append((result.score, result.pixel_score))
+    failures.report(len(measured) + failures.count)
+    image_scores, pixel_scores = zip(*measured, strict=True)
+    calibration = Calibration(image_scores, pixel_scores, false_positive_rate, trained_on)
+    calibration.warn_if_short()
+    return calibration
+
+
+def split(pictures: int, seed: int, share: float = 0.2) -> tuple[list[int], list[int]]:
+    """Divide picture indices into those for training and those held out for calibration, both in order.
+
+    So large a share is held out, but at least 10 pictures; of fewer than 20 half are. A single one serves for
+    both.
+    """
+    held_out = min(max(round(share * pictures), FEWEST), pictures // 2)
+    if pictures == 1:
+        return [0], [0]
+    order = np.random.default_rng([seed, pictures]).permutation(pictures)
+    return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
+
+
+def conformal_threshold(scores: ArrayLike, false_positive_rate: float) -> float:
+    """Return the threshold that a normal picture's score exceeds with at most the wanted probability.
+
+    Args:
+        scores: (m,) of normal pictures held out of training, m >= 1.
+        false_positive_rate: wanted, between 0 and 1.
+
+    Returns:
+        The k-th smallest score, or the largest if m is too small; `Calibration.guaranteed_rate` then holds.
+    """
+    scores = np.sort(np.asarray(scores, np.float64))
+    check_rate(false_positive_rate)
+    if scores.size == 0:
+        raise ValueError("calibration needs the score of at least one normal picture, got none")
+    if not np.isfinite(scores).all():
+        raise ValueError("calibration scores must be finite, got NaN or infinity")
+    rank = math.ceil((scores.size + 1) * (1 - false_positive_rate) - 1e-9)  # 1e-9: 0.9 * 10 is 9, not 10
+    return float(scores[min(rank, scores.size) - 1])
+
+
+def p_value(score: float, scores: ArrayLike) -> float:
+    """Return the share of normal pictures expected to score as high: (1 + number as high) / (m + 1)."""
+    scores = np.asarray(scores, np.float64)
+    return float((1 + np.count_nonzero(scores >= score)) / (scores.size + 1))

@@ -1,0 +1,219 @@
+"""Evaluation on a test set of the MVTec layout: the six metrics, per defect and per picture."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL.Image
+from tqdm import tqdm
+
+from destseg.files import write_whole
+from destseg.inference.scoring import Scored
+from destseg.metrics.accumulator import MEMORY, Accumulator, Metrics
+from destseg.pictures.folders import Sample, Source, read_mask
+from destseg.pictures.roi import shrunk
+from destseg.settings import check_choice
+
+PROTOCOLS: dict[str, str] = {
+    "full": "masks at their own resolution, labels from the folder",
+    "paper": "masks resized to the network's input, labels from the resized masks",
+}
+COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "iap", "iap90")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One test picture."""
+
+    name: str  # its path below the test folder's parent
+    defect: str  # the folder it lies in; "good" for normal parts
+    score: float
+    is_anomalous: bool | None  # the verdict; None without a threshold
+
+
+class Summary(NamedTuple):
+    """What a folder of the test set comes to, or all of them."""
+
+    defect: str  # the folder's name, or "all"
+    pictures: int
+    flagged: float | None  # see `Report.flagged`; None of all
+    metrics: Metrics | None  # None of normal pictures, which have none of their own
+
+
+@dataclass(frozen=True)
+class Report(Metrics):
+    """The six metrics of a test set, by the names of `destseg.metrics.Metrics`, and what they are made of.
+
+    Attributes beside the metrics:
+        protocol: "full" or "paper", see PROTOCOLS.
+        threshold: above which a picture counts as anomalous; None without calibration.
+        defects: for each defect the metrics of its pictures together with all normal ones.
+        rows: one per picture.
+    """
+
+    protocol: str
+    threshold: float | None
+    defects: dict[str, Metrics]
+    rows: tuple[Row, ...]
+
+    def flagged(self, defect: str) -> float:
+        """Return the share of this folder's pictures that the verdict calls anomalous; nan without one."""
+        verdicts = [row.is_anomalous for row in self.rows if row.defect == defect]
+        known = [verdict for verdict in verdicts if verdict is not None]
+        return sum(known) / len(known) if known else math.nan
+
+    def summaries(self) -> list[Summary]:
+        """Return what each defect comes to, then the normal pictures, if there are any, then all."""
+        counts = Counter(row.defect for row in self.rows)
+        found: list[Summary] = []
+        for defect in [*self.defects, *({"good"} & counts.keys())]:
+            found.append(Summary(defect, counts[defect], self.flagged(defect), self.defects.get(defect)))
+        return [*found, Summary("all", len(self.rows), None, self)]
+
+    def table(self) -> str:
+        """Return the metrics as lines of text, in percent: one line per defect, then all of them."""
+        lines = [("defect", "pictures", "flagged", *(name.replace("_", " ") for name in COLUMNS))]
+        for defect, pictures, flagged, metrics in self.summaries():
+            shares = [flagged, *(getattr(metrics, name, None) for name in COLUMNS)]
+            lines.append((defect, str(pictures), *map(_percent, shares)))
+        widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+        text = [
+            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+        ]
+        note = f"percent; protocol {self.protocol}: {PROTOCOLS[self.protocol]}; {self.instances} instances"
+        return "\n".join([*text, note])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain Python values; undefined metrics are None."""
+        return _without_nan(dataclasses.asdict(self))
+
+    def to_json(self, path: str | Path) -> None:
+        """Write everything as one JSON object."""
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        write_whole(path, lambda file: file.write(text.encode()))
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write one line per picture: name, defect, score, is_anomalous."""
+        names = [field.name for field in dataclasses.fields(Row)]
+        _write_csv(path, names, [dataclasses.astuple(row) for row in self.rows])
+
+    def defects_to_csv(self, path: str | Path) -> None:
+        """Write the lines of the table, as shares: defect, pictures, flagged, the metrics, instances.
+
+        What is undefined is left empty.
+        """
+        names, lines = [*COLUMNS, "instances"], []
+        for defect, pictures, flagged, metrics in self.summaries():
+            lines.append([defect, pictures, flagged, *(getattr(metrics, name, None) for name in names)])
+        _write_csv(path, ["defect", "pictures", "flagged", *names], _without_nan(lines))
+
+
+def evaluate(
+    samples: Sequence[Sample],
+    results: Iterable[tuple[Source, Scored | Exception]],
+    protocol: str = "full",
+    threshold: float | None = None,
+    progress: bool = True,
+) -> Report:
+    """Compute the metrics of scored samples; their maps are held one at a time.
+
+    Of normal pixels' scores MEMORY bytes are held, divided among the folders, and of each folder up to 64 MiB
+    more that are not yet sorted; what is beyond lies in temporary files. Those of defect pixels are all held.
+
+    Pixels outside of a region of interest do not count, and a defect that lies there wholly is none.
+
+    Args:
+        samples: of `destseg.pictures.folders.read_mvtec`.
+        results: their pictures scored, in the same order, as `destseg.inference.stream.stream` yields them.
+        protocol: "full" or "paper".
+        threshold: above which a score counts as anomalous, if there is one.
+        progress: show a progress bar on a terminal.
+
+    Raises the error of the first picture that cannot be read.
+    """
+    check_choice("protocol", protocol, PROTOCOLS)
+    parts: dict[str, Accumulator] = {}
+    share = MEMORY // max(1, len({sample.defect for sample in samples}))
+    rows = []
+    scale = _mask_scale(samples)
+    bar = tqdm(samples, "evaluating", disable=None if progress else True)
+    for sample, (_, scored) in zip(bar, results, strict=True):
+        if isinstance(scored, Exception):
+            raise scored
+        mask = _mask(sample, scored, protocol, scale)
+        height, width = mask.shape
+        region = scored.region((height, width))
+        label = bool(mask.any()) if protocol == "paper" else sample.is_anomalous
+        if region is not None and mask.any():
+            label = bool(mask[region].any())
+        part = parts.setdefault(sample.defect, Accumulator(memory=share))
+        anomaly_map = scored.resized_map((height, width))
+        regions = None if region is None else region[None]
+        part.update(anomaly_map[None], mask[None], [scored.score], [label], regions)
+        verdict = None if threshold is None else scored.score > threshold
+        rows.append(Row("/".join(sample.path.parts[-3:]), sample.defect, scored.score, verdict))
+    defects = {defect: _joint(parts, ["good", defect]) for defect in sorted(parts) if defect != "good"}
+    everything = _joint(parts, list(parts))
+    return Report(
+        **dataclasses.asdict(everything),
+        protocol=protocol,
+        threshold=threshold,
+        defects=defects,
+        rows=tuple(rows),
+    )
+
+
+def _mask_scale(samples: Sequence[Sample]) -> float:
+    """Return how many mask pixels there are along one of the pictures': normal ones must count alike."""
+    for sample in samples:
+        if sample.mask_path is not None:
+            with PIL.Image.open(sample.path) as picture, PIL.Image.open(sample.mask_path) as mask:
+                return max(mask.size) / max(picture.size)
+    return 1.0
+
+
+def _mask(sample: Sample, scored: Scored, protocol: str, scale: float) -> np.ndarray:
+    """Return the ground truth (h, w) bool at the size that the protocol compares at."""
+    height, width = scored.anomaly_map.shape
+    if sample.mask_path is None:
+        full = (round(scale * scored.size[0]), round(scale * scored.size[1]))
+        return np.zeros((height, width) if protocol == "paper" else full, bool)
+    mask = read_mask(sample.mask_path)
+    return mask if protocol == "full" else shrunk(mask, (height, width))
+
+
+def _joint(parts: dict[str, Accumulator], names: list[str]) -> Metrics:
+    joint = Accumulator()
+    for name in names:
+        if name in parts:
+            joint.merge(parts[name])
+    return joint.compute()
+
+
+def _write_csv(path: str | Path, header: list[str], lines: Iterable[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *lines])
+    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def _percent(share: float | None) -> str:
+    """Return a share as text: "-" where it is undefined, nothing where there cannot be one."""
+    if share is None:
+        return ""
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,89 @@
+"""Exact metrics of anomaly maps against ground truth; usable with any method, no network needed.
+
+Pictures come as one stack (n, h, w) or as a sequence of (h, w) arrays of differing sizes: anything that
+numpy.asarray takes. All metrics merge ties (one point of a curve per distinct score) and bin nothing.
+A metric that is not defined is nan: without any defect all of them, without any normal pixel (picture) the
+pixel AUROC and PRO (the image AUROC).
+"""
+
+from numpy.typing import ArrayLike
+
+from destseg.metrics.accumulator import Accumulator, Metrics, image_auroc
+from destseg.metrics.exact_curves import Curves
+from destseg.metrics.ground_truth import Pictures
+
+__all__ = [
+    "Accumulator",
+    "Curves",
+    "Metrics",
+    "curves",
+    "evaluate",
+    "iap",
+    "iap_at",
+    "image_auroc",
+    "pixel_ap",
+    "pixel_auroc",
+    "pro",
+]
+
+
+def evaluate(
+    maps: Pictures,
+    masks: Pictures,
+    image_scores: ArrayLike | None = None,
+    top: int = 100,
+    image_labels: ArrayLike | None = None,
+) -> Metrics:
+    """Compute all six metrics of a test set.
+
+    Args:
+        maps: n anomaly maps (h, w), higher is more anomalous; infinities are allowed, NaN is not.
+        masks: n ground-truth masks of the maps' sizes, 0 for normal pixels and one other value for defects.
+        image_scores: (n,) score per picture; by default the mean of the `top` largest values of its map.
+        top: how many of the largest values the default image score takes.
+        image_labels: (n,) whether the picture shows a defect; by default whether its mask does.
+
+    Raises:
+        ValueError: a NaN, a mask of another size or with more than two values, an empty picture, or
+            numbers of pictures that differ; the message names the picture's index.
+    """
+    accumulator = Accumulator(top=top)
+    accumulator.update(maps, masks, image_scores, image_labels)
+    return accumulator.compute()
+
+
+def curves(maps: Pictures, masks: Pictures) -> Curves:
+    """The curves behind the pixel and instance metrics, for plotting; arguments as for `evaluate`."""
+    accumulator = Accumulator()
+    accumulator.update(maps, masks)
+    return accumulator.curves()
+
+
+def pixel_auroc(maps: Pictures, masks: Pictures) -> float:
+    """Area under the ROC curve of all pixels; nan without defect or without normal pixels."""
+    return curves(maps, masks).auroc()
+
+
+def pixel_ap(maps: Pictures, masks: Pictures) -> float:
+    """Average precision of all pixels, step-wise as in scikit-learn; nan without defect pixels."""
+    return curves(maps, masks).average_precision()
+
+
+def pro(maps: Pictures, masks: Pictures, limit: float = 0.3) -> float:
+    """Area under per-region overlap over false positive rate in [0, limit], divided by limit."""
+    return curves(maps, masks).pro(limit)
+
+
+def iap(maps: Pictures, masks: Pictures) -> float:
+    """Instance average precision (DeSTSeg, arXiv 2211.11317).
+
+    An instance is found at threshold t when more than half of its pixels have map >= t. For each possible
+    recall, the precision is (defect pixels with map >= t) / (pixels with map >= t) at the highest t that
+    reaches it, made non-decreasing in t; the mean over the recalls is returned. nan without instances.
+    """
+    return curves(maps, masks).iap()
+
+
+def iap_at(maps: Pictures, masks: Pictures, recall: float = 90) -> float:
+    """The precision behind `iap` at the smallest recall that reaches `recall` percent of the instances."""
+    return curves(maps, masks).iap_at(recall)

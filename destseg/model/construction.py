@@ -1,0 +1,47 @@
+"""Networks made: with a teacher and random weights, or of the tensors of a file; and the device they are on."""
+
+from collections.abc import Mapping
+
+import torch
+
+from destseg.model.networks import DeSTSegNet
+from destseg.model.teachers import Weights, teacher_state
+from destseg.model.tensorfile import matching_tensors
+from destseg.settings import Settings, check_device
+
+
+def torch_device(name: str) -> torch.device:
+    """Return the device of a name; "auto" is CUDA where there is one. Raises ValueError as `check_device`."""
+    if check_device(name) == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def new_network(settings: Settings, weights: Weights = None) -> DeSTSegNet:
+    """Make an untrained network with its teacher.
+
+    Args:
+        weights: of the teacher, see `destseg.model.teachers.teacher_state`.
+    """
+    state = teacher_state(settings.teacher, weights)
+    network = random_network(settings)
+    network.teacher_net.load_state_dict(state)
+    return network
+
+
+def random_network(settings: Settings) -> DeSTSegNet:
+    """Make a network of random weights, its teacher's too; torch's own random states are left as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(settings.seed)  # torch.manual_seed would seed GPUs, too
+        return DeSTSegNet(**settings.parts)
+
+
+def loaded_network(settings: Settings, state: Mapping[str, object], source: str) -> DeSTSegNet:
+    """Make a network of the tensors of a state dict, which may hold more than it needs.
+
+    Raises ValueError, naming `source` and the first tensor that is missing or has another shape.
+    """
+    with torch.device("meta"):  # no memory, no random numbers: every tensor is replaced
+        network = DeSTSegNet(**settings.parts)
+    network.load_state_dict(matching_tensors(network.state_dict(), state, source), assign=True)
+    return network

@@ -1,0 +1,116 @@
+"""The whole way from pixels to a verdict as one network: what an exported file holds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from destseg.inference.scoring import top_count
+from destseg.model.networks import DeSTSegNet, folded
+from destseg.model.normalisation import IMAGENET_MEAN, IMAGENET_STD
+
+EXAMPLE = (2, 80, 96, 3)  # of the input, to trace with: any sides but 0 and 1, which torch takes for constants
+
+
+class Inference(nn.Module):
+    """A network with everything around it, in standard operators only.
+
+    Called with pictures (n, h, w, 3) uint8 of any one size, it returns for each its anomaly map (n, h, w)
+    float32 in [0, 1] at its own size, its score (n,) float32, and whether that exceeds the threshold (n,)
+    bool. Two more outputs are for taking the graph apart: the pictures at the input size, (n, 3, height,
+    width) float32 from 0 to 255, and their maps at that size, (n, height, width) float32.
+
+    Args:
+        network: in evaluation mode.
+        size: height and width of its input in pixels.
+        threshold: above which a score is anomalous.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: DeSTSegNet, size: tuple[int, int], threshold: float) -> None:
+        super().__init__()
+        self.network, self.size, self.threshold = folded(network).cpu(), size, threshold
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN)[:, None, None])
+        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD)[:, None, None])
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        images = resized(pixels.permute(0, 3, 1, 2).float(), self.size)
+        maps = self.network.maps((images - self.mean) / self.std)
+        score = maps.flatten(1).topk(top_count(self.size)).values.mean(dim=1)
+        size = (pixels.shape[1], pixels.shape[2])
+        own = F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        return own, score, score > self.threshold, images, maps
+
+
+def resized(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize whole numbers 0 to 255, (n, c, h, w) float32, exactly as `destseg.pictures.decoding.resize` does.
+
+    Pillow sums in fixed point, which decides how it rounds halves, and a map answers to single grey levels.
+    Here the sums over each digit of a weight are whole numbers that float32 holds, up to a reduction by 16.
+    """
+    high, low = fixed_point_weights(values.shape[3], size[1])
+    values = _carried(values @ high.T, values @ low.T)
+    high, low = fixed_point_weights(values.shape[2], size[0])
+    return _carried(high @ values, low @ values)
+
+
+def fixed_point_weights(given: int, wanted: int) -> tuple[Tensor, Tensor]:
+    """Return Pillow's weights of each of `given` pixels in each of `wanted`, antialiased bilinear.
+
+    Returns:
+        (wanted, given) float32 each: the weights times 2^22, rounded, are high * 2^11 + low.
+    """
+    # A triangle over each wanted pixel's centre, as wide as two of the larger pixels, in whole numbers.
+    centres = (2 * torch.arange(wanted, dtype=torch.int32)[:, None] + 1) * given
+    distances = ((2 * torch.arange(given, dtype=torch.int32) + 1) * wanted - centres).abs()
+    rest = torch.maximum(2 * given - distances, 2 * wanted - distances).clamp(min=0)
+    total = rest.sum(dim=1, keepdim=True, dtype=torch.int32)
+    digits = []
+    for bits in (6, 5, 6, 5):  # long division in steps that keep 32 bits from overflowing
+        digits.append(rest * 2**bits // total)
+        rest = rest * 2**bits - digits[-1] * total
+    rounding = (2 * rest >= total).int()
+    high, low = digits[0] * 32 + digits[1], digits[2] * 32 + digits[3] + rounding
+    return high.float(), low.float()
+
+
+def _carried(high: Tensor, low: Tensor) -> Tensor:
+    """Return sums over both digits as whole numbers, halves rounded up."""
+    return torch.floor((high + torch.floor(low / 2**11) + 2**10) / 2**11)
+
+
+def traced(inference: Inference) -> torch.export.ExportedProgram:
+    """Return the graph of an `Inference` for any number of pictures of any size.
+
+    What it was traced from, file names among it, is forgotten: it would travel in the files.
+    """
+    n, h, w = (torch.export.Dim(name, min=1) for name in ("n", "h", "w"))
+    example = torch.zeros(EXAMPLE, dtype=torch.uint8)
+    with torch.no_grad():
+        program = torch.export.export(
+            inference.eval(), (example,), dynamic_shapes={"pixels": {0: n, 1: h, 2: w}}
+        )
+    for node in program.graph.nodes:
+        for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
+            node.meta.pop(key, None)
+    return program
+
+
+def to_onnx(
+    program: torch.export.ExportedProgram, opset: int, input_name: str, output_names: Sequence[str]
+) -> Any:
+    """Return the ONNX model, a ModelProto, of a program; it takes the packages onnx and onnxscript."""
+    written = torch.onnx.export(
+        program,
+        dynamo=True,
+        verbose=False,
+        opset_version=opset,
+        input_names=[input_name],
+        output_names=list(output_names),
+    )
+    assert written is not None  # it is with dynamo
+    return written.model_proto

@@ -1,0 +1,300 @@
+"""The three networks of DeSTSeg as plain modules, under the parameter names of published checkpoints.
+
+Letters: n images, c channels, h x w pixels. Level k = 1, 2, 3 has 64, 128, 256 channels at 1/4, 1/8, 1/16 of
+the input's sides, rounded up; sides need not be multiples of 32, because the decoder resizes to the teacher's
+real sizes. Source: Zhang et al., "DeSTSeg" (CVPR 2023, arXiv 2211.11317).
+"""
+
+import copy
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from destseg.ops.destmap import destmap, destmap_of_features
+from destseg.ops.similarity import cosine_distances, similarity_input
+from destseg.settings import SMALLEST_SIDE
+
+CHANNELS = (64, 128, 256, 512)
+
+
+class Output(NamedTuple):
+    """What the network says of a batch; probability is None for a network without its segmentation part."""
+
+    probability: Tensor | None  # (n, 1, h/4, w/4) in [0, 1]
+    destmap: Tensor  # (n, 1, h/4, w/4), product over levels of the resized cosine distances
+    distances: tuple[Tensor, ...]  # three of (n, 1, h_k, w_k), 1 - cosine similarity
+
+
+def resized(features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    return F.interpolate(features, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or channels_in != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
+
+
+def block_pair(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(BasicBlock(channels_in, channels, stride), BasicBlock(channels, channels))
+
+
+class ConvNormRelu(nn.Module):
+    def __init__(self, channels_in: int, channels: int, kernel: int, dilation: int = 1) -> None:
+        super().__init__()
+        padding = dilation * (kernel // 2)
+        self.conv = nn.Conv2d(channels_in, channels, kernel, padding=padding, dilation=dilation, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            # One value a channel has no variance: a batch of one takes the running statistics here.
+            norm = self.norm
+            x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        else:
+            x = self.norm(x)
+        return F.relu(x, inplace=True)
+
+
+class ResNet18(nn.Module):
+    """The stem and the first stages of ResNet18; returns the features of every stage.
+
+    Args:
+        stages: how many, 1 to 4.
+        width: channels of the stem and of the first stage; each further stage has twice as many.
+    """
+
+    def __init__(self, stages: int, width: int = CHANNELS[0]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.stages = [f"layer{k}" for k in range(1, stages + 1)]
+        for k, name in enumerate(self.stages):
+            before, stride = (width, 1) if k == 0 else (width << (k - 1), 2)
+            setattr(self, name, block_pair(before, width << k, stride))
+        initialise(self)
+        for block in self.modules():
+            if isinstance(block, BasicBlock):
+                nn.init.zeros_(block.bn2.weight)  # each block starts as its shortcut
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        features = []
+        for name in self.stages:
+            x = getattr(self, name)(x)
+            features.append(x)
+        return features
+
+
+class Teacher(nn.Module):
+    """ResNet18's stages 1 to 3, frozen and always in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = ResNet18(3)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Teacher":
+        return super().train(False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.encoder(x)
+
+
+class Student(nn.Module):
+    """Learns the teacher's features of the clean picture, through a decoder without skip connections.
+
+    Without the decoder it is a plain ResNet18 whose first three stages are compared (STPM's design).
+    Where its width is not the teacher's, a 1x1 convolution brings each level to the teacher's channels.
+    """
+
+    def __init__(self, encoder_decoder: bool = True, width: int = CHANNELS[0]) -> None:
+        super().__init__()
+        self.encoder_decoder = encoder_decoder
+        self.encoder = ResNet18(4 if encoder_decoder else 3, width)
+        if encoder_decoder:
+            self.decoder_layer4 = block_pair(8 * width, 8 * width)
+            self.decoder_layer3 = block_pair(8 * width, 4 * width)
+            self.decoder_layer2 = block_pair(4 * width, 2 * width)
+            self.decoder_layer1 = block_pair(2 * width, width)
+            for layer in (self.decoder_layer4, self.decoder_layer3, self.decoder_layer2, self.decoder_layer1):
+                initialise(layer)
+        self.projections: nn.ModuleList | None = None
+        if width != CHANNELS[0]:
+            own = (width, 2 * width, 4 * width)
+            pairs = zip(own, CHANNELS, strict=False)
+            self.projections = nn.ModuleList(ConvNormRelu(c, taught, 1) for c, taught in pairs)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        levels = self.encoder(x)
+        if self.encoder_decoder:
+            size1, size2, size3 = (stage.shape[-2:] for stage in levels[:3])
+            x = self.decoder_layer4(levels[3])
+            third = self.decoder_layer3(resized(x, size3))
+            second = self.decoder_layer2(resized(third, size2))
+            levels = [self.decoder_layer1(resized(second, size1)), second, third]
+        if self.projections is None:
+            return levels
+        return [project(level) for project, level in zip(self.projections, levels, strict=True)]
+
+
+class AtrousPyramid(nn.Module):
+    """ASPP of four branches: a pooled one and 3x3 convolutions of dilation 6, 12 and 18, fused by a 3x3."""
+
+    def __init__(self, channels: int, branch: int) -> None:
+        super().__init__()
+        pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvNormRelu(channels, branch, 1))
+        wide = (ConvNormRelu(channels, branch, 3, dilation) for dilation in (6, 12, 18))
+        self.aspp_feature_extractors = nn.ModuleList([pooled, *wide])
+        self.aspp_fusion_layer = ConvNormRelu(4 * branch, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = [branch(x) for branch in self.aspp_feature_extractors]
+        branches[0] = branches[0].expand_as(branches[1])  # resizing one pixel is repeating it
+        return self.aspp_fusion_layer(torch.cat(branches, dim=1))
+
+
+class SegmentationNet(nn.Module):
+    """Fuses the similarities of all levels, (n, 448, h/4, w/4), into anomaly logits (n, 1, h/4, w/4).
+
+    The light one has a quarter of the channels, which a 1x1 convolution brings the similarities to, and half
+    of those in each branch of its pyramid: 2.8 instead of 62.5 GFLOP for 256 x 256 pixels.
+    """
+
+    def __init__(self, light: bool = False) -> None:
+        super().__init__()
+        channels_in, channels, branch = sum(CHANNELS[:3]), 256, 256
+        if light:
+            channels, branch = 64, 32
+            self.res = nn.Sequential(ConvNormRelu(channels_in, channels, 1), *block_pair(channels, channels))
+        else:
+            self.res = block_pair(channels_in, channels)
+        self.head = nn.Sequential(
+            AtrousPyramid(channels, branch),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, 1, 1),
+        )
+        # The blocks only: so large a start in the last convolution would saturate every probability.
+        initialise(self.res)
+
+    def forward(self, similarities: Tensor) -> Tensor:
+        return self.head(self.res(similarities))
+
+
+class DeSTSegNet(nn.Module):
+    """Teacher, student and segmentation network together; the three switches are the paper's ablation.
+
+    Args:
+        denoising: the student sees the corrupted picture while the teacher sees the clean one; otherwise
+            both see the clean one when it is given.
+        encoder_decoder: the student has its decoder.
+        segmentation: there is a segmentation network; otherwise the DeST map is the result.
+        light: the student is half as wide, and the segmentation network is the light one.
+
+    Called with a normalised batch (n, 3, h, w), each side at least 64, and optionally the clean batch of the
+    same shape for the teacher. Returns an `Output`.
+    """
+
+    def __init__(
+        self,
+        denoising: bool = True,
+        encoder_decoder: bool = True,
+        segmentation: bool = True,
+        light: bool = False,
+    ) -> None:
+        super().__init__()
+        self.denoising, self.light = denoising, light
+        self.teacher_net = Teacher()
+        self.student_net = Student(encoder_decoder, CHANNELS[0] // 2 if light else CHANNELS[0])
+        self.segmentation_net = SegmentationNet(light) if segmentation else None
+
+    def features(self, images: Tensor, clean: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
+        """Return teacher and student features as the networks give them, three levels each."""
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < SMALLEST_SIDE:
+            raise ValueError(
+                f"images must be (n, 3, h, w) with sides of at least {SMALLEST_SIDE}, "
+                f"got {tuple(images.shape)}"
+            )
+        seen = images if clean is None else clean
+        with torch.no_grad():
+            taught = self.teacher_net(seen)
+        return taught, self.student_net(images if self.denoising else seen)
+
+    def logits(self, taught: list[Tensor], learnt: list[Tensor]) -> Tensor:
+        """Return the segmentation network's output before the sigmoid, (n, 1, h/4, w/4)."""
+        if self.segmentation_net is None:
+            raise RuntimeError("this network was built with segmentation=False; use its destmap")
+        return self.segmentation_net(similarity_input(taught, learnt, dtype=taught[0].dtype))
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Return the anomaly maps of a normalised batch, (n, h, w) float32 in [0, 1], at the pictures' size.
+
+        They are the probability of the segmentation network, or without one the DeST map, resized bilinearly
+        (align_corners=False).
+        """
+        taught, learnt = self.features(images)
+        size = images.shape[2:]
+        if self.segmentation_net is None:
+            maps = destmap_of_features(taught, learnt, size)
+        else:
+            maps = resized(self.logits(taught, learnt).float().sigmoid(), size)
+        return maps[:, 0].float().clamp(0, 1)  # distances of features lie in [0, 1] but for rounding
+
+    def forward(self, images: Tensor, clean: Tensor | None = None) -> Output:
+        taught, learnt = self.features(images, clean)
+        distances = cosine_distances(taught, learnt)
+        probability = None
+        if self.segmentation_net is not None:
+            probability = self.logits(taught, learnt).float().sigmoid()
+        return Output(probability, destmap(distances), distances)
+
+
+def folded(network: DeSTSegNet) -> DeSTSegNet:
+    """Return a copy for prediction, batch normalisations merged into the convolutions before them.
+
+    Its outputs are the network's own but for rounding; the names of its parameters are not.
+    """
+    network = copy.deepcopy(network).eval()
+    for parent in network.modules():
+        before: tuple[str, nn.Module] | None = None
+        for name, child in list(parent.named_children()):  # in the order in which they are called
+            if isinstance(child, nn.BatchNorm2d) and before and isinstance(before[1], nn.Conv2d):
+                setattr(parent, before[0], fuse_conv_bn_eval(before[1], child))
+                setattr(parent, name, nn.Identity())
+            before = name, child
+    return network.requires_grad_(False)
+
+
+def initialise(network: nn.Module) -> None:
+    """He initialisation (fan_out, relu) of every convolution; normalisations start as the identity."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)

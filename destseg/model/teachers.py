@@ -1,0 +1,98 @@
+"""Where the teacher's weights come from."""
+
+import hashlib
+import http.client
+import os
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from destseg.files import write_whole
+from destseg.model.networks import Teacher
+from destseg.model.tensorfile import matching_tensors, read_tensors
+from destseg.settings import TEACHERS, check_choice
+
+VARIABLE = "DESTSEG_TEACHER_WEIGHTS"
+# torchvision's ResNet18 IMAGENET1K_V1; the file's name holds the first digits of its SHA-256.
+ADDRESS = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+EMBEDDED = Path(__file__).with_name("embedded_teacher.pt")  # docs/embedded_teacher.md tells about it
+
+Weights = str | Path | Mapping[str, Tensor] | None
+
+
+def teacher_state(teacher: str = "resnet18", weights: Weights = None) -> dict[str, Tensor]:
+    """Return the state dict of a `destseg.model.networks.Teacher`, every tensor present and of the right shape.
+
+    Args:
+        teacher: "resnet18", torchvision's IMAGENET1K_V1; or "embedded", the one of this package.
+        weights: a state dict or a file of one, in torchvision's parameter names for ResNet18. Without it
+            "embedded" takes the package's own, and "resnet18" looks for a file in the DESTSEG_TEACHER_WEIGHTS
+            variable, then in torch hub's cache, then downloads it there and checks it against its hash.
+
+    Raises:
+        ValueError: unknown teacher, or a tensor is missing or misshapen (named).
+        FileNotFoundError: the named file does not exist.
+        OSError: nothing was found and the download failed; the message names every way to give weights.
+    """
+    check_choice("teacher", teacher, TEACHERS)
+    with torch.device("meta"):  # shapes only
+        expected = Teacher().encoder.state_dict()
+    if isinstance(weights, Mapping):
+        state = matching_tensors(expected, weights, "the given state dict")
+    else:
+        own = EMBEDDED if teacher == "embedded" else None
+        path = Path(weights) if weights is not None else own or find_weights()
+        state = matching_tensors(expected, read_tensors(path), str(path))
+    return {f"encoder.{name}": tensor for name, tensor in state.items()}
+
+
+def find_weights(address: str = ADDRESS) -> Path:
+    """Return the path of the weight file: from the variable, torch hub's cache, or a checked download."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise FileNotFoundError(f"the variable {VARIABLE} names a file that does not exist: {named}")
+        return Path(named)
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
+    if not cached.exists():
+        try:
+            download(address, cached)
+        except OSError as error:
+            raise OSError(
+                "no teacher weights. Give one of: teacher_weights=PATH (--teacher-weights PATH); the "
+                f"variable {VARIABLE}=PATH; the file {cached} in torch hub's cache; a network that "
+                f"reaches {address} ({error}); or take the teacher that needs none of them, "
+                'teacher="embedded" (--teacher embedded)'
+            ) from error
+    return cached
+
+
+def download(address: str, path: Path) -> None:
+    """Fetch a file whose name ends in -<first digits of its SHA-256>; it appears at `path` only when whole.
+
+    Raises:
+        OSError: the server cannot be reached, or what came does not have the hash in the file's name.
+    """
+    expected = path.stem.rsplit("-", 1)[-1]
+
+    def fetch(file: BinaryIO) -> None:
+        digest = hashlib.sha256()
+        with urllib.request.urlopen(address, timeout=30) as response:
+            total = int(response.headers.get("Content-Length", 0)) or None
+            with tqdm(total=total, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
+                while chunk := response.read(1 << 20):
+                    digest.update(chunk)
+                    file.write(chunk)
+                    bar.update(len(chunk))
+        if not digest.hexdigest().startswith(expected):
+            raise OSError(f"{address}: the SHA-256 must begin with {expected}, got {digest.hexdigest()}")
+
+    try:
+        write_whole(path, fetch)
+    except http.client.HTTPException as error:  # what is no HTTP, or ends too early
+        raise OSError(f"{address}: {error!r}") from error

@@ -1,0 +1,52 @@
+"""Finds the compiled kernels once; nothing else asks whether they exist. No torch is needed here."""
+
+import functools
+import logging
+import os
+import sys
+from typing import Any
+
+logger = logging.getLogger("destseg.ops")
+
+
+def _find() -> Any:
+    if os.environ.get("DESTSEG_EXT") == "0":  # the same switch as at build time: run the references
+        return None
+    try:
+        from destseg import _C
+    except ImportError as error:
+        logger.warning("destseg runs without its compiled kernels: the same results, more slowly (%s)", error)
+        return None
+    return _C
+
+
+cpu = _find()  # the compiled module, or None
+
+
+@functools.cache
+def gpu() -> Any:
+    """Return the compiled module for NVIDIA GPUs, or None; it is looked for at the first tensor on one."""
+    if os.environ.get("DESTSEG_EXT") == "0":
+        return None
+    try:
+        from destseg import _C_cuda
+    except ImportError as error:
+        logger.warning("destseg runs without its kernels for GPUs: the same results, more slowly (%s)", error)
+        return None
+    return _C_cuda
+
+
+def thread_count() -> int:
+    """Return how many threads an operation may use: torch's number where torch is loaded, else one a core.
+
+    Without torch the variable OMP_NUM_THREADS counts, as it does for torch.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return int(torch.get_num_threads())
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

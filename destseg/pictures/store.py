@@ -1,0 +1,174 @@
+"""Many pictures as network inputs: decoded once, kept in memory within a bound, read again beyond it."""
+
+import copy
+import logging
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from destseg.pictures.decoding import to_rgb
+from destseg.pictures.folders import Source
+from destseg.pictures.framing import Frame, Framing, View
+from destseg.pictures.prefetch import prefetched
+
+logger = logging.getLogger("destseg")
+
+T = TypeVar("T")
+
+MEMORY = 2 << 30  # bytes of decoded pictures that a store keeps
+
+
+class Picture(NamedTuple):
+    """A picture that was read."""
+
+    pixels: np.ndarray  # (h, w, 3) uint8, the picture itself
+    view: View  # the same, scaled by a framing
+
+
+def read(source: Source, framing: Framing) -> Picture:
+    """Decode and scale one picture.
+
+    Raises ValueError, naming it, where nothing of the region of interest lies in it: both scaled, where it is
+    scored, and at its own size, where its map is handed out, there must be some.
+    """
+    pixels = to_rgb(source.image, source.name)
+    view = framing.view(pixels)
+    try:
+        framing.region(view)
+        if framing.roi is not None:
+            framing.roi.mask(view.size)
+    except ValueError as error:
+        raise ValueError(f"{source.name}: {error}") from error
+    return Picture(pixels, view)
+
+
+class PictureStore:
+    """The network inputs of the readable ones of some pictures, all of one size; safe to read from threads.
+
+    A picture gives one input, or one for each of its tiles in which something counts; `Framing` says which.
+    Every picture is decoded once at the start, which finds the broken ones: each is reported by name and left
+    out. As many as fit into `memory` bytes are kept, scaled; the others are decoded again whenever one of
+    their inputs is read.
+
+    Args:
+        sources: the pictures, as `destseg.pictures.folders.as_pictures` lists them.
+        framing: how they become inputs.
+        memory: bound in bytes on the scaled pictures kept, h * w * 3 each.
+        strict: raise at the first broken picture instead of leaving it out.
+        progress: show a progress bar on a terminal.
+
+    Attributes:
+        sources: the readable ones.
+        checksum: CRC-32 over the pixels of all readable pictures; that of a subset is the whole's.
+
+    Raises:
+        ValueError: no picture can be read, or `strict` and one cannot. One in which nothing of the region of
+            interest lies counts as broken.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        framing: Framing,
+        memory: int = MEMORY,
+        strict: bool = False,
+        progress: bool = True,
+    ) -> None:
+        self.framing = framing
+        self.sources: list[Source] = []
+        self.checksum = 0
+        self._views: list[View | None] = []  # scaled, or to be decoded at every reading
+        self._frames: list[list[Frame]] = []  # of each picture
+        failures = Failures(strict)
+        views = prefetched(lambda source: attempt(lambda: read(source, framing).view), sources, _threads())
+        bar = tqdm(views, "reading", len(sources), leave=False, disable=None if progress else True)
+        for source, view in zip(sources, bar, strict=True):
+            if isinstance(view, Exception):
+                failures.add(view)
+            else:
+                self.checksum = zlib.crc32(view.pixels, self.checksum)
+                self._frames.append(framing.frames(view))
+                memory -= view.pixels.nbytes
+                self._views.append(view if memory >= 0 else None)
+                self.sources.append(source)
+        failures.report(len(sources))
+        self._places = _places(self._frames)
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures there are, with at least one input each."""
+        return len(self.sources)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of every input."""
+        return self.framing.size
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return an input, (h, w, 3) uint8."""
+        return self.input(index)[0]
+
+    def input(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return an input, (h, w, 3) uint8, and which of its pixels count, (h, w) bool or None for all."""
+        picture, frame = self._places[index]
+        view = self.view(picture)
+        return self.framing.cut(view, frame), self.framing.counting(view, frame)
+
+    def view(self, picture: int) -> View:
+        """Return a whole picture, scaled."""
+        return self._views[picture] or read(self.sources[picture], self.framing).view
+
+    def subset(self, pictures: Sequence[int]) -> "PictureStore":
+        """Return a store of some of the pictures, in the order given, sharing their memory."""
+        part = copy.copy(self)
+        part.sources = [self.sources[picture] for picture in pictures]
+        part._views = [self._views[picture] for picture in pictures]
+        part._frames = [self._frames[picture] for picture in pictures]
+        part._places = _places(part._frames)
+        return part
+
+
+class Failures:
+    """Pictures that cannot be read: each is named in a warning and left out, or with `strict` raised."""
+
+    def __init__(self, strict: bool = False) -> None:
+        self.strict, self.count = strict, 0
+        self.first: Exception | None = None
+
+    def add(self, error: Exception) -> None:
+        """Report one; its message names the picture."""
+        if self.strict:
+            raise error
+        logger.warning("left out: %s", error)
+        self.count, self.first = self.count + 1, self.first or error
+
+    def report(self, pictures: int) -> None:
+        """Say how many of so many pictures were left out; raise ValueError where all of them were."""
+        if self.first and self.count == pictures:
+            raise ValueError(f"none of {pictures} pictures can be read; the first: {self.first}")
+        if self.count:
+            logger.warning("left out %d of %d pictures", self.count, pictures)
+
+
+def attempt(read: Callable[[], T]) -> T | Exception:
+    """Return what is read, or the error that a broken picture raises."""
+    try:
+        return read()
+    except (OSError, ValueError, TypeError) as error:
+        return error
+
+
+def _threads() -> int:
+    return min(8, os.cpu_count() or 1)
+
+
+def _places(frames: Sequence[Sequence[Frame]]) -> list[tuple[int, Frame]]:
+    """Return the picture and the frame of every input."""
+    return [(picture, frame) for picture, several in enumerate(frames) for frame in several]

@@ -1,0 +1,149 @@
+"""The state of training as a file, what decides whether it may be continued, and signals that ask to stop."""
+
+import signal
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from destseg.model.networks import DeSTSegNet
+from destseg.model.tensorfile import read_tensors, write_tensors
+from destseg.training.synthesis import Synthesis
+from destseg.training.textures import PictureTextures
+
+FORMAT = "destseg checkpoint 2"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is determined by; a checkpoint is continued only by a run with the same plan."""
+
+    steps: tuple[int, int]  # of the student stage and the segmentation stage
+    batch_size: int
+    rotate: str | float
+    flip: str
+    seed: int
+    image_size: tuple[int, int]
+    parts: dict[str, bool]  # of the network
+    precision: str  # "float32" or "bfloat16"
+    pictures: int  # network inputs
+    normals: int  # checksums of the pictures, of the texture source (0 without one), of the teacher's weights
+    textures: int
+    teacher: int
+    framing: int | None  # how pictures become inputs, as a checksum; None where they are stretched
+
+    @property
+    def segmentation(self) -> bool:
+        """Whether there is a second stage."""
+        return self.parts["segmentation"]
+
+    def stored(self) -> dict[str, Any]:
+        """Return the plan as values that a file of tensors may hold and that compare equal when read back."""
+        values = {name: value for name, value in vars(self).items() if name != "parts"} | self.parts
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def plan_of(
+    network: DeSTSegNet, synthesis: Synthesis, steps: tuple[int, int], precision: str, parts: dict[str, bool]
+) -> Plan:
+    """Return the plan of training a network of these parts with these batches, in float32 or bfloat16."""
+    normals, source = synthesis.normals, synthesis.draw_texture
+    return Plan(
+        steps=(int(steps[0]), int(steps[1])),
+        batch_size=int(synthesis.batch_size),
+        rotate=synthesis.rotate,
+        flip=synthesis.flip,
+        seed=int(synthesis.seed),
+        image_size=normals.size,
+        parts=parts,
+        precision=precision,
+        pictures=len(normals),
+        normals=normals.checksum,
+        textures=source.store.checksum if isinstance(source, PictureTextures) else 0,
+        teacher=checksum(network.teacher_net),
+        framing=normals.framing.checksum,
+    )
+
+
+def checksum(network: nn.Module) -> int:
+    """Return a CRC-32 of all weights."""
+    total = 0
+    for tensor in network.state_dict().values():
+        total = zlib.crc32(tensor.detach().cpu().contiguous().numpy(), total)
+    return total
+
+
+def write(
+    path: Path,
+    plan: Plan,
+    network: nn.Module,
+    optimizer: Optimizer | None,
+    average: nn.Module | None,
+    losses: Sequence[Tensor],
+) -> None:
+    """Write the state of training, atomically; not the teacher, which training leaves alone."""
+    weights = network.state_dict().items()
+    state = {
+        "format": FORMAT,
+        "plan": plan.stored(),
+        "network": {name: value for name, value in weights if not name.startswith("teacher_net.")},
+        "optimizer": optimizer.state_dict() if optimizer else {},
+        "average": dict(average.state_dict()) if average else {},
+        "losses": torch.stack(list(losses)).cpu() if losses else torch.empty(0),
+    }
+    write_tensors(path, state)
+
+
+def read(path: Path, plan: Plan) -> dict[str, Any]:
+    """Return what `write` wrote, if it belongs to this plan.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, is damaged, or belongs to another plan; the difference is named.
+    """
+    state = read_tensors(path)
+    if state.get("format") != FORMAT:
+        raise ValueError(f"{path} is no checkpoint of this version of destseg")
+    then, now = state["plan"], plan.stored()
+    changed = [
+        f"{name} was {then.get(name)!r}, now {now[name]!r}" for name in now if then.get(name) != now[name]
+    ]
+    if changed:
+        raise ValueError(f"{path} belongs to another run: {'; '.join(changed)}")
+    return state
+
+
+@contextmanager
+def stop_requests(wanted: bool) -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM into the list that is yielded, instead of letting them end the process.
+
+    Only the main thread may handle signals; elsewhere, and where not wanted, the list stays empty. A signal
+    that is ignored, as SIGINT is in jobs that a shell runs in the background, stays ignored.
+    """
+    requests: list[int] = []
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield requests
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if requests:  # asked a second time: do not wait for the step to end
+            raise KeyboardInterrupt
+        requests.append(number)
+
+    left_alone = (signal.SIG_IGN, None)  # None: not Python's, and not to be put back
+    previous = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) not in left_alone:
+            previous[number] = signal.signal(number, handle)
+    try:
+        yield requests
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,48 @@
+"""A network fitted to normal pictures: everything between the pictures and the trained weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from destseg.model.networks import DeSTSegNet
+from destseg.pictures.store import MEMORY, PictureStore
+from destseg.settings import Schedule, Settings
+from destseg.training.estimate import announce
+from destseg.training.synthesis import Synthesis
+from destseg.training.textures import PictureTextures, from_normals
+from destseg.training.trainer import new_trainer
+
+
+@dataclass(frozen=True)
+class Run:
+    """How training is carried out, which does not change its result; see `destseg.DeSTSeg.fit`."""
+
+    workers: int = 2
+    memory: int = MEMORY
+    progress: bool = True
+    checkpoint: Path | None = None
+    checkpoint_minutes: float = 10.0
+    resume: Path | None = None
+
+
+def train(
+    network: DeSTSegNet,
+    settings: Settings,
+    schedule: Schedule,
+    normals: PictureStore,
+    textures: PictureStore | None,
+    run: Run,
+) -> list[float]:
+    """Train a network in place and return the loss of every step.
+
+    Args:
+        network: as `destseg.model.construction.new_network` makes it, on its device.
+        normals: pictures of normal parts.
+        textures: pictures whose texture the anomalies take; None: made from the normal ones.
+    """
+    draw = from_normals(normals) if textures is None else PictureTextures(textures)
+    batch = Synthesis(normals, draw, schedule.batch_size, settings.seed, schedule.rotate, schedule.flip)
+    trainer = new_trainer(
+        network, batch, schedule.steps, settings.precision, settings.parts, run.memory, run.resume
+    )
+    announce(trainer, run.progress)
+    return trainer.run(run.workers, run.progress, run.checkpoint, run.checkpoint_minutes)

@@ -1,0 +1,179 @@
+"""Batches of normal pictures with synthetic anomalies, the same whatever the number of workers."""
+
+import copy
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from destseg.model.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
+from destseg.ops.corruption import Corruption, corrupt
+from destseg.pictures.prefetch import prefetched
+from destseg.pictures.store import PictureStore
+from destseg.settings import FLIPS, check_choice, checked_rotation
+from destseg.training.textures import DrawTexture, Generator
+
+FILL = (114, 114, 114)  # the published colour of what a rotation brings in from outside
+SMALL_TURN = 5.0  # degrees either way, beside quarter turns
+
+Rotate = float | str
+
+
+class Batch(NamedTuple):
+    """n training inputs: pictures are (n, 3, h, w) float32 normalised."""
+
+    corrupted: Tensor
+    masks: Tensor  # (n, 1, h, w) uint8, 1 = anomaly
+    clean: Tensor
+    indices: list[int] | Tensor  # which of the inputs these are
+    regions: Tensor | None = None  # (n, 1, h, w) uint8, 1 = counts; None where everything does
+
+
+class Drawn(NamedTuple):
+    """What a batch is made of, for each of its inputs."""
+
+    pictures: list[Any]
+    regions: list[np.ndarray | None]  # (h, w) bool, what of the picture counts; None where everything does
+    textures: list[Any]
+    corruptions: list[Corruption]
+    indices: list[int]  # which of the inputs the picture is
+
+
+class Synthesis:
+    """Draws training batches; batch number `step` is always the same, in whatever order they are asked for.
+
+    Args:
+        normals: network inputs of the normal pictures.
+        draw_texture: where the anomalies' texture comes from.
+        batch_size: inputs in a batch; when there are fewer pictures, some come more than once.
+        seed: of every number drawn.
+        rotate: 0, degrees (uniform either way), or "90" for multiples of 90 plus +-5; see `augmented`.
+        flip: "", "horizontal", "vertical" or "both"; each mirrors half of the inputs.
+    """
+
+    def __init__(
+        self,
+        normals: PictureStore,
+        draw_texture: DrawTexture,
+        batch_size: int,
+        seed: int = 0,
+        rotate: Rotate = 0,
+        flip: str = "",
+    ) -> None:
+        check_choice("flip", flip, FLIPS)
+        self.normals, self.draw_texture = normals, draw_texture
+        self.batch_size, self.seed = batch_size, seed
+        self.rotate, self.flip = checked_rotation(rotate), flip
+
+    @property
+    def changes_pictures(self) -> bool:
+        """Whether clean pictures are rotated or flipped, so that nothing about them can be kept."""
+        return bool(self.flip) or self.rotate != 0
+
+    def batch(self, step: int) -> Batch:
+        """Return batch number `step`, counted from 0 over both stages of training."""
+        drawn = self.drawn(step, self.input, self.draw_texture)
+        pictures, textures = (
+            torch.from_numpy(np.stack(arrays)) for arrays in (drawn.pictures, drawn.textures)
+        )
+        corrupted, masks = corrupt(pictures, textures, drawn.corruptions, IMAGENET_MEAN, IMAGENET_STD)
+        regions = stacked(drawn.regions, self.normals.size)
+        return Batch(corrupted, masks, normalise(pictures), drawn.indices, regions)
+
+    def batches(self, steps: range, workers: int) -> Iterator[Batch]:
+        """Yield the batches of some steps, made ahead by `workers` threads."""
+        return prefetched(self.batch, steps, workers)
+
+    def drawn(
+        self,
+        step: int,
+        take: Callable[[int, Generator], tuple[Any, np.ndarray | None]],
+        texture: Callable[[Generator], Any],
+    ) -> Drawn:
+        """Draw what batch number `step` is made of, pictures and textures in the form these give them."""
+        drawn = Drawn([], [], [], [], [])
+        for k in range(self.batch_size):
+            generator = np.random.default_rng([self.seed, step, k])
+            index = self._index(step * self.batch_size + k)
+            picture, region = take(index, generator)
+            drawn.pictures.append(picture)
+            drawn.regions.append(region)
+            drawn.textures.append(texture(generator))
+            drawn.corruptions.append(draw_corruption(generator))
+            drawn.indices.append(index)
+        return drawn
+
+    def input(self, index: int, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return an input and its region as a store does, rotated and mirrored if that is wanted."""
+        picture, region = self.normals.input(index)
+        if self.changes_pictures:
+            if region is not None:
+                region = _augmented_region(region, copy.deepcopy(generator), self.rotate, self.flip)
+            picture = augmented(picture, generator, self.rotate, self.flip)
+        return picture, region
+
+    def clean(self, indices: Iterable[int]) -> Tensor:
+        """Return the normal pictures of these indices, (n, 3, h, w) float32 normalised, unchanged."""
+        return normalise(np.stack([self.normals[index] for index in indices]))
+
+    def _index(self, position: int) -> int:
+        """Which picture stands at a position of the endless sequence: each epoch is its own permutation."""
+        epoch, place = divmod(position, len(self.normals))
+        return int(_order(self.seed, epoch, len(self.normals))[place])
+
+
+@functools.lru_cache(maxsize=4)  # batches that are made at the same time lie in few epochs
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Return the permutation of the inputs in an epoch, (count,), not to be changed."""
+    # Four words where `batch` has three: epochs have a branch of seeds of their own.
+    return np.random.default_rng([seed, epoch, 0, 1]).permutation(count)
+
+
+def draw_corruption(generator: Generator) -> Corruption:
+    """Draw the numbers of one synthetic anomaly. Source: DeSTSeg (arXiv 2211.11317), section 3.1."""
+    cells_y, cells_x = (int(2**exponent) for exponent in generator.integers(0, 6, 2))
+    angles = generator.uniform(0, 2 * math.pi, (cells_y + 1, cells_x + 1)).astype(np.float32)
+    rotation = generator.uniform(-math.pi / 2, math.pi / 2)
+    return Corruption(angles, rotation, 0.8 * generator.random())
+
+
+def augmented(picture: np.ndarray, generator: Generator, rotate: Rotate, flip: str) -> np.ndarray:
+    """Return (h, w, 3) uint8 rotated about its centre and mirrored at random; see `Synthesis`.
+
+    Pictures that are not square take half turns where square ones take quarter turns.
+    """
+    height, width, _ = picture.shape
+    turn = 0.0
+    if rotate == "90":
+        turns = (0, 90, 180, 270) if height == width else (0, 180)
+        turn = float(generator.choice(turns)) + generator.uniform(-SMALL_TURN, SMALL_TURN)
+    elif float(rotate):
+        turn = generator.uniform(-float(rotate), float(rotate))
+    if turn:
+        image = PIL.Image.fromarray(picture)
+        picture = np.asarray(image.rotate(turn, PIL.Image.Resampling.BILINEAR, fillcolor=FILL))
+    if flip in ("horizontal", "both") and generator.random() < 0.5:
+        picture = picture[:, ::-1]
+    if flip in ("vertical", "both") and generator.random() < 0.5:
+        picture = picture[::-1]
+    return picture
+
+
+def _augmented_region(region: np.ndarray, generator: Generator, rotate: Rotate, flip: str) -> np.ndarray:
+    """Turn and mirror (h, w) bool as the picture, with the same draws; what comes from outside is not in."""
+    level = np.repeat(region[..., None], 3, axis=2) * np.uint8(255)
+    return augmented(level, generator, rotate, flip)[..., 0] > max(127, *FILL)
+
+
+def stacked(regions: Sequence[np.ndarray | None], size: tuple[int, int]) -> Tensor | None:
+    """Return regions (h, w) bool as those of a `Batch`; None, for everything, where all of them are."""
+    if all(region is None for region in regions):
+        return None
+    everything = np.ones(size, bool)
+    stack = np.stack([everything if region is None else region for region in regions])
+    return torch.from_numpy(stack[:, None].astype(np.uint8))

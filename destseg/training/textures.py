@@ -1,0 +1,93 @@
+"""Textures for synthetic anomalies: from a texture source, or made from the normal pictures themselves."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from destseg.ops.perlin import perlin
+from destseg.pictures.decoding import resize
+from destseg.pictures.store import PictureStore
+
+Generator = np.random.Generator
+DrawTexture = Callable[[Generator], np.ndarray]
+"""Draws one texture, (h, w, 3) uint8, with the numbers of a generator."""
+
+
+class PictureTextures:
+    """Textures are pictures of a store, each equally likely."""
+
+    def __init__(self, store: PictureStore) -> None:
+        self.store = store
+
+    def index(self, generator: Generator) -> int:
+        """Draw the number of a picture."""
+        return int(generator.integers(len(self.store)))
+
+    def __call__(self, generator: Generator) -> np.ndarray:
+        return self.store[self.index(generator)]
+
+
+def from_normals(store: PictureStore) -> DrawTexture:
+    """Textures without a texture source: half are shuffled normal pictures, half procedural noise."""
+
+    def draw(generator: Generator) -> np.ndarray:
+        if generator.random() < 0.5:
+            return shuffled(store[int(generator.integers(len(store)))], generator)
+        return procedural(store.size, generator)
+
+    return draw
+
+
+def shuffled(picture: np.ndarray, generator: Generator) -> np.ndarray:
+    """Cut a picture (h, w, 3) uint8 into 2 x 2 to 8 x 8 patches, shuffle, turn and recolour them.
+
+    Patches are mirrored either way, and turned by a quarter where they are square.
+    """
+    height, width, _ = picture.shape
+    cells = int(2 ** generator.integers(1, 4))
+    patch_height, patch_width = height // cells, width // cells
+    patches = picture[: cells * patch_height, : cells * patch_width]
+    patches = patches.reshape(cells, patch_height, cells, patch_width, 3).swapaxes(1, 2)
+    patches = patches.reshape(cells * cells, patch_height, patch_width, 3)[
+        generator.permutation(cells * cells)
+    ]
+    for axis in (1, 2):
+        mirrored = generator.random(cells * cells) < 0.5
+        patches[mirrored] = np.flip(patches[mirrored], axis)
+    if patch_height == patch_width:
+        turned = generator.random(cells * cells) < 0.5
+        patches[turned] = patches[turned].swapaxes(1, 2)
+    mosaic = patches.reshape(cells, cells, patch_height, patch_width, 3).swapaxes(1, 2)
+    mosaic = mosaic.reshape(cells * patch_height, cells * patch_width, 3)
+    return resize(recoloured(mosaic, generator), (height, width))
+
+
+def recoloured(picture: np.ndarray, generator: Generator) -> np.ndarray:
+    """Exchange the channels of (h, w, 3) uint8, and change contrast (or invert) and brightness.
+
+    Half of the time all channels change alike: on grey parts a colour would give the anomaly away.
+    """
+    channels = 1 if generator.random() < 0.5 else 3
+    gain = generator.uniform(0.5, 1.5, channels) * generator.choice([-1.0, 1.0])
+    level = generator.uniform(64, 192, channels)
+    values = picture[..., generator.permutation(3)].astype(np.float32)
+    values = (values - values.mean(axis=(0, 1))) * gain + level
+    return values.clip(0, 255).astype(np.uint8)
+
+
+def procedural(size: tuple[int, int], generator: Generator) -> np.ndarray:
+    """Make a texture (h, w, 3) uint8: three octaves of noise between two colours, some in bands, grained."""
+    noise = np.zeros(size, np.float32)
+    first_octave = int(generator.integers(1, 4))
+    for octave in range(3):
+        cells = 2 ** (first_octave + octave)
+        angles = generator.uniform(0, 2 * math.pi, (cells + 1, cells + 1)).astype(np.float32)
+        noise += 0.5**octave * perlin(angles, size)
+    position = 0.5 + 0.5 * noise
+    if generator.random() < 0.5:
+        position = 0.5 + 0.5 * np.sin(generator.uniform(4, 40) * position)
+    colours = generator.uniform(0, 255, (2, 3)).astype(np.float32)
+    texture = colours[0] + position[..., None] * (colours[1] - colours[0])
+    texture += generator.normal(0, generator.uniform(0, 20), (*size, 1))
+    return texture.clip(0, 255).astype(np.uint8)

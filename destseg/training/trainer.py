@@ -1,0 +1,260 @@
+"""The two stages of training: first the student learns the teacher, then the segmentation network both."""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from destseg.files import FilePath
+from destseg.model.networks import DeSTSegNet
+from destseg.ops.similarity import cosine_distances
+from destseg.training import checkpoint, optimizers
+from destseg.training.checkpoint import Plan, plan_of
+from destseg.training.losses import cosine_loss, segmentation_loss
+from destseg.training.resident import ResidentSynthesis
+from destseg.training.synthesis import Batch, Synthesis
+
+PUBLISHED_BATCH = 32  # the student's rate belongs to a loss summed over so many pictures
+AVERAGED_SHARE = 4  # the last quarter of a stage
+
+
+def training_precision(wanted: str, device: torch.device) -> str:
+    """Return "float32" or "bfloat16"; "auto" takes the latter on GPUs and on CPUs with matrix units for it.
+
+    Elsewhere CPUs only emulate bfloat16, more slowly than float32. Weights and losses are float32 throughout.
+    """
+    if wanted != "auto":
+        return wanted
+    if device.type == "cpu":
+        capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # torch 2.12 has it, 2.6 not
+        return "bfloat16" if capabilities.get("amx_bf16") else "float32"
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def new_trainer(
+    network: DeSTSegNet,
+    synthesis: Synthesis,
+    steps: tuple[int, int],
+    precision: str,
+    parts: dict[str, bool],
+    cache_memory: int,
+    resume: FilePath | None = None,
+) -> "Trainer":
+    """Return the trainer of a network of these parts, at its first step or where a checkpoint was written.
+
+    Args:
+        precision: as `training_precision` takes it; the others as for `Trainer` and `Trainer.resume`.
+    """
+    precision = training_precision(precision, next(network.parameters()).device)
+    trainer = Trainer(network, synthesis, plan_of(network, synthesis, steps, precision, parts), cache_memory)
+    if resume is not None:
+        trainer.resume(Path(resume))
+    return trainer
+
+
+def student_loss(
+    network: DeSTSegNet, corrupted: Tensor, clean: Tensor, regions: Tensor | None = None
+) -> Tensor:
+    """Return the cosine loss, summed over the batch; the teacher sees the clean pictures."""
+    return cosine_loss(cosine_distances(*network.features(corrupted, clean)), regions)
+
+
+def fusion_loss(
+    network: DeSTSegNet, corrupted: Tensor, masks: Tensor, regions: Tensor | None = None
+) -> Tensor:
+    """Return focal + l1 of the segmentation network; teacher and student both see the corrupted pictures."""
+    with torch.no_grad():
+        taught, learnt = network.features(corrupted)
+    return segmentation_loss(network.logits(taught, learnt), masks, regions)
+
+
+class Trainer:
+    """Runs a plan on a network, step by step; its whole state can be written down and continued.
+
+    At a constant rate the weights never settle: what is kept of each stage then is their average over its
+    last quarter, running statistics included, where the published recipe keeps the last step's. Source:
+    Izmailov et al., "Averaging Weights Leads to Wider Optima" (arXiv 1803.05407).
+
+    Args:
+        network: on its device; changed in place.
+        synthesis: makes the batches.
+        plan: what is to be done.
+        cache_memory: bound in bytes on the teacher's features of clean pictures, which are computed once
+            and kept when they fit, unless pictures are rotated or flipped.
+    """
+
+    def __init__(self, network: DeSTSegNet, synthesis: Synthesis, plan: Plan, cache_memory: int) -> None:
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.synthesis, self.plan, self.cache_memory = synthesis, plan, cache_memory
+        self.device = next(network.parameters()).device
+        self.losses: list[Tensor] = []
+        self.optimizer: Optimizer | None = None
+        self.average: AveragedModel | None = None  # of the stage's network, once its last quarter has begun
+        self._taught: list[Tensor] | None = None
+
+    @property
+    def total_steps(self) -> int:
+        return self.plan.steps[0] + (self.plan.steps[1] if self.plan.segmentation else 0)
+
+    def run(
+        self, workers: int, progress: bool, path: Path | None = None, minutes: float = 10.0
+    ) -> list[float]:
+        """Do the steps that are left and return the loss of every step.
+
+        With a path, the state is written there every so many minutes, at the end, and when SIGINT or SIGTERM
+        asks to stop; then the signal takes its usual course.
+
+        Raises:
+            RuntimeError: the loss is not finite any more.
+            KeyboardInterrupt: it was asked to stop.
+        """
+        written = time.monotonic()
+        steps = range(len(self.losses), self.total_steps)
+        bar = tqdm(total=self.total_steps, initial=steps.start, disable=None if progress else True)
+        with bar, checkpoint.stop_requests(wanted=path is not None) as requests:
+            for step, batch in zip(steps, self._batches(steps, workers), strict=True):
+                self.losses.append(self.step(step, batch))
+                bar.set_description("student" if step < self.plan.steps[0] else "segmentation", refresh=False)
+                last = step == steps[-1]
+                due = path and (requests or last or time.monotonic() - written > 60 * minutes)
+                if due or last or step % 10 == 0:  # reading a loss waits for the device
+                    bar.set_postfix(loss=f"{self._finite_loss(step):.4f}", refresh=False)
+                bar.update()
+                if path and due:  # also at the end: calibration and saving are still to come
+                    self.save(path)
+                    written = time.monotonic()
+                if requests:
+                    break
+        self.network.eval()
+        if requests:  # the handlers are back in place: the signal does what it always does
+            signal.raise_signal(requests[0])
+            done = f"step {len(self.losses)} of {self.total_steps}"  # an application's own handler comes back
+            raise KeyboardInterrupt(f"stopped at {done}; go on with resume={str(path)!r}")
+        return torch.stack(self.losses).tolist() if self.losses else []
+
+    def step(self, step: int, batch: Batch) -> Tensor:
+        """Do one step of the stage that its number belongs to, and return its loss, detached."""
+        in_student_stage = step < self.plan.steps[0]
+        if self.optimizer is None or step == self.plan.steps[0]:
+            self.optimizer = self._enter(in_student_stage)
+        first, count = (0, self.plan.steps[0]) if in_student_stage else self.plan.steps
+        optimizers.set_rates(self.optimizer, (step - first + 0.5) / count)
+        corrupted = batch.corrupted.to(self.device, non_blocking=True)
+        regions = None if batch.regions is None else batch.regions.to(self.device, non_blocking=True)
+        loss_of = self._student_loss if in_student_stage else self._fusion_loss
+        with self._autocast():
+            loss = loss_of(corrupted, batch, regions)
+        # Of the published scale whatever the batch: the student's rate belongs to a sum over 32 pictures.
+        scaled = loss * (PUBLISHED_BATCH / len(corrupted)) if in_student_stage else loss
+        self.optimizer.zero_grad()
+        scaled.backward()
+        self.optimizer.step()
+        self._keep_average(step)
+        return loss.detach()
+
+    def _batches(self, steps: range, workers: int) -> Iterator[Batch]:
+        """On a GPU, batches are made there; they are the same."""
+        if self.device.type == "cuda":
+            return ResidentSynthesis(self.synthesis, self.device, self.cache_memory).batches(steps, workers)
+        return self.synthesis.batches(steps, workers)
+
+    def _keep_average(self, step: int) -> None:
+        """In a stage's last quarter, count this step's weights in; at its end, put their average in place."""
+        if self.optimizer is None or optimizers.settles(self.optimizer):
+            return
+        stage = 0 if step < self.plan.steps[0] else 1
+        end, network = sum(self.plan.steps[: stage + 1]), self._trained_network(stage == 0)
+        if step < end - self.plan.steps[stage] // AVERAGED_SHARE:
+            return
+        if self.average is None:
+            self.average = AveragedModel(network, use_buffers=True)
+        optimizers.count_in(self.average, network)
+        if step == end - 1:
+            network.load_state_dict(self.average.module.state_dict())
+            self.average = None
+
+    def _trained_network(self, student_stage: bool) -> nn.Module:
+        network = self.network.student_net if student_stage else self.network.segmentation_net
+        assert network is not None  # there is no second stage without a segmentation network
+        return network
+
+    def _finite_loss(self, step: int) -> float:
+        loss = self.losses[-1].item()
+        if not math.isfinite(loss):
+            raise RuntimeError(
+                f"training diverged: the loss of step {step} is {loss}; try other pictures or another seed"
+                + (', or precision="float32"' if self.plan.precision != "float32" else "")
+            )
+        return loss
+
+    def _enter(self, student_stage: bool) -> Optimizer:
+        """Put every part into the mode its stage wants, and make the stage's optimizer."""
+        self.network.eval()
+        self.network.student_net.requires_grad_(student_stage)
+        self._trained_network(student_stage).train()
+        if student_stage:
+            self._remember_teacher()
+            return optimizers.student_optimizer(self.network, self.plan.precision)
+        self._taught = None
+        return optimizers.segmentation_optimizer(self.network, self.plan.precision)
+
+    def _fusion_loss(self, corrupted: Tensor, batch: Batch, regions: Tensor | None) -> Tensor:
+        return fusion_loss(self.network, corrupted, batch.masks.to(self.device), regions)
+
+    def _student_loss(self, corrupted: Tensor, batch: Batch, regions: Tensor | None) -> Tensor:
+        if self._taught is None:
+            return student_loss(self.network, corrupted, batch.clean.to(self.device), regions)
+        taught = [level[batch.indices].to(self.device) for level in self._taught]
+        seen = corrupted if self.plan.denoising else batch.clean.to(self.device)
+        return cosine_loss(cosine_distances(taught, self.network.student_net(seen)), regions)
+
+    def _remember_teacher(self) -> None:
+        """Compute the teacher's features of all clean pictures once, if that pays and they fit."""
+        normals, batch_size = self.synthesis.normals, self.plan.batch_size
+        height, width = self.plan.image_size
+        size = len(normals) * height * width * 4 * (64 / 16 + 128 / 64 + 256 / 256)
+        seen = self.plan.steps[0] * batch_size
+        if self.synthesis.changes_pictures or size > self.cache_memory or seen < len(normals):
+            return
+        taught: list[Tensor] = []
+        for first in range(0, len(normals), batch_size):
+            chunk = range(first, min(first + batch_size, len(normals)))
+            clean = self.synthesis.clean(chunk).to(self.device)
+            with torch.no_grad(), self._autocast():
+                levels = self.network.teacher_net(clean)
+            taught = taught or [level.new_empty(len(normals), *level.shape[1:]) for level in levels]
+            for kept, level in zip(taught, levels, strict=True):
+                kept[chunk.start : chunk.stop] = level
+        self._taught = taught
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bfloat16")
+
+    def save(self, path: Path) -> None:
+        """Write everything that the next step depends on."""
+        checkpoint.write(path, self.plan, self.network, self.optimizer, self.average, self.losses)
+
+    def resume(self, path: Path) -> None:
+        """Continue from a file written by `save`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no checkpoint, is damaged, or belongs to another plan; the difference is named.
+        """
+        state = checkpoint.read(path, self.plan)
+        self.network.load_state_dict(state["network"], strict=False)
+        self.losses = list(state["losses"].to(self.device))
+        student_stage = len(self.losses) <= self.plan.steps[0]
+        if state["optimizer"]:
+            self.optimizer = self._enter(student_stage)
+            self.optimizer.load_state_dict(state["optimizer"])
+        if state["average"]:
+            self.average = AveragedModel(self._trained_network(student_stage), use_buffers=True)
+            self.average.load_state_dict(state["average"])
