@@ -254,3 +254,15 @@ def test_exported_models_are_saved_in_their_own_format(exported, ending, tmp_pat
         with pytest.raises(ValueError, match="is no model"):
             model.save(tmp_path / f"part{other}")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "roi", [[(0, 0), (60, 0), (60, 60)], np.eye(64, dtype=bool)], ids=["polygon", "mask"]
+)
+@pytest.mark.parametrize("ending", NAMES)
+def test_a_region_is_not_saved_beside_a_graph_that_knows_none(exported, ending, roi, tmp_path):
+    normal = pictures((64, 96), 4, seed=5)
+    model = destseg.load(exported(ending)).calibrate(normal, 0.5, roi=roi)
+    with pytest.raises(ValueError, match="judges whole pictures: calibrate without roi before saving"):
+        model.save(tmp_path / f"other{ending}")
+    assert not list(tmp_path.iterdir())
