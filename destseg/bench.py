@@ -63,8 +63,8 @@ def table(
 ) -> str:
     """Time models against the published network and return a table.
 
-    Each side has a process of its own with as many threads as operations have here, and they take turns, so that
-    a slow phase of the machine hits all alike.
+    Each side has a process of its own, with as many threads as operations have here. They take turns, so a
+    slow phase of the machine hits all alike.
 
     Args:
         models: files written by `DeSTSeg.save` or `DeSTSeg.export`; without any, untrained networks of each
@@ -139,9 +139,7 @@ def measured(sides: Sequence[Side], size: tuple[int, int], seconds: float) -> li
     try:
         for side in sides:
             own, other = context.Pipe()
-            process = context.Process(
-                target=_work, args=(side, size, other), daemon=True
-            )
+            process = context.Process(target=_work, args=(side, size, other), daemon=True)
             process.start()
             other.close()
             ends.append(own)

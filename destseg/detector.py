@@ -2,15 +2,13 @@
 
 import dataclasses
 import logging
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import PIL.Image
 
-import destseg
 from destseg.artifacts.artifact import Artifact
 from destseg.artifacts.formats import FORMATS, check_name, read
 from destseg.files import FilePath, check_writable
@@ -41,7 +39,7 @@ class DeSTSeg:
     Args:
         preset, teacher, image_size, seed: see `destseg.settings.Settings`.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", "mps" or "xpu".
-        teacher_weights: file or state dict; `destseg.model.teachers.teacher_state` says where it looks without.
+        teacher_weights: file or state dict; without them see `destseg.model.teachers.teacher_state`.
         settings: the others of `destseg.settings.Settings`, by name: precision, inference_precision,
             denoising, encoder_decoder, segmentation, tile, overlap, keep_aspect, roi. The region of interest
             is a mask or a polygon, as `destseg.pictures.roi.RegionOfInterest` takes it.
@@ -72,12 +70,12 @@ class DeSTSeg:
         **settings: Any,
     ) -> None:
         region = None if roi is None else RegionOfInterest(roi)
-        self._begin(Settings(preset, teacher, image_size, seed, roi=region, **settings), device)
-        self.teacher_weights = teacher_weights
+        own = Settings(preset, teacher, image_size, seed, roi=region, **settings)
+        self._begin(own, device, teacher_weights)
 
-    def _begin(self, settings: Settings, device: str) -> None:
+    def _begin(self, settings: Settings, device: str, teacher_weights: "Weights" = None) -> None:
         self.settings, self.device = settings, check_device(device)
-        self.teacher_weights: Weights = None
+        self.teacher_weights = teacher_weights
         if settings.inference_precision != "float32":
             from destseg.model.scorer import check_inference_precision
 
@@ -189,7 +187,7 @@ class DeSTSeg:
     ) -> "DeSTSeg":
         """Set the thresholds from normal pictures alone, by split-conformal prediction.
 
-        `destseg.inference.calibration` tells what the wanted rate means and what happens with too few pictures.
+        `destseg.inference.calibration` tells what the wanted rate means, and what too few pictures do to it.
 
         Args:
             normal: normal pictures that `fit` did not see; by default the scores of the last calibration.
@@ -225,9 +223,9 @@ class DeSTSeg:
         """Find defects in one picture, or in each of several. Threads may call it at the same time.
 
         Args:
-            image: one picture, as `destseg.pictures.decoding.to_rgb` takes it, gives a Prediction; a directory,
-                a list or a stack of pictures gives a list, with None for pictures that cannot be read: each
-                is reported by name in a warning.
+            image: one picture, as `destseg.pictures.decoding.to_rgb` takes it, gives a Prediction. A
+                directory, a list or a stack of pictures gives a list, with None for pictures that cannot be
+                read; each of these is named in a warning.
             strict: raise at the first unreadable picture of several.
             roi: region of interest instead of the model's; the anomaly map is 0 outside. The false-positive
                 rate holds for parts of what the model was calibrated with, see
@@ -407,10 +405,9 @@ class DeSTSeg:
             return calibrated(results, false_positive_rate, pictures=len(sources), **options)
 
     def _artifact(self) -> Artifact:
-        import torch
+        from destseg.model.tensorfile import versions
 
-        versions = {"destseg": destseg.__version__, "torch": str(torch.__version__)}
-        return Artifact(self.settings, self.calibration_, versions, losses=self.losses_)
+        return Artifact(self.settings, self.calibration_, versions(), losses=self.losses_)
 
     def _save_exported(self, path: Path, loaded: Artifact) -> None:
         assert loaded.path is not None  # it was read from there

@@ -121,7 +121,7 @@ class Settings:
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}: a newer version of destseg wrote them")
         sides = {name: one_or_two(stored[name]) for name in ("image_size", "tile") if stored.get(name)}
-        return cls(**stored | sides)
+        return cls(**{**stored, **sides})
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Schedule:
 
 def check_choice(name: str, value: object, allowed: Sequence[str] | Mapping[str, object]) -> None:
     if value not in tuple(allowed):
-        choices = ", ".join(repr(one) if not one else one for one in allowed)
+        choices = ", ".join(one or repr(one) for one in allowed)
         raise ValueError(f"{name} must be one of {choices}, got {value!r}")
 
 
@@ -234,7 +234,8 @@ def checked_tile(tile: Any, size: tuple[int, int], keep_aspect: bool) -> tuple[i
         raise ValueError(f"tile must be at least a quarter of the input, {least}, got {tile!r}")
     if keep_aspect and sides[0] * size[1] != sides[1] * size[0]:
         raise ValueError(
-            f"keep_aspect with tile: its (height, width) must have the aspect of the input, {size}, got {sides}"
+            f"keep_aspect with tile: its (height, width) must have the aspect of the input, {size}, "
+            f"got {sides}"
         )
     return sides
 

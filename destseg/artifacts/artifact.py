@@ -120,7 +120,7 @@ def described(text: str, path: Path, engine: str, start: Callable[[Settings], Sc
 
 
 def stored_settings(stored: Mapping[str, Any]) -> Settings:
-    """Return the settings that a file holds; a region of interest is taken as points or mask, not as a path."""
+    """Return the settings that a file holds; a region of interest may be points or a mask, but no path."""
     settings = Settings.from_stored(stored)
     if settings.roi is None:
         return settings
@@ -136,7 +136,8 @@ def imported(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        command = f"pip install 'destseg[{EXTRAS[name.split('.')[0]]}]'"
+        package = name.partition(".")[0]
+        command = f"pip install 'destseg[{EXTRAS[package]}]'"
         raise ImportError(f"{name} is missing ({error}): install it with {command}", name=name) from error
 
 

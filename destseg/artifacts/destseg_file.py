@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from destseg.artifacts.artifact import Artifact, Format, stored_settings
 from destseg.inference.calibration import Calibration
 
@@ -50,15 +52,13 @@ def read(path: Path) -> Artifact:
 
 def write(path: Path, network: Mapping[str, Any], artifact: Artifact) -> None:
     """Write a fitted model whose network has these tensors by name."""
-    import torch
-
     from destseg.model.tensorfile import write_tensors
 
     content: dict[str, Any] = {
         "format": KIND,
         "versions": dict(artifact.versions),
         "settings": artifact.settings.stored(),
-        "losses": torch.tensor(artifact.losses, dtype=torch.float64),
+        "losses": np.array(artifact.losses, np.float64),
         "network": {name: value.cpu().contiguous() for name, value in network.items()},
     }
     if artifact.calibration is not None:

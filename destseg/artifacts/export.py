@@ -87,9 +87,7 @@ def export(
         start = form.read(draft).start
         assert start is not None  # as for every exported file
         with closing(stream(start(), framing, held_out)) as results:
-            found = calibrated(
-                results, thresholds.false_positive_rate, pictures=len(held_out), strict=strict
-            )
+            found = calibrated(results, thresholds.false_positive_rate, pictures=len(held_out), strict=strict)
         form.set_threshold(draft, path, artifact.with_calibration(found))
 
 

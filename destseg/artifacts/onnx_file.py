@@ -1,4 +1,4 @@
-"""Exported models as ONNX files, run by onnxruntime. The package onnx is needed to make one, not to use it."""
+"""Exported models as ONNX files, run by onnxruntime. Only making one takes the package onnx."""
 
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,8 @@ def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
     fields = [Field(METADATA, Message(entry).encoded())]
     for field in model.fields:
         if field.number == GRAPH:
-            fields.append(Field(GRAPH, _with_threshold(Message.decoded(field.value), value).encoded()))
-        elif field.number != METADATA or Message.decoded(field.value).first(ENTRY_KEY) != KEY.encode():
+            fields.append(Field(GRAPH, _with_threshold(field.message(), value).encoded()))
+        elif field.number != METADATA or field.message().first(ENTRY_KEY) != KEY.encode():
             fields.append(field)
     write_whole(target, lambda file: file.write(Message(fields).encoded()))
 
@@ -127,7 +127,7 @@ def _with_threshold(graph: Message, value: bytes) -> Message:
     tensor = [Field(TENSOR_TYPE, FLOAT, VARINT), Field(TENSOR_NAME, THRESHOLD), Field(TENSOR_BYTES, value)]
     fields = [Field(INITIALIZER, Message(tensor).encoded())]
     for field in graph.fields:
-        message = Message.decoded(field.value) if field.number in (NODE, INITIALIZER) else Message()
+        message = field.message() if field.number in (NODE, INITIALIZER) else Message()
         if field.number == NODE and OUTPUTS[2].encode() in message.all(NODE_OUTPUT):
             inputs = [Field(NODE_INPUT, message.first(NODE_INPUT)), Field(NODE_INPUT, THRESHOLD)]
             others = [one for one in message.fields if one.number != NODE_INPUT]

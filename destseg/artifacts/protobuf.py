@@ -18,6 +18,10 @@ class Field(NamedTuple):
     value: "int | bytes | memoryview"  # a number, or the bytes of a string, of a message or of fixed size
     kind: int = BYTES
 
+    def message(self) -> "Message":
+        """Return the message that the field holds; one without fields where it holds a number."""
+        return Message() if isinstance(self.value, int) else Message.decoded(self.value)
+
 
 class Message:
     """The fields of a message, in their order."""

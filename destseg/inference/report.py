@@ -93,7 +93,8 @@ class Report(Metrics):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain Python values; undefined metrics are None."""
-        return _without_nan(dataclasses.asdict(self))
+        values: dict[str, Any] = _without_nan(dataclasses.asdict(self))
+        return values
 
     def to_json(self, path: str | Path) -> None:
         """Write everything as one JSON object."""

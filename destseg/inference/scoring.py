@@ -38,7 +38,7 @@ class Scored(NamedTuple):
 
     def resized_map(self, size: tuple[int, int]) -> np.ndarray:
         """Return the anomaly map at the given height and width, (h, w) float32; 0 is what does not count."""
-        anomaly_map = resize_maps(self.anomaly_map[None], size)[0]
+        anomaly_map: np.ndarray = resize_maps(self.anomaly_map[None], size)[0]
         region = self.region(size)
         return anomaly_map if region is None else anomaly_map * region
 

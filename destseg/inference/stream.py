@@ -1,7 +1,7 @@
-"""The one road from pictures to scores: decoded ahead, scored in batches, in order, errors in their places."""
+"""The one road from pictures to scores: decoded ahead, scored in batches, in order, errors in place."""
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 from destseg.inference.calibration import Calibration
 from destseg.inference.prediction import Prediction
@@ -25,9 +25,9 @@ Result = tuple[Source, Scored | Exception]
 def stream(scorer: Scorer, framing: Framing, sources: Iterable[Source]) -> Generator[Result, None, None]:
     """Yield every picture with its scores, or with the error that kept it from being read, in order.
 
-    A scorer that takes batches gets pictures of one frame each in batches; those in tiles go one by one, their
-    tiles in batches. Only as many pictures are in memory as are decoded ahead or in two batches. All threads
-    end when the generator does, on whichever way.
+    A scorer that takes batches gets pictures of one frame each in batches. Pictures in tiles go one by one,
+    their tiles in batches. No more pictures are in memory than are decoded ahead and in two batches. All
+    threads end when the generator does, on every way out.
 
     Raises RuntimeError where the network gives NaN.
     """
@@ -57,7 +57,7 @@ def stream(scorer: Scorer, framing: Framing, sources: Iterable[Source]) -> Gener
 
 def predictions(
     scorer: Scorer, framing: Framing, calibration: Calibration, sources: Iterable[Source]
-) -> Iterator[tuple[Source, Prediction | Exception]]:
+) -> Generator[tuple[Source, Prediction | Exception], None, None]:
     """Yield every picture with its prediction, or with the error that kept it from being read."""
 
     def judge(result: Result) -> tuple[Source, Prediction | Exception]:

@@ -1,12 +1,13 @@
 """Pairs of an anomaly map and its ground-truth mask, checked picture by picture."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Pictures = ArrayLike | Sequence[ArrayLike]
+Array = NDArray[Any]
 Scores = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
@@ -57,24 +58,24 @@ def pairs(maps: Pictures, masks: Pictures, regions: Pictures | None = None) -> I
         yield Pair(_scores(scores, index), _mask(mask, index) & inside, inside)
 
 
-def per_picture(values: ArrayLike, count: int, name: str) -> list[float]:
+def per_picture(values: ArrayLike, count: int, name: str) -> list[Any]:
     """Return one value per picture as a list, or raise ValueError where there are others."""
     array = np.asarray(values)
     if array.shape != (count,):
         raise ValueError(f"{name} must be ({count},), one per picture, got shape {array.shape}")
-    return array.tolist()
+    return list(array.tolist())
 
 
-def refuse_nan(image_scores: NDArray) -> None:
+def refuse_nan(image_scores: Array) -> None:
     """Raise ValueError that names the first picture whose score is NaN."""
-    for index in np.flatnonzero(image_scores != image_scores):
+    for index in np.flatnonzero(np.isnan(image_scores)):
         raise ValueError(
             f"image scores must be numbers, got NaN for picture {index} "
             "(the mean of the largest values of a map is NaN where they hold both infinities)"
         )
 
 
-def _pictures(pictures: Pictures, name: str) -> list[NDArray]:
+def _pictures(pictures: Pictures, name: str) -> list[Array]:
     if hasattr(pictures, "__array__"):
         stack = np.asarray(pictures)
         if stack.ndim != 3 and stack.dtype != object:
@@ -91,7 +92,7 @@ def _pictures(pictures: Pictures, name: str) -> list[NDArray]:
     return arrays
 
 
-def _scores(scores: NDArray, index: int) -> Scores:
+def _scores(scores: Array, index: int) -> Scores:
     with np.errstate(invalid="ignore"):
         lowest = scores.min()  # NaN if there is one
     if np.isnan(lowest):
@@ -100,10 +101,10 @@ def _scores(scores: NDArray, index: int) -> Scores:
     return scores.astype(np.result_type(scores.dtype, np.float32), copy=False)
 
 
-def _mask(mask: NDArray, index: int) -> Mask:
+def _mask(mask: Array, index: int) -> Mask:
     if mask.dtype == np.bool_:
         return mask
-    defect = mask != 0
+    defect: Mask = mask != 0
     values = mask[defect]
     if not np.array_equal(values, np.broadcast_to(values[:1], values.shape)):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Networks made: with a teacher and random weights, or of the tensors of a file; and the device they are on."""
+"""How networks are made, of random weights or of a file's tensors, and the device they are on."""
 
 from collections.abc import Mapping
 
@@ -30,7 +30,7 @@ def new_network(settings: Settings, weights: Weights = None) -> DeSTSegNet:
 
 
 def random_network(settings: Settings) -> DeSTSegNet:
-    """Make a network of random weights, its teacher's too; torch's own random states are left as they were."""
+    """Make a network of random weights, its teacher's too; torch's own random states stay as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)  # torch.manual_seed would seed GPUs, too
         return DeSTSegNet(**settings.parts)

@@ -11,7 +11,12 @@ from destseg.inference.scoring import top_count
 from destseg.model.networks import DeSTSegNet, folded
 from destseg.model.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
-EXAMPLE = (2, 80, 96, 3)  # of the input, to trace with: any sides but 0 and 1, which torch takes for constants
+EXAMPLE = (
+    2,
+    80,
+    96,
+    3,
+)  # of the input, to trace with: any sides but 0 and 1, which torch takes for constants
 
 
 class Inference(nn.Module):
@@ -47,7 +52,7 @@ class Inference(nn.Module):
 
 
 def resized(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize whole numbers 0 to 255, (n, c, h, w) float32, exactly as `destseg.pictures.decoding.resize` does.
+    """Resize whole numbers 0 to 255, (n, c, h, w) float32, exactly as `pictures.decoding.resize` does.
 
     Pillow sums in fixed point, which decides how it rounds halves, and a map answers to single grey levels.
     Here the sums over each digit of a weight are whole numbers that float32 holds, up to a reduction by 16.

@@ -26,7 +26,7 @@ Weights = str | Path | Mapping[str, Tensor] | None
 
 
 def teacher_state(teacher: str = "resnet18", weights: Weights = None) -> dict[str, Tensor]:
-    """Return the state dict of a `destseg.model.networks.Teacher`, every tensor present and of the right shape.
+    """Return the state dict of a `networks.Teacher`, every tensor present and of the right shape.
 
     Args:
         teacher: "resnet18", torchvision's IMAGENET1K_V1; or "embedded", the one of this package.

@@ -9,9 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import destseg
 from destseg.files import FilePath, write_whole
 
 PLAIN = (bool, int, float, str, type(None))
+
+
+def versions() -> dict[str, str]:
+    """Return which versions of destseg and torch write a file now."""
+    return {"destseg": destseg.__version__, "torch": str(torch.__version__)}
 
 
 def write_tensors(path: FilePath, content: dict[str, Any]) -> None:

@@ -79,16 +79,16 @@ def corrupt(
 def _corrupt_on_gpu(
     pictures: Tensor, textures: Tensor, corruptions: Sequence[Corruption], affine: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    kernels, (n, height, width, _) = kernels.gpu(), pictures.shape
+    gpu, (n, height, width, _) = kernels.gpu(), pictures.shape
     pictures, textures = pictures.contiguous(), textures.contiguous()
     rows = [(c.rotation, c.angles.shape[0] - 1, c.angles.shape[1] - 1, c.share) for c in corruptions]
-    table = torch.from_numpy(np.frombuffer(kernels.anomalies(rows), np.uint8).copy())
+    table = torch.from_numpy(np.frombuffer(gpu.anomalies(rows), np.uint8).copy())
     angles = torch.from_numpy(_lattices(corruptions))
     numbers = tensors.sent(torch.cat([table, angles.view(torch.uint8)]), pictures.device)  # all at once
     gradients = torch.empty(2 * len(angles), dtype=torch.float32, device=pictures.device)
     corrupted = torch.empty_like(pictures, dtype=torch.float32)
     masks = pictures.new_empty((n, 1, height, width))
-    kernels.corrupt(
+    gpu.corrupt(
         pictures.data_ptr(),
         textures.data_ptr(),
         numbers.data_ptr(),

@@ -16,7 +16,9 @@ import PIL.Image
 import PIL.ImageOps
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
+
+    Tensor: TypeAlias = torch.Tensor
 else:
     Tensor = Any  # torch is not imported for its name
 

@@ -21,9 +21,9 @@ class RegionOfInterest:
 
     Args:
         roi: one of
-            a mask: the path of a picture, as `destseg.pictures.folders.read_mask` reads it, a Pillow image, or an
-            array or tensor (h, w), in which everything but 0 is inside. It is stretched over pictures of
-            another size;
+            a mask: the path of a picture, as `destseg.pictures.folders.read_mask` reads it, a Pillow image,
+            or an array or tensor (h, w), in which everything but 0 is inside. It is stretched over pictures
+            of another size;
             a polygon: three or more points (x, y) in pixels of the picture, as a sequence or as an array
             (k, 2), k >= 3. Its outline is inside.
 

@@ -39,11 +39,6 @@ class Plan:
     teacher: int
     framing: int | None  # how pictures become inputs, as a checksum; None where they are stretched
 
-    @property
-    def segmentation(self) -> bool:
-        """Whether there is a second stage."""
-        return self.parts["segmentation"]
-
     def stored(self) -> dict[str, Any]:
         """Return the plan as values that a file of tensors may hold and that compare equal when read back."""
         values = {name: value for name, value in vars(self).items() if name != "parts"} | self.parts

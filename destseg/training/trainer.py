@@ -101,7 +101,7 @@ class Trainer:
 
     @property
     def total_steps(self) -> int:
-        return self.plan.steps[0] + (self.plan.steps[1] if self.plan.segmentation else 0)
+        return self.plan.steps[0] + (self.plan.steps[1] if self.plan.parts["segmentation"] else 0)
 
     def run(
         self, workers: int, progress: bool, path: Path | None = None, minutes: float = 10.0
@@ -212,7 +212,7 @@ class Trainer:
         if self._taught is None:
             return student_loss(self.network, corrupted, batch.clean.to(self.device), regions)
         taught = [level[batch.indices].to(self.device) for level in self._taught]
-        seen = corrupted if self.plan.denoising else batch.clean.to(self.device)
+        seen = corrupted if self.plan.parts["denoising"] else batch.clean.to(self.device)
         return cosine_loss(cosine_distances(taught, self.network.student_net(seen)), regions)
 
     def _remember_teacher(self) -> None:

@@ -8,14 +8,12 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
+from destseg.demo.photographs import write_dataset
 from destseg.detector import DeSTSeg
-from destseg.evaluation import Report
 from destseg.files import write_whole
-from destseg.folders import Sample, read_mask, read_mvtec
-from destseg.presets import whole_number
-from destseg.sample.pictures import write_dataset
-from destseg.teachers import teacher_state
-from destseg.training import check_schedule
+from destseg.inference.report import Report
+from destseg.pictures.folders import Sample, read_mask, read_mvtec
+from destseg.settings import Schedule, whole_number
 
 FALSE_POSITIVE_RATE = 0.05  # what 24 pictures for calibration can guarantee
 SHOWN = 2  # pictures of each kind, with their overlays
@@ -86,9 +84,11 @@ def run(
     """
     folder = Path(folder)
     model = DeSTSeg("fast", teacher, image_size, seed, device)
-    check_schedule(steps, batch_size)
-    if whole_number("pictures", pictures) < 2:
-        raise ValueError(f"pictures must be at least 2, got {pictures}")
+    Schedule(steps, batch_size)  # wrong ones are refused before any work
+    whole_number("pictures", pictures, least=2)
+
+    from destseg.model.teachers import teacher_state
+
     teacher_state(teacher)  # a download, if one is needed, comes first, or fails first
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; a folder to fill is wanted")

@@ -10,9 +10,9 @@ import pytest
 import destseg
 from destseg import demo
 from destseg.cli import main
-from destseg.folders import read_mask, read_mvtec
+from destseg.demo.parts import DEFECTS
+from destseg.pictures.folders import read_mask, read_mvtec
 from destseg.options import parser
-from destseg.sample.flaws import DEFECTS
 
 SHORT = ["--pictures", "3", "--steps", "1", "1", "--size", "64"]
 

@@ -1,16 +1,17 @@
 """The sample parts: the same from a seed, masks where the defect is, a data set that can be read."""
 
 import functools
+from unittest.mock import Mock
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from destseg.folders import read_mask, read_mvtec
+from destseg.demo import parts
+from destseg.demo.parts import DEFECTS, Part, blurred
+from destseg.demo.photographs import photograph, shadow, with_noise, write_dataset
+from destseg.pictures.folders import read_mask, read_mvtec
 from destseg.ops.components import components
-from destseg.sample import chip, flaws
-from destseg.sample.pictures import photograph, write_dataset
-from destseg.sample.rendering import blurred, shadow, with_noise
 
 # Least and greatest share of the picture that a defect may cover, in percent.
 PLAUSIBLE = {
@@ -27,22 +28,22 @@ shot = functools.cache(functools.partial(photograph, SEED))  # of part number an
 
 
 def test_the_same_seed_gives_the_same_pictures_and_others_give_others():
-    first, again, other, next_one = (
-        shot(0, "stain"),
-        *(photograph(*key, "stain") for key in ((5, 0), (6, 0), (5, 1))),
-    )
-    assert np.array_equal(first.pixels, again.pixels) and np.array_equal(first.mask, again.mask)
-    assert first.pixels.shape == (256, 256, 3) and first.pixels.dtype == np.uint8
-    for different in (other, next_one):
-        assert np.mean(first.pixels != different.pixels) > 0.5
-        assert not np.array_equal(first.mask, different.mask)
+    pixels, mask = shot(0, "stain")
+    (again, mask_again), *others = (photograph(*key, "stain") for key in ((5, 0), (6, 0), (5, 1)))
+    assert np.array_equal(pixels, again) and np.array_equal(mask, mask_again)
+    assert pixels.shape == (256, 256, 3) and pixels.dtype == np.uint8
+    assert mask.shape == (256, 256) and mask.dtype == bool
+    for different, other_mask in others:
+        assert np.mean(pixels != different) > 0.5
+        assert not np.array_equal(mask, other_mask)
 
 
 def test_good_parts_have_no_mask():
-    assert not shot(0, "good").mask.any()
+    _, mask = shot(0, "good")
+    assert not mask.any()
 
 
-@pytest.mark.parametrize("defect", flaws.DEFECTS)
+@pytest.mark.parametrize("defect", DEFECTS)
 def test_masks_lie_where_pictures_differ_from_the_same_part_without_the_defect(defect):
     for number in range(2):
         (flawed, mask), (good, _) = shot(number, defect), shot(number, "good")
@@ -61,25 +62,26 @@ def test_masks_lie_where_pictures_differ_from_the_same_part_without_the_defect(d
         assert far.mean() > 0.2 and not changed[far].any()
 
 
-@pytest.mark.parametrize("defect", flaws.DEFECTS)
+@pytest.mark.parametrize("defect", DEFECTS)
 def test_masks_are_of_plausible_size_and_in_one_piece(defect):
     low, high = PLAUSIBLE[defect]
     for number in range(3):
-        mask = shot(number, defect).mask
+        _, mask = shot(number, defect)
         assert low <= 100 * mask.mean() <= high
         _, areas = components(mask[None])
         assert areas.max() > 0.9 * mask.sum()
 
 
 def test_a_bent_pin_is_marked_where_it_is_and_where_it_should_be():
-    part = chip.placed(np.random.default_rng(0))
-    chip.lay_pins(part, chip.BentPin(row=1, number=3, turn=0.5))
-    foot_y = chip.BODY_Y + chip.PIN_LENGTH - 8
-    straight, bent = (part.flaw[_nearest(part, x, foot_y)] for x in (0.0, 25 * np.sin(0.5)))
-    neighbour = part.flaw[_nearest(part, -chip.PITCH, foot_y)]
-    assert (straight, bent, neighbour) == (1, 1, 0)
-    assert part.metal[_nearest(part, 25 * np.sin(0.5), foot_y)] == 1
-    assert part.metal[_nearest(part, 0.0, foot_y)] == 0  # nothing is left there
+    part = Part(np.random.default_rng(0))
+    below_and_fourth = Mock(side_effect=[1, 3])
+    part.lay_pins(Mock(uniform=lambda *_: 0.5, choice=lambda _: 1, integers=below_and_fourth))
+    foot_y = parts.BODY_Y + parts.PIN_LENGTH - 8
+    straight, bent = (_nearest(part, x, foot_y) for x in (0.0, 25 * np.sin(0.5)))
+    neighbour, above = _nearest(part, -parts.PITCH, foot_y), _nearest(part, 0.0, -foot_y)
+    assert [part.flaw[place] for place in (straight, bent, neighbour, above)] == [1, 1, 0, 0]
+    assert all(part.height[place] > 1 for place in (bent, neighbour, above))
+    assert part.height[straight] < 0.5  # nothing is left there but the plate
 
 
 def _nearest(part, x, y):
@@ -87,13 +89,12 @@ def _nearest(part, x, y):
 
 
 def test_layers_stay_in_single_precision():
-    part, generator = chip.placed(np.random.default_rng(1)), np.random.default_rng(2)
-    chip.lay_plate(part, generator)
-    chip.lay_pins(part, flaws.draw_bent_pin(generator))
-    chip.lay_body(part, generator)
-    for change in flaws.CHANGES.values():
-        change(part, generator)
-    chip.lay_print(part)
+    part, generator = Part(np.random.default_rng(1)), np.random.default_rng(2)
+    part.lay_pins(generator)
+    part.lay_body(generator)
+    for defect in DEFECTS[1:]:
+        getattr(part, defect)(generator)
+    part.lay_print()
     assert {name: layer.dtype for name, layer in vars(part).items() if layer.dtype != np.float32} == {}
 
 
@@ -126,30 +127,30 @@ def test_an_unknown_defect_is_named():
         photograph(0, 0, "rust")
 
 
-def test_data_set_can_be_read_and_does_not_depend_on_threads(tmp_path):
-    write_dataset(tmp_path, SEED, train=1, test_good=1, test_defect=1, progress=False, workers=3)
-    assert len(list(tmp_path.rglob("*.png"))) == 1 + 1 + 2 * len(flaws.DEFECTS)
+def test_data_set_can_be_read_and_holds_what_one_thread_makes(tmp_path):
+    write_dataset(tmp_path, SEED, train=1, good=1, flawed=1, progress=False)
+    assert len(list(tmp_path.rglob("*.png"))) == 1 + 1 + 2 * len(DEFECTS)
     (trained,) = (tmp_path / "train" / "good").iterdir()
-    assert np.array_equal(np.asarray(PIL.Image.open(trained)), shot(0, "good").pixels)
+    assert np.array_equal(np.asarray(PIL.Image.open(trained)), shot(0, "good")[0])
     samples = read_mvtec(tmp_path)
-    assert [sample.defect for sample in samples] == sorted(("good", *flaws.DEFECTS))
+    assert [sample.defect for sample in samples] == sorted(("good", *DEFECTS))
     for sample in samples:
-        expected = shot(1 + ("good", *flaws.DEFECTS).index(sample.defect), sample.defect)
-        assert np.array_equal(np.asarray(PIL.Image.open(sample.path)), expected.pixels)
+        pixels, mask = shot(1 + ("good", *DEFECTS).index(sample.defect), sample.defect)
+        assert np.array_equal(np.asarray(PIL.Image.open(sample.path)), pixels)
         if sample.mask_path is not None:
-            assert np.array_equal(read_mask(sample.mask_path), expected.mask)
+            assert np.array_equal(read_mask(sample.mask_path), mask)
 
 
 def test_a_folder_with_other_pictures_is_left_as_it_is(tmp_path):
     (tmp_path / "train" / "good").mkdir(parents=True)
     (tmp_path / "train" / "good" / "mine.png").write_bytes(b"not to be trained on")
     with pytest.raises(ValueError, match=r"mine\.png is no picture of this data set: move it away"):
-        write_dataset(tmp_path, train=1, test_good=1, test_defect=1, progress=False)
+        write_dataset(tmp_path, 0, train=1, good=1, flawed=1, progress=False)
     assert [path.name for path in tmp_path.rglob("*.png")] == ["mine.png"]
 
 
 def test_a_folder_without_pictures_yet_is_filled(tmp_path):
     """As a run leaves it that was interrupted before its first picture."""
     (tmp_path / "train" / "good").mkdir(parents=True)
-    assert len(write_dataset(tmp_path, train=1, test_good=0, test_defect=0, progress=False)) == 1
+    write_dataset(tmp_path, 0, train=1, good=0, flawed=0, progress=False)
     assert [path.name for path in tmp_path.rglob("*.png")] == ["000.png"]
