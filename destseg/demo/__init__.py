@@ -55,7 +55,7 @@ evaluate wants more in my_parts/test, with masks in my_parts/ground_truth, laid 
   destseg evaluate my_part.destseg my_parts"""
 
 
-def run(
+def run(  # noqa: PLR0913 - each is an option of the command
     folder: str | Path = "destseg-demo",
     seed: int = 0,
     steps: tuple[int, int] = (500, 350),
