@@ -1,4 +1,4 @@
-"""What a PC without torch runs: exported models, calibration, overlays, regions, the command line, metrics."""
+"""What a PC without torch runs: exported models, calibration, overlays, the command line, metrics."""
 
 import json
 import pathlib
