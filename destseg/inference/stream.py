@@ -31,8 +31,7 @@ def stream(scorer: Scorer, framing: Framing, sources: Iterable[Source]) -> Gener
 
     Raises RuntimeError where the network gives NaN.
     """
-    in_batches = scorer.batch > 1
-    alone = isinstance(sources, Sequence) and len(sources) == 1
+    in_batches, alone = scorer.batch > 1, _is_alone(sources)
     decoders = min(MOST_DECODERS, os.cpu_count() or 1) if in_batches else DECODERS
 
     def decode(source: Source) -> Read:
@@ -65,7 +64,12 @@ def predictions(
         return source, scored if isinstance(scored, Exception) else calibration.judge(scored, source.name)
 
     results = stream(scorer, framing, sources)
-    return prefetched(judge, results, JUDGES if scorer.batch > 1 else 0)
+    return prefetched(judge, results, JUDGES if scorer.batch > 1 and not _is_alone(sources) else 0)
+
+
+def _is_alone(sources: Iterable[Source]) -> bool:
+    """Whether there is a single picture, for which no thread is worth starting."""
+    return isinstance(sources, Sequence) and len(sources) == 1
 
 
 def _batches(pictures: Generator[Read, None, None], most: int) -> Generator[list[Read], None, None]:
