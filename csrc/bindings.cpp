@@ -23,25 +23,23 @@ namespace {
 template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
 
-template <typename T>
-using Arrays = std::vector<Array<T>>;
+using Arrays = std::vector<Array<float>>;
 
 // What would corrupt memory if it were otherwise; the message is for whoever calls past destseg/ops.
 void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
 }
 
-template <typename T>
-void perlin(const Array<T>& angles, double rotation, Array<T>& noise) {
+void perlin(const Array<float>& angles, double rotation, Array<float>& noise) {
   require(angles.ndim() == 2 && angles.shape(0) > 1 && angles.shape(1) > 1, "angles must be at least 2 x 2");
   require(noise.ndim() == 2, "noise must be (h, w)");
-  const T* in = angles.data();
-  T* out = noise.mutable_data();
+  const float* in = angles.data();
+  float* out = noise.mutable_data();
   const int64_t cells_y = angles.shape(0) - 1, cells_x = angles.shape(1) - 1;
   const int64_t height = noise.shape(0), width = noise.shape(1);
   py::gil_scoped_release unlocked;
   destseg::perlin(in, cells_y, cells_x, rotation, height, width,
-                  [&](int64_t i, const T* row) { std::copy(row, row + width, out + i * width); });
+                  [&](int64_t i, const float* row) { std::copy(row, row + width, out + i * width); });
 }
 
 // lattices: the angles of all samples, one after the other; cells: (n, 2) how many along rows and columns.
@@ -150,13 +148,12 @@ void count_above(const Array<T>& rising, const Array<T>& thresholds, Array<int64
 }
 
 // The features of both networks, of every level: (n, h, w, c) where channels come last, else (n, c, h, w).
-template <typename T>
 struct Features {
-  std::vector<destseg::Level<T>> levels;
+  std::vector<destseg::Level> levels;
   int64_t n = 0, channels = 0;
   destseg::Order order;
 
-  Features(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last)
+  Features(const Arrays& taught, const Arrays& learnt, bool channels_last)
       : order(channels_last ? destseg::Order::channels_last : destseg::Order::channels_first) {
     require(!taught.empty() && taught.size() == learnt.size(), "taught and learnt must have the same levels");
     for (size_t k = 0; k < taught.size(); ++k) {
@@ -173,106 +170,84 @@ struct Features {
     }
   }
 
-  void require_positions(const Arrays<T>& values) const {
+  void require_positions(const Arrays& values) const {
     require(values.size() == levels.size(), "there must be one array of positions a level");
     for (size_t k = 0; k < levels.size(); ++k)
       require(values[k].size() == n * levels[k].height * levels[k].width, "it must hold one value a position");
   }
 };
 
-template <typename T>
-std::vector<T*> outputs(Arrays<T>& arrays) {
-  std::vector<T*> pointers;
-  for (Array<T>& array : arrays) pointers.push_back(array.mutable_data());
+std::vector<float*> outputs(Arrays& arrays) {
+  std::vector<float*> pointers;
+  for (Array<float>& array : arrays) pointers.push_back(array.mutable_data());
   return pointers;
 }
 
-template <typename T>
-void similarity_input(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last, int64_t threads,
-                      Array<T>& output) {
-  const Features<T> features(taught, learnt, channels_last);
+void similarity_input(const Arrays& taught, const Arrays& learnt, bool channels_last, int64_t threads,
+                      Array<float>& output) {
+  const Features features(taught, learnt, channels_last);
   const int64_t pixels = features.levels[0].height * features.levels[0].width;
   require(output.size() == features.n * features.channels * pixels, "output must be (n, sum of c, h_1, w_1)");
-  T* out = output.mutable_data();
+  float* out = output.mutable_data();
   py::gil_scoped_release unlocked;
   destseg::similarity_input(features.levels, features.n, features.order, threads, out);
 }
 
-template <typename T>
-void cosine_distances(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last, int64_t threads,
-                      Arrays<T>& distances) {
-  const Features<T> features(taught, learnt, channels_last);
+void cosine_distances(const Arrays& taught, const Arrays& learnt, bool channels_last, int64_t threads,
+                      Arrays& distances) {
+  const Features features(taught, learnt, channels_last);
   features.require_positions(distances);
-  const std::vector<T*> out = outputs(distances);
+  const std::vector<float*> out = outputs(distances);
   py::gil_scoped_release unlocked;
   destseg::cosine_distances(features.levels, features.n, features.order, threads, out);
 }
 
-template <typename T>
-void cosine_gradients(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last, int64_t threads,
-                      const Arrays<T>& slopes, Arrays<T>& gradients) {
-  const Features<T> features(taught, learnt, channels_last);
+void cosine_gradients(const Arrays& taught, const Arrays& learnt, bool channels_last, int64_t threads,
+                      const Arrays& slopes, Arrays& gradients) {
+  const Features features(taught, learnt, channels_last);
   features.require_positions(slopes);
   require(gradients.size() == learnt.size(), "there must be one gradient a level");
-  std::vector<const T*> in;
+  std::vector<const float*> in;
   for (size_t k = 0; k < learnt.size(); ++k) {
     require(gradients[k].size() == learnt[k].size(), "gradients must be as large as learnt");
     in.push_back(slopes[k].data());
   }
-  const std::vector<T*> out = outputs(gradients);
+  const std::vector<float*> out = outputs(gradients);
   py::gil_scoped_release unlocked;
   destseg::cosine_gradients(features.levels, features.n, features.order, threads, in, out);
 }
 
 // distances: (n, h_k, w_k) of every level; output: (n, h, w).
-template <typename T>
-void destmap(const Arrays<T>& distances, int64_t threads, Array<T>& output) {
+void destmap(const Arrays& distances, int64_t threads, Array<float>& output) {
   require(!distances.empty() && output.ndim() == 3, "there must be distances, and output must be (n, h, w)");
-  std::vector<destseg::Planes<T>> levels;
-  for (const Array<T>& level : distances) {
+  std::vector<destseg::Planes> levels;
+  for (const Array<float>& level : distances) {
     require(level.ndim() == 3 && level.shape(0) == output.shape(0), "distances must be (n, h, w)");
     require(level.shape(1) > 0 && level.shape(2) > 0, "distances must not be empty");
     levels.push_back({level.data(), level.shape(1), level.shape(2)});
   }
   const int64_t n = output.shape(0), height = output.shape(1), width = output.shape(2);
-  T* out = output.mutable_data();
+  float* out = output.mutable_data();
   py::gil_scoped_release unlocked;
   destseg::destmap(levels, n, height, width, threads, out);
 }
 
-template <typename T>
-void destmap_of_features(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last, int64_t threads,
-                         Array<T>& output) {
-  const Features<T> features(taught, learnt, channels_last);
+void destmap_of_features(const Arrays& taught, const Arrays& learnt, bool channels_last, int64_t threads,
+                         Array<float>& output) {
+  const Features features(taught, learnt, channels_last);
   require(output.ndim() == 3 && output.shape(0) == features.n, "output must be (n, h, w)");
   const int64_t height = output.shape(1), width = output.shape(2);
-  T* out = output.mutable_data();
+  float* out = output.mutable_data();
   py::gil_scoped_release unlocked;
   destseg::destmap_of_features(features.levels, features.n, features.order, height, width, threads, out);
 }
 
 template <typename T>
 void bind_for_dtype(py::module_& module) {
-  module.def("perlin", &perlin<T>, py::arg("angles").noconvert(), py::arg("rotation"),
-             py::arg("noise").noconvert());
   module.def("split", &split<T>, py::arg("scores").noconvert(), py::arg("mask").noconvert(),
              py::arg("normals").noconvert(), py::arg("positives").noconvert());
   module.def("count_above", &count_above<T>, py::arg("rising").noconvert(), py::arg("thresholds").noconvert(),
              py::arg("above").noconvert(), py::arg("at_or_above").noconvert());
-  module.def("similarity_input", &similarity_input<T>, py::arg("taught").noconvert(),
-             py::arg("learnt").noconvert(), py::arg("channels_last"), py::arg("threads"),
-             py::arg("output").noconvert());
-  module.def("cosine_distances", &cosine_distances<T>, py::arg("taught").noconvert(),
-             py::arg("learnt").noconvert(), py::arg("channels_last"), py::arg("threads"),
-             py::arg("distances").noconvert());
-  module.def("cosine_gradients", &cosine_gradients<T>, py::arg("taught").noconvert(),
-             py::arg("learnt").noconvert(), py::arg("channels_last"), py::arg("threads"),
-             py::arg("slopes").noconvert(), py::arg("gradients").noconvert());
-  module.def("destmap", &destmap<T>, py::arg("distances").noconvert(), py::arg("threads"),
-             py::arg("output").noconvert());
-  module.def("destmap_of_features", &destmap_of_features<T>, py::arg("taught").noconvert(),
-             py::arg("learnt").noconvert(), py::arg("channels_last"), py::arg("threads"),
-             py::arg("output").noconvert());
 }
 
 }  // namespace
@@ -281,6 +256,17 @@ PYBIND11_MODULE(_C, module) {
   module.doc() = "Compiled kernels of destseg; call them through destseg.ops, which validates.";
   bind_for_dtype<float>(module);
   bind_for_dtype<double>(module);
+  module.def("perlin", &perlin, py::arg("angles").noconvert(), py::arg("rotation"), py::arg("noise").noconvert());
+  module.def("similarity_input", &similarity_input, py::arg("taught").noconvert(), py::arg("learnt").noconvert(),
+             py::arg("channels_last"), py::arg("threads"), py::arg("output").noconvert());
+  module.def("cosine_distances", &cosine_distances, py::arg("taught").noconvert(), py::arg("learnt").noconvert(),
+             py::arg("channels_last"), py::arg("threads"), py::arg("distances").noconvert());
+  module.def("cosine_gradients", &cosine_gradients, py::arg("taught").noconvert(), py::arg("learnt").noconvert(),
+             py::arg("channels_last"), py::arg("threads"), py::arg("slopes").noconvert(),
+             py::arg("gradients").noconvert());
+  module.def("destmap", &destmap, py::arg("distances").noconvert(), py::arg("threads"), py::arg("output").noconvert());
+  module.def("destmap_of_features", &destmap_of_features, py::arg("taught").noconvert(), py::arg("learnt").noconvert(),
+             py::arg("channels_last"), py::arg("threads"), py::arg("output").noconvert());
   module.def("corrupt", &corrupt, py::arg("pictures").noconvert(), py::arg("textures").noconvert(),
              py::arg("lattices").noconvert(), py::arg("cells").noconvert(), py::arg("rotations").noconvert(),
              py::arg("shares").noconvert(), py::arg("threshold"), py::arg("scale").noconvert(),

@@ -104,38 +104,34 @@ struct PerlinAxis {
 
 // What a cell's noise is made of: four linear functions of the offset (v, u) to its first corner, the dot products
 // with the gradients at its top left and bottom left, and what each rises by on the way to the right.
-template <typename T>
 struct PerlinCell {
-  T along_v[4], along_u[4], constant[4];
+  float along_v[4], along_u[4], constant[4];
 };
 
 // The factor that the components of the lattice's unit gradients have, so that noise fills [-1, 1].
-constexpr double kPerlinGain = 1.4142135623730951;
+constexpr float kPerlinGain = 1.4142135623730951f;
 
 // v and u point at the gradients of a cell's top left corner, of a lattice with points_x of them a row.
-template <typename T>
-DESTSEG_SHARED_FORMULA PerlinCell<T> perlin_cell(const T* v, const T* u, int64_t points_x) {
-  const T *v_below = v + points_x, *u_below = u + points_x;
+DESTSEG_SHARED_FORMULA PerlinCell perlin_cell(const float* v, const float* u, int64_t points_x) {
+  const float *v_below = v + points_x, *u_below = u + points_x;
   return {{v[0], v[1] - v[0], v_below[0], v_below[1] - v_below[0]},
           {u[0], u[1] - u[0], u_below[0], u_below[1] - u_below[0]},
           {0, -u[1], -v_below[0], v_below[0] - v_below[1] - u_below[1]}};
 }
 
 // A cell's linear function f at an offset to its first corner.
-template <typename T>
-DESTSEG_SHARED_FORMULA T perlin_linear(const PerlinCell<T>& cell, int32_t f, T v, T u) {
+DESTSEG_SHARED_FORMULA float perlin_linear(const PerlinCell& cell, int32_t f, float v, float u) {
   return cell.along_v[f] * v + cell.along_u[f] * u + cell.constant[f];
 }
 
-template <typename T>
-std::vector<PerlinCell<T>> perlin_cells(const T* angles, int64_t cells_y, int64_t cells_x) {
+inline std::vector<PerlinCell> perlin_cells(const float* angles, int64_t cells_y, int64_t cells_x) {
   const size_t points_x = static_cast<size_t>(cells_x + 1);
-  std::vector<T> gradients_v(static_cast<size_t>(cells_y + 1) * points_x), gradients_u(gradients_v.size());
+  std::vector<float> gradients_v(static_cast<size_t>(cells_y + 1) * points_x), gradients_u(gradients_v.size());
   for (size_t k = 0; k < gradients_v.size(); ++k) {
-    gradients_v[k] = static_cast<T>(kPerlinGain) * std::cos(angles[k]);
-    gradients_u[k] = static_cast<T>(kPerlinGain) * std::sin(angles[k]);
+    gradients_v[k] = kPerlinGain * std::cos(angles[k]);
+    gradients_u[k] = kPerlinGain * std::sin(angles[k]);
   }
-  std::vector<PerlinCell<T>> cells;
+  std::vector<PerlinCell> cells;
   cells.reserve(static_cast<size_t>(cells_y * cells_x));
   for (size_t i = 0; i < static_cast<size_t>(cells_y); ++i) {
     for (size_t j = 0; j < static_cast<size_t>(cells_x); ++j) {
@@ -146,42 +142,40 @@ std::vector<PerlinCell<T>> perlin_cells(const T* angles, int64_t cells_y, int64_
   return cells;
 }
 
-template <typename T>
-DESTSEG_SHARED_FORMULA T perlin_fade(T t) {
+DESTSEG_SHARED_FORMULA float perlin_fade(float t) {
   return t * t * t * (t * (t * 6 - 15) + 10);
 }
 
 // The noise at offset (v, u), of the four linear functions there.
-template <typename T>
-DESTSEG_SHARED_FORMULA T perlin_mixed(T v, T u, T top, T top_rise, T bottom, T bottom_rise) {
-  const T fade_v = perlin_fade(v), fade_u = perlin_fade(u);
-  const T above = top + top_rise * fade_u, below = bottom + bottom_rise * fade_u;
+DESTSEG_SHARED_FORMULA float perlin_mixed(float v, float u, float top, float top_rise, float bottom,
+                                          float bottom_rise) {
+  const float fade_v = perlin_fade(v), fade_u = perlin_fade(u);
+  const float above = top + top_rise * fade_u, below = bottom + bottom_rise * fade_u;
   return above + (below - above) * fade_v;
 }
 
 constexpr int32_t kPerlinLanes = 16;  // most pixels evaluated at once, also beyond a cell's end and the row's
 
 // Pixels [first, first + lanes) of a cell's stretch, whose linear functions have a start and a step each.
-template <int32_t lanes, typename T>
-DESTSEG_INLINE void perlin_pixels(const T* start, const T* step, T v, T v_step, T u, T u_step, int64_t first,
-                                  T* noise) {
+template <int32_t lanes>
+DESTSEG_INLINE void perlin_pixels(const float* start, const float* step, float v, float v_step, float u, float u_step,
+                                  int64_t first, float* noise) {
 #pragma omp simd
   for (int32_t lane = 0; lane < lanes; ++lane) {
-    const T k = static_cast<T>(static_cast<int32_t>(first) + lane);
+    const float k = static_cast<float>(static_cast<int32_t>(first) + lane);
     noise[first + lane] = perlin_mixed(v + k * v_step, u + k * u_step, start[0] + k * step[0], start[1] + k * step[1],
                                        start[2] + k * step[2], start[3] + k * step[3]);
   }
 }
 
 // noise: columns [begin, end) of one row, and room for kPerlinLanes more.
-template <typename T>
-DESTSEG_INLINE void perlin_row(const PerlinCell<T>* cells, int64_t cells_x, PerlinAxis y, PerlinAxis x,
-                               int64_t begin, int64_t end, T* noise) {
-  const T v_step = static_cast<T>(y.step), u_step = static_cast<T>(x.step);
+DESTSEG_WIDE inline void perlin_row(const PerlinCell* cells, int64_t cells_x, PerlinAxis y, PerlinAxis x,
+                                    int64_t begin, int64_t end, float* noise) {
+  const float v_step = static_cast<float>(y.step), u_step = static_cast<float>(x.step);
   while (begin < end) {
-    const PerlinCell<T>& cell = cells[y.cell * cells_x + x.cell];
-    const T v = static_cast<T>(y.offset(begin)), u = static_cast<T>(x.offset(begin));
-    T start[4], step[4];
+    const PerlinCell& cell = cells[y.cell * cells_x + x.cell];
+    const float v = static_cast<float>(y.offset(begin)), u = static_cast<float>(x.offset(begin));
+    float start[4], step[4];
 #pragma omp simd
     for (int32_t f = 0; f < 4; ++f) {
       start[f] = perlin_linear(cell, f, v, u);
@@ -189,7 +183,7 @@ DESTSEG_INLINE void perlin_row(const PerlinCell<T>* cells, int64_t cells_x, Perl
     }
     const double last = std::min(std::min(y.next, x.next), static_cast<double>(end - 1));
     const int64_t count = static_cast<int64_t>(last) + 1 - begin;  // 0 where two borders are one pixel apart
-    T* out = noise + begin;
+    float* out = noise + begin;
     int64_t k = 0;
     for (; k < count - kPerlinLanes / 2; k += kPerlinLanes)
       perlin_pixels<kPerlinLanes>(start, step, v, v_step, u, u_step, k, out);
@@ -201,36 +195,26 @@ DESTSEG_INLINE void perlin_row(const PerlinCell<T>* cells, int64_t cells_x, Perl
   }
 }
 
-DESTSEG_WIDE inline void perlin_row_wide(const PerlinCell<float>* cells, int64_t cells_x, const PerlinAxis& y,
-                                         const PerlinAxis& x, int64_t begin, int64_t end, float* noise) {
-  perlin_row(cells, cells_x, y, x, begin, end, noise);
-}
-
-DESTSEG_WIDE inline void perlin_row_wide(const PerlinCell<double>* cells, int64_t cells_x, const PerlinAxis& y,
-                                         const PerlinAxis& x, int64_t begin, int64_t end, double* noise) {
-  perlin_row(cells, cells_x, y, x, begin, end, noise);
-}
-
 // angles: (cells_y + 1) x (cells_x + 1) in radians; rotation in radians about the centre. Calls
 // visit(i, noise) with each finished row of `width` values, which is overwritten by the next.
-template <typename T, typename Visit>
-void perlin(const T* angles, int64_t cells_y, int64_t cells_x, double rotation, int64_t height, int64_t width,
+template <typename Visit>
+void perlin(const float* angles, int64_t cells_y, int64_t cells_x, double rotation, int64_t height, int64_t width,
             const Visit& visit) {
-  const std::vector<PerlinCell<T>> cells = perlin_cells(angles, cells_y, cells_x);
+  const std::vector<PerlinCell> cells = perlin_cells(angles, cells_y, cells_x);
   const PerlinTurn turn{std::cos(rotation), std::sin(rotation)};
   const double scale_y = static_cast<double>(cells_y) / static_cast<double>(height);
   const double scale_x = static_cast<double>(cells_x) / static_cast<double>(width);
-  std::vector<T> noise(static_cast<size_t>(width + kPerlinLanes));
-  T* row = noise.data();
+  std::vector<float> noise(static_cast<size_t>(width + kPerlinLanes));
+  float* row = noise.data();
   for (int64_t i = 0; i < height; ++i) {
     const PerlinLine line = perlin_line(turn, i, height, width);
     int64_t begin, end;
     perlin_interval(line, height, width, begin, end);
     const PerlinAxis y(line.row * scale_y, line.row_step * scale_y, cells_y, begin);
     const PerlinAxis x(line.column * scale_x, line.column_step * scale_x, cells_x, begin);
-    perlin_row_wide(cells.data(), cells_x, y, x, begin, end, row);
-    std::fill(row, row + begin, T(0));
-    std::fill(row + end, row + width, T(0));
+    perlin_row(cells.data(), cells_x, y, x, begin, end, row);
+    std::fill(row, row + begin, 0.0f);
+    std::fill(row + end, row + width, 0.0f);
     visit(i, row);
   }
 }

@@ -26,13 +26,13 @@ struct Gradients {
   const float* slopes[kLevels];
   T* out[kLevels];
 
-  DESTSEG_DEVICE GradientWeights<float> weigh(const Position& position, bool) const {
+  DESTSEG_DEVICE GradientWeights weigh(const Position& position, bool) const {
     const PositionSums& sums = position.sums;
     return gradient_weights(sums.taught, sums.learnt, sums.both, slopes[position.level][position.number]);
   }
 
   template <typename Kernel, int V>
-  DESTSEG_DEVICE void emit(const GradientWeights<float>& weights, const Kernel& kernel, int k, uint32_t position,
+  DESTSEG_DEVICE void emit(const GradientWeights& weights, const Kernel& kernel, int k, uint32_t position,
                            int64_t q, const Packet<T, V>& taught, const Packet<T, V>& learnt) const {
     Packet<T, V> gradient;
 #pragma unroll

@@ -27,7 +27,7 @@ struct ProductOfDistances {
   uint32_t height, width, positions;  // of the first level; of all pictures
 
   DESTSEG_DEVICE static float sampled(const Level<T>& level, uint32_t image, uint32_t i, uint32_t j) {
-    const Tap<float> row = tap_of(i, level.height, level.scale_y), column = tap_of(j, level.width, level.scale_x);
+    const Tap row = tap_of(i, level.height, level.scale_y), column = tap_of(j, level.width, level.scale_x);
     const T* plane = level.values + static_cast<int64_t>(image) * level.height * level.width;
     const T *low = plane + static_cast<int64_t>(row.low) * level.width;
     const T *high = plane + static_cast<int64_t>(row.high) * level.width;

@@ -21,8 +21,8 @@ struct LatticeGradients {
     each_thread([&](int thread) {
       const int64_t k = static_cast<int64_t>(block) * kThreads + thread;
       if (k >= count) return;
-      along_rows[k] = static_cast<float>(kPerlinGain) * std::cos(angles[k]);
-      along_columns[k] = static_cast<float>(kPerlinGain) * std::sin(angles[k]);
+      along_rows[k] = kPerlinGain * std::cos(angles[k]);
+      along_columns[k] = kPerlinGain * std::sin(angles[k]);
     });
   }
 };
@@ -57,7 +57,7 @@ struct CorruptTile {
     const Place y = place_of(line.row, line.row_step, anomaly.cells_y, height, j);
     const Place x = place_of(line.column, line.column_step, anomaly.cells_x, width, j);
     const int64_t points_x = anomaly.cells_x + 1, corner = anomaly.first + y.cell * points_x + x.cell;
-    const PerlinCell<float> cell = perlin_cell(along_rows + corner, along_columns + corner, points_x);
+    const PerlinCell cell = perlin_cell(along_rows + corner, along_columns + corner, points_x);
     const float v = y.offset, u = x.offset;
     return perlin_mixed(v, u, perlin_linear(cell, 0, v, u), perlin_linear(cell, 1, v, u), perlin_linear(cell, 2, v, u),
                         perlin_linear(cell, 3, v, u));

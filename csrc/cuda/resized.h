@@ -44,7 +44,7 @@ struct Resized {
     return result;
   }
 
-  DESTSEG_DEVICE Values widened(const float* from, int32_t row, const Tap<float>& column) const {
+  DESTSEG_DEVICE Values widened(const float* from, int32_t row, const Tap& column) const {
     const float* at = from + row * source_strides.row;
     const Packet<float, V> low = load<V>(at + column.low * source_strides.column);
     const Packet<float, V> high = load<V>(at + column.high * source_strides.column);
@@ -66,13 +66,13 @@ struct Resized {
       if (item >= packets * width) return;
       const uint32_t inner = channels_last ? packets : width, outer = item / inner;  // neighbours are neighbours
       const uint32_t q = channels_last ? item - outer * inner : outer, j = channels_last ? outer : item - outer * inner;
-      const Tap<float> column = tap_of(j, source_width, scale_x);
+      const Tap column = tap_of(j, source_width, scale_x);
       const float* from = source + image * source_strides.picture + q * source_strides.packet;
       T* to = out + image * out_strides.picture + j * out_strides.column + q * out_strides.packet;
       int32_t low_row = -1, high_row = -1;
       Values low{}, high{};
       for (uint32_t i = first; i < last; ++i) {
-        const Tap<float> row = tap_of(i, source_height, scale_y);
+        const Tap row = tap_of(i, source_height, scale_y);
         if (row.low != low_row) low = row.low == high_row ? high : widened(from, row.low, column);
         if (row.high != high_row) high = row.high == row.low ? low : widened(from, row.high, column);
         low_row = row.low;

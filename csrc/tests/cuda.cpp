@@ -88,7 +88,7 @@ void test_half() {
 
 template <typename T>
 void test_similarity() {
-  const Pyramid<float> pyramid(between(0, 1) ? 8 : 1);
+  const Pyramid pyramid(between(0, 1) ? 8 : 1);
   const bool channels_last = between(0, 1);
   const auto order = channels_last ? destseg::Order::channels_last : destseg::Order::channels_first;
   const size_t count = pyramid.levels.size();
@@ -97,7 +97,7 @@ void test_similarity() {
   // The CPU's kernels get what the GPU's read, rounded.
   std::vector<std::vector<T>> taught, learnt;
   std::vector<std::vector<float>> taught_read, learnt_read, slopes, distances(count), gradients(count);
-  std::vector<destseg::Level<float>> levels;
+  std::vector<destseg::Level> levels;
   cuda::FeaturesOf features{{}, pyramid.n, kType<T>, channels_last};
   int64_t coarse = 0;
   for (size_t k = 0; k < count; ++k) {
@@ -161,7 +161,7 @@ void test_similarity() {
   const int64_t height = between(0, 1) ? levels[0].height : between(1, 60), width = between(1, 60);
   std::vector<std::vector<T>> planes;
   std::vector<std::vector<float>> planes_read;
-  std::vector<destseg::Planes<float>> expected_planes;
+  std::vector<destseg::Planes> expected_planes;
   std::vector<cuda::Plane> cuda_planes;
   for (size_t k = 0; k < count; ++k) {
     planes.push_back(stored<T>(distances[k]));
