@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <numeric>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "components.h"
@@ -91,7 +92,7 @@ Array<int64_t> components(const Array<uint8_t>& masks, bool corners, Array<int32
 
 // Returns each instance's size and the score at which it is found.
 template <typename T>
-py::tuple split(const Array<T>& scores, const Array<uint8_t>& mask, Array<T>& normals, Array<T>& positives) {
+std::pair<Array<int64_t>, Array<T>> split(const Array<T>& scores, const Array<uint8_t>& mask, Array<T>& normals, Array<T>& positives) {
   require(scores.ndim() == 2 && mask.ndim() == 2, "scores and mask must be (h, w)");
   const int64_t height = scores.shape(0), width = scores.shape(1), pixels = height * width;
   require(mask.shape(0) == height && mask.shape(1) == width, "scores and mask must be of one size");
@@ -113,7 +114,7 @@ py::tuple split(const Array<T>& scores, const Array<uint8_t>& mask, Array<T>& no
     destseg::split(in, height, width, runs, sizes, normals_out, positives_out);
     found_at = destseg::found_at(positives_out, sizes);
   }
-  return py::make_tuple(to_array(sizes), to_array(found_at));
+  return {to_array(sizes), to_array(found_at)};
 }
 
 // Returns how many distinct scores there are; so much of the three outputs is written.

@@ -111,10 +111,16 @@ void corrupt(Address pictures, Address textures, Address table, Address angles, 
 
 PYBIND11_MODULE(_C_cuda, module) {
   module.doc() = "destseg's kernels for NVIDIA GPUs; call them through destseg.ops, which validates.";
-  module.def("similarity_input", &similarity_input);
-  module.def("cosine_distances", &cosine_distances);
-  module.def("cosine_gradients", &cosine_gradients);
-  module.def("destmap", &destmap);
-  module.def("anomalies", &anomalies);
-  module.def("corrupt", &corrupt);
+  module.def("similarity_input", &similarity_input, py::arg("levels"), py::arg("n"), py::arg("type"),
+             py::arg("channels_last"), py::arg("products"), py::arg("out_type"), py::arg("out"), py::arg("place"));
+  module.def("cosine_distances", &cosine_distances, py::arg("levels"), py::arg("n"), py::arg("type"),
+             py::arg("channels_last"), py::arg("distances"), py::arg("place"));
+  module.def("cosine_gradients", &cosine_gradients, py::arg("levels"), py::arg("n"), py::arg("type"),
+             py::arg("channels_last"), py::arg("slopes"), py::arg("gradients"), py::arg("place"));
+  module.def("destmap", &destmap, py::arg("distances"), py::arg("n"), py::arg("type"), py::arg("product"),
+             py::arg("size"), py::arg("out"), py::arg("place"));
+  module.def("anomalies", &anomalies, py::arg("rows"));
+  module.def("corrupt", &corrupt, py::arg("pictures"), py::arg("textures"), py::arg("table"), py::arg("angles"),
+             py::arg("angle_count"), py::arg("gradients"), py::arg("size"), py::arg("threshold"), py::arg("scale"),
+             py::arg("offset"), py::arg("corrupted"), py::arg("masks"), py::arg("place"));
 }
