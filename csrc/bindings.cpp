@@ -1,5 +1,6 @@
-// The only file that knows Python. Arrays arrive allocated and validated by destseg/ops; they are never
-// copied or converted on the way (noconvert), and the interpreter's lock is free while a kernel runs.
+// Python bindings of the CPU kernels; the other files here do not depend on Python. destseg/ops allocates and
+// validates all arrays. They are neither copied nor converted on the way in (noconvert). The GIL is released while
+// a kernel runs.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -26,7 +27,7 @@ using Array = py::array_t<T, py::array::c_style>;
 
 using Arrays = std::vector<Array<float>>;
 
-// What would corrupt memory if it were otherwise; the message is for whoever calls past destseg/ops.
+// Checks what would otherwise corrupt memory. Only callers that bypass destseg/ops ever see the message.
 void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
 }
@@ -43,7 +44,7 @@ void perlin(const Array<float>& angles, double rotation, Array<float>& noise) {
                   [&](int64_t i, const float* row) { std::copy(row, row + width, out + i * width); });
 }
 
-// lattices: the angles of all samples, one after the other; cells: (n, 2) how many along rows and columns.
+// lattices: the angles of all samples, concatenated. cells: (n, 2), the number of cells vertically and horizontally.
 void corrupt(const Array<uint8_t>& pictures, const Array<uint8_t>& textures, const Array<float>& lattices,
              const Array<int64_t>& cells, const Array<double>& rotations, const Array<float>& shares,
              float threshold, const Array<float>& scale, const Array<float>& offset, int64_t threads,
@@ -75,7 +76,7 @@ Array<T> to_array(const std::vector<T>& values) {
   return Array<T>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
-// Returns the sizes, whose number only the kernel knows.
+// Returns the sizes: only the kernel knows how many components there are.
 Array<int64_t> components(const Array<uint8_t>& masks, bool corners, Array<int32_t>& labels) {
   require(masks.ndim() == 3 && labels.size() == masks.size(), "masks and labels must be (n, h, w)");
   const int64_t n = masks.shape(0), height = masks.shape(1), width = masks.shape(2);
@@ -90,9 +91,10 @@ Array<int64_t> components(const Array<uint8_t>& masks, bool corners, Array<int32
   return to_array(sizes);
 }
 
-// Returns each instance's size and the score at which it is found.
+// Returns the size of each instance and the score at which it is found.
 template <typename T>
-std::pair<Array<int64_t>, Array<T>> split(const Array<T>& scores, const Array<uint8_t>& mask, Array<T>& normals, Array<T>& positives) {
+std::pair<Array<int64_t>, Array<T>> split(const Array<T>& scores, const Array<uint8_t>& mask, Array<T>& normals,
+                                          Array<T>& positives) {
   require(scores.ndim() == 2 && mask.ndim() == 2, "scores and mask must be (h, w)");
   const int64_t height = scores.shape(0), width = scores.shape(1), pixels = height * width;
   require(mask.shape(0) == height && mask.shape(1) == width, "scores and mask must be of one size");
@@ -117,7 +119,7 @@ std::pair<Array<int64_t>, Array<T>> split(const Array<T>& scores, const Array<ui
   return {to_array(sizes), to_array(found_at)};
 }
 
-// Returns how many distinct scores there are; so much of the three outputs is written.
+// Returns the number m of distinct scores. Only the first m entries of the three outputs are written.
 int64_t rank(const Array<float>& positives, const Array<int64_t>& sizes, Array<float>& scores,
              Array<int64_t>& counts, Array<double>& overlap) {
   int64_t pixels = 0;
@@ -148,7 +150,7 @@ void count_above(const Array<T>& rising, const Array<T>& thresholds, Array<int64
   destseg::count_above(scores, count, limits, m, above_out, at_or_above_out);
 }
 
-// The features of both networks, of every level: (n, h, w, c) where channels come last, else (n, c, h, w).
+// The features of both networks on every level: (n, h, w, c) if channels come last, else (n, c, h, w).
 struct Features {
   std::vector<destseg::Level> levels;
   int64_t n = 0, channels = 0;
@@ -218,7 +220,7 @@ void cosine_gradients(const Arrays& taught, const Arrays& learnt, bool channels_
   destseg::cosine_gradients(features.levels, features.n, features.order, threads, in, out);
 }
 
-// distances: (n, h_k, w_k) of every level; output: (n, h, w).
+// distances: (n, h_k, w_k) for every level. output: (n, h, w).
 void destmap(const Arrays& distances, int64_t threads, Array<float>& output) {
   require(!distances.empty() && output.ndim() == 3, "there must be distances, and output must be (n, h, w)");
   std::vector<destseg::Planes> levels;

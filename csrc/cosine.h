@@ -1,14 +1,14 @@
-// Cosine distances of teacher and student features, and their gradient with respect to the student.
+// Cosine distances between teacher and student features, and their gradient with respect to the student.
 //
-// Features are never written out at unit length. One pass over a block of positions gives three sums over
-// channels - teacher squared, student squared, teacher times student. The distances follow from the sums
-// alone; the gradient is a weighted sum of both raw features, taken while the block is still in the cache.
-// Each memory order, channels first or last, has loops whose innermost index is contiguous.
+// Normalised features are never stored. One pass over a block of positions computes three sums over channels: teacher
+// squared, student squared, and teacher times student. The distances follow from these sums alone. The gradient is a
+// weighted sum of the raw teacher and student features, computed while the block is still in cache. Each memory order,
+// channels first or channels last, has its own loops with a contiguous innermost index.
 // Source: DeSTSeg (arXiv 2211.11317), section 3.2.
 //
-// Measured for the features of one 256 x 256 picture on one thread (2-core x86-64 with AVX-512, 2026-11-22), call
-// from Python included: distances 0.2 ms, where eager torch takes 0.8 ms channels last and 2.5 ms channels
-// first; loss and gradients 0.9 ms, where it takes 2.8 and 4.6 ms.
+// Times for the features of one 256 x 256 picture on one thread, including the call from Python (2-core x86-64 with
+// AVX-512, 2026-11-22): distances 0.2 ms (eager torch: 0.8 ms channels last, 2.5 ms channels first); loss and
+// gradients 0.9 ms (eager torch: 2.8 and 4.6 ms).
 #pragma once
 
 #include <algorithm>
@@ -21,19 +21,19 @@
 
 namespace destseg {
 
-constexpr float kNormOffset = 1e-12f;     // keeps a vector of zeros from being divided by zero
-constexpr int64_t kBlockPositions = 256;  // whose sums stay in the first-level cache
+constexpr float kNormOffset = 1e-12f;     // added to every norm, so that a zero vector does not divide by zero
+constexpr int64_t kBlockPositions = 256;  // few enough for their sums to stay in the L1 cache
 
 enum class Order { channels_first, channels_last };
 
-// One level of both networks: n pictures in the same memory order.
+// The features of both networks on one level: n pictures, all in the same memory order.
 struct Level {
   const float *taught, *learnt;
   int64_t channels, height, width;
 };
 
-// Neighbouring positions of one picture. Channel c of position p lies at c * stride + p where channels come
-// first, and at p * stride + c where they come last.
+// Consecutive positions of one picture. Channel c of position p is at c * stride + p if channels come first, and at
+// p * stride + c if they come last.
 struct Block {
   const float *taught, *learnt;
   int64_t positions, channels, stride;
@@ -47,7 +47,7 @@ DESTSEG_INLINE Block block_of(const Level& level, Order order, int64_t image, in
   return {level.taught + first, level.learnt + first, end - begin, channels, stride};
 }
 
-// For each of up to kBlockPositions positions, over its channels.
+// Sums over the channels, for each of up to kBlockPositions positions.
 struct Sums {
   float taught[kBlockPositions], learnt[kBlockPositions];  // of squares
   float both[kBlockPositions];                             // of products
@@ -84,19 +84,20 @@ DESTSEG_INLINE void sum_channels(const Block& block, Order order, Sums& sums) {
   }
 }
 
-// What brings both vectors of a position to unit length, from their squared lengths.
+// The factor that turns the product of two raw vectors into that of the unit vectors, from their squared lengths.
 DESTSEG_SHARED_FORMULA float unit_scale(float taught_squared, float learnt_squared) {
   return 1 / ((std::sqrt(taught_squared) + kNormOffset) * (std::sqrt(learnt_squared) + kNormOffset));
 }
 
-// What the raw vectors of a position are multiplied with in the gradient of its distance.
+// The weights of the two raw vectors of a position in the gradient of its distance.
 struct GradientWeights {
   float taught, learnt;
 };
 
-// The distance's gradient with respect to the raw student vector, times a slope. For vectors t and s, and
-// D = 1 - (t . s) u with the scale u of above:
-// dD/ds = -u t + (t . s) u s / (|s| (|s| + offset)), whose second part is 0 for a student of length 0.
+// The gradient of the distance with respect to the raw student vector, times `slope`. For vectors t and s and
+// u = unit_scale, the distance is D = 1 - (t . s) u, and
+// dD/ds = -u t + (t . s) u s / (|s| (|s| + offset)).
+// The second term is 0 for a student vector of length 0.
 DESTSEG_SHARED_FORMULA GradientWeights gradient_weights(float taught_squared, float learnt_squared, float both,
                                                         float slope) {
   const float scale = slope * unit_scale(taught_squared, learnt_squared), length = std::sqrt(learnt_squared);
@@ -113,7 +114,7 @@ DESTSEG_WIDE inline void block_distances(const Block& block, Order order, float*
   }
 }
 
-// The distances' gradient with respect to the raw student features, times the slope of each position.
+// The gradient of the distances with respect to the raw student features, times the slope of each position.
 DESTSEG_WIDE inline void block_gradients(const Block& block, Order order, const float* slopes, float* gradients) {
   Sums sums;
   sum_channels(block, order, sums);
@@ -140,11 +141,11 @@ DESTSEG_WIDE inline void block_gradients(const Block& block, Order order, const 
   }
 }
 
-// Calls body(k, block, position) for every block of every level k; position is that of the block's beginning
-// among all pictures' positions.
+// Calls body(k, block, position) for every block of every level k. position: the index of the block's first position
+// among the positions of all pictures.
 template <typename Body>
 void for_each_block(const std::vector<Level>& levels, int64_t n, Order order, int64_t threads, const Body& body) {
-  std::vector<int64_t> ends;  // of the levels, among all blocks
+  std::vector<int64_t> ends;  // of each level, in the sequence of all blocks
   for (const Level& level : levels) {
     const int64_t blocks = (level.height * level.width + kBlockPositions - 1) / kBlockPositions;
     ends.push_back((ends.empty() ? 0 : ends.back()) + n * blocks);
@@ -169,7 +170,8 @@ inline void cosine_distances(const std::vector<Level>& levels, int64_t n, Order 
   });
 }
 
-// slopes[k]: (n, h_k, w_k), of whatever the distances are used for; gradients[k]: as the student's features.
+// slopes[k]: (n, h_k, w_k), the gradient of the loss with respect to the distances. gradients[k]: its gradient with
+// respect to the student's features, in their shape and order.
 inline void cosine_gradients(const std::vector<Level>& levels, int64_t n, Order order, int64_t threads,
                              const std::vector<const float*>& slopes, const std::vector<float*>& gradients) {
   for_each_block(levels, n, order, threads, [&](size_t k, const Block& block, int64_t position) {

@@ -1,4 +1,4 @@
-// Bilinear resizing, align_corners=False, as torch defines it: what similarity.h and destmap.h share.
+// Bilinear resizing as torch defines it with align_corners=False. Shared by similarity.h and destmap.h.
 #pragma once
 
 #include <algorithm>
@@ -9,14 +9,14 @@
 
 namespace destseg {
 
-// Along one side, an output is the sources low and high mixed, the latter with weight share; they are the same
-// where output and source coincide.
+// Interpolation along one dimension: output = (1 - share) * source[low] + share * source[high]. low and high are equal
+// where the output depends on a single source value.
 struct Tap {
   int32_t low, high;
   float share;
 };
 
-// Output k of `target`, of `source` inputs; scale is source / target.
+// The tap of output k. source: the number of inputs. scale: the number of inputs divided by that of outputs.
 DESTSEG_SHARED_FORMULA Tap tap_of(int64_t k, int64_t source, float scale) {
   const float place = std::max(scale * (static_cast<float>(k) + 0.5f) - 0.5f, 0.0f);
   const int64_t low = std::min(static_cast<int64_t>(place), source - 1);
@@ -25,7 +25,7 @@ DESTSEG_SHARED_FORMULA Tap tap_of(int64_t k, int64_t source, float scale) {
   return {static_cast<int32_t>(low), static_cast<int32_t>(high), share};
 }
 
-// The taps of one whole side.
+// The taps of all outputs along one dimension.
 struct Taps {
   std::vector<int32_t> low, high;
   std::vector<float> share;
@@ -41,13 +41,14 @@ struct Taps {
   }
 };
 
+// Interpolates between two rows of `count` values.
 DESTSEG_INLINE void mix(const float* low, const float* high, float share, int64_t count, float* out) {
   const float rest = 1 - share;
 #pragma omp simd
   for (int64_t k = 0; k < count; ++k) out[k] = low[k] * rest + high[k] * share;
 }
 
-// Resizes one row along its width.
+// Resizes one row to `count` columns.
 DESTSEG_INLINE void widen(const float* row, const Taps& columns, int64_t count, float* out) {
   const int32_t *low = columns.low.data(), *high = columns.high.data();
   const float* share = columns.share.data();

@@ -1,16 +1,16 @@
-// The segmentation network's input: on each level, minus the products of teacher and student features of unit
-// length, resized to the first level's size and stacked.
+// The input of the segmentation network. On each level, the normalised teacher and student features are multiplied
+// element by element and negated. The products are resized to the size of the first level, and the levels are
+// concatenated along the channels.
 //
-// Features are never written out at unit length: the sums that cosine.h takes give each position one weight
-// for its raw products. The output is made in bands of rows. The products that a band needs of the coarse
-// levels stay in the second-level cache, from where they are resized into their place among the output's
-// channels, so features are read once and the output is written once.
+// Normalised features are never stored: the sums of cosine.h give one weight per position for the raw products. The
+// output is computed in bands of rows. The products that a band needs from the coarser levels stay in the L2 cache
+// until they are resized into their output channels. So the features are read once and the output is written once.
 // Source: DeSTSeg (arXiv 2211.11317), section 3.3.
 //
-// Measured for the features of one 256 x 256 picture on one thread (2-core x86-64 with AVX-512, 2026-11-22), call
-// from Python included: 0.8 to 1.1 ms channels last, where eager torch takes 2 to 7 ms, and 1.3 to 2.0 ms
-// channels first, where it takes 11 to 24 ms; torch.compile takes 4 to 17 ms. How much depends on what memory
-// the allocator hands out. Filling an output of this size takes 0.3 ms.
+// Times for the features of one 256 x 256 picture on one thread, including the call from Python (2-core x86-64 with
+// AVX-512, 2026-11-22): channels last 0.8 to 1.1 ms (eager torch: 2 to 7 ms), channels first 1.3 to 2.0 ms (eager
+// torch: 11 to 24 ms); torch.compile takes 4 to 17 ms. The spread depends on the memory that the allocator returns.
+// Filling an output of this size takes 0.3 ms.
 #pragma once
 
 #include <algorithm>
@@ -25,10 +25,10 @@
 
 namespace destseg {
 
-constexpr int64_t kBandRows = 8;  // that one thread makes at a time
+constexpr int64_t kBandRows = 8;  // rows of the output that a thread computes at a time
 
-// Minus the products of both unit vectors, for positions [begin, end) of one picture, in its order with a
-// stride of their own; the sign is that of the published segmentation network.
+// Writes the negated products of the unit vectors, for positions [begin, end) of one picture. They have the memory
+// order of the features, but a stride of their own. The published segmentation network expects the negative sign.
 DESTSEG_INLINE void negative_products(const Level& level, Order order, int64_t image, int64_t begin, int64_t end,
                                       int64_t stride, float* products) {
   const bool channels_last = order == Order::channels_last;
@@ -54,20 +54,20 @@ DESTSEG_INLINE void negative_products(const Level& level, Order order, int64_t i
   }
 }
 
-// A picture's rows [first, last] of the output, (n, channels, height, width) of the first level's size.
+// Rows [first, last] of one picture in the output. channels, height and width are those of the whole output.
 struct Band {
   const std::vector<Level>& levels;
-  const std::vector<Taps>&rows, &columns;  // of every level
+  const std::vector<Taps>&rows, &columns;  // per level
   int64_t channels, height, width;
   int64_t image, first, last;
-  float* out;  // of the picture
+  float* out;  // the picture's part of the output
 };
 
-// Channels last: each position is written from its first channel to its last, level after level.
+// Channels last: writes each position from its first channel to its last, one level after the other.
 DESTSEG_INLINE void band_channels_last(const Band& band) {
   struct Source {
-    int64_t channels, pitch, top;    // of the rows in `products`, the first of which is the level's row `top`
-    std::vector<float> products, mixed;  // mixed: one row, resized along the height
+    int64_t channels, pitch, top;        // pitch: values per row; top: the row of the level where products begin
+    std::vector<float> products, mixed;  // mixed: one row, resized vertically
     const float* row;
   };
   std::vector<Source> sources;
@@ -102,7 +102,7 @@ DESTSEG_INLINE void band_channels_last(const Band& band) {
   }
 }
 
-// Channels first: one channel after the other, each source row being resized along the width once.
+// Channels first: writes one channel after the other. Each source row is resized horizontally only once.
 DESTSEG_INLINE void band_channels_first(const Band& band) {
   const int64_t width = band.width, plane = band.height * width;
   std::vector<float> products, widened;
@@ -142,7 +142,8 @@ DESTSEG_WIDE inline void write_band(const Band& band, Order order) {
   order == Order::channels_last ? band_channels_last(band) : band_channels_first(band);
 }
 
-// out: (n, sum of channels, h, w) of the first level's size, in the order of the levels.
+// out: (n, sum of channels, h_1, w_1), or (n, h_1, w_1, sum of channels) if channels come last. The channels of the
+// first level come first.
 inline void similarity_input(const std::vector<Level>& levels, int64_t n, Order order, int64_t threads, float* out) {
   const int64_t height = levels[0].height, width = levels[0].width;
   int64_t channels = 0;

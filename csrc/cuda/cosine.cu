@@ -1,7 +1,8 @@
-// Cosine distances and their gradient, as ../cosine.h has them, for features in a GPU's memory.
+// Cosine distances and their gradient on a GPU; see ../cosine.h.
 //
-// Both are bound by memory: the distances read both networks' features and write next to nothing, the gradient reads
-// both and writes one. Not measured on a GPU yet; docs/gpu.md has the floors.
+// Both kernels are bound by memory bandwidth. The distances read the features of both networks and write almost
+// nothing. The gradient reads the features of both networks and writes as much as those of one. Not measured on a GPU
+// yet; docs/gpu.md lists the floors.
 #include "positions.h"
 
 namespace destseg::cuda {

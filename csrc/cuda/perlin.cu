@@ -1,9 +1,10 @@
-// Pictures corrupted where Perlin noise is high, as ../perlin.h has it, for a batch in a GPU's memory.
+// A batch of pictures corrupted on a GPU where Perlin noise is high; see ../perlin.h.
 //
-// Every pixel's noise is evaluated on its own, from the formulas of ../perlin.h: its coordinates in double precision,
-// the same to the last bit, its noise in single. A block takes a tile of neighbouring pixels: first a thread a pixel
-// finds noise and mask, then a thread a value blends, so that bytes and floats are read and written side by side.
-// Not measured on a GPU yet; docs/gpu.md has the floors.
+// The noise of every pixel is evaluated independently with the formulas of ../perlin.h. Coordinates are computed in
+// double precision and equal the CPU's to the last bit; the noise is computed in single precision. A block processes a
+// tile of consecutive pixels in two phases. The first computes noise and mask, one pixel per thread at a time. The
+// second blends, one channel of a pixel per thread at a time, so that adjacent threads access adjacent memory. Not
+// measured on a GPU yet; docs/gpu.md lists the floors.
 #include "../perlin.h"
 
 #include "kernels.h"
@@ -34,11 +35,11 @@ struct CorruptTile {
   const Anomaly* anomalies;
   const float *along_rows, *along_columns;
   float threshold, scale[3], offset[3];
-  uint32_t height, width, tiles;  // of a picture
+  uint32_t height, width, tiles;  // per picture
   float* corrupted;
   uint8_t* masks;
 
-  // Along one axis: which cell a pixel lies in, and where in it.
+  // A pixel along one axis of the lattice: its cell, and its offset within the cell.
   struct Place {
     int64_t cell;
     float offset;

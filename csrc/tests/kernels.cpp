@@ -1,6 +1,6 @@
-// Runs every kernel on random shapes, one pixel and nothing among them, for the sanitizers to watch: arrays
-// are exactly as large as the kernels are told. What is cheap to know about the results is checked as well,
-// above all that the threaded kernels give the same bits from one thread and from many.
+// Runs every CPU kernel under the sanitizers on random shapes, which include one pixel and none. Arrays are exactly as
+// large as the kernels are told. Properties of the results that are cheap to check are checked as well, above all that
+// the threaded kernels give the same bits on one thread and on several.
 #include <cmath>
 #include <cstdio>
 #include <vector>
@@ -78,7 +78,7 @@ void test_ranking() {
   const auto mask = random_mask(pixels);
   auto scores = random_array<float>(pixels, -2, 2);
   if (between(0, 1))
-    for (float& score : scores) score = std::round(score);  // ties, both zeros
+    for (float& score : scores) score = std::round(score);  // ties, and zeros of both signs
   destseg::Runs runs;
   std::vector<int64_t> sizes;
   destseg::read_picture(mask.data(), height, width, true, runs);
