@@ -31,8 +31,6 @@ SHAPES = {  # (c, h, w) of each level
 }
 ORDERS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
 
-needs_kernels = pytest.mark.skipif(_native.kernels is None, reason="the compiled kernels are not there")
-
 
 def vectors(*rows, dtype=torch.float64):
     """One image of one row: a feature vector per position, (1, c, 1, w)."""
@@ -42,11 +40,8 @@ def vectors(*rows, dtype=torch.float64):
 def features(shapes, n=2, dtype=torch.float32, order=torch.contiguous_format, seed=0, device="cpu"):
     """Teacher and student features as after a ReLU, with a position of zeros in each."""
     generator = torch.Generator().manual_seed(seed)
-    levels = [
-        torch.randn(n, *shape, generator=generator).relu().to(device, dtype)
-        for shape in shapes
-        for _ in range(2)
-    ]
+    shapes = [shape for shape in shapes for _ in range(2)]
+    levels = [torch.randn(n, *shape, generator=generator).relu().to(device, dtype) for shape in shapes]
     for level in levels[1:]:
         level[:1, :, 0, 0] = 0
     levels = [level.contiguous(memory_format=order) for level in levels]
@@ -83,21 +78,17 @@ def assert_gradients_close_to_double(taught, learnt):
     generator = torch.Generator().manual_seed(1)
     shapes = [(level.shape[0], 1, *level.shape[2:]) for level in learnt]
     slopes = [torch.randn(shape, generator=generator).to(learnt[0].device) for shape in shapes]
+    lengths = [torch.linalg.vector_norm(level, dim=1, keepdim=True) + 1e-12 for level in doubled(learnt)]
 
     def gradients(distances_of, dtype):
         levels = [level.detach().to(dtype).requires_grad_() for level in learnt]
         distances = distances_of([level.to(dtype) for level in taught], levels)
         torch.autograd.backward(distances, [slope.to(dtype) for slope in slopes])
-        return [level.grad for level in levels]
+        return [level.grad * length.to(dtype) for level, length in zip(levels, lengths, strict=True)]
 
-    lengths = [torch.linalg.vector_norm(level, dim=1, keepdim=True) + 1e-12 for level in doubled(learnt)]
     expected = gradients(cosine_distances_ref, torch.float64)
-    for distances_of in (cosine_distances, cosine_distances_ref):
-        for found, wanted, length in zip(
-            gradients(distances_of, torch.float32), expected, lengths, strict=True
-        ):
-            assert found.dtype == torch.float32
-            torch.testing.assert_close(found.double() * length, wanted * length, rtol=TIGHT, atol=TIGHT)
+    assert_close(gradients(cosine_distances, torch.float32), expected, TIGHT)
+    assert_close(gradients(cosine_distances_ref, torch.float32), expected, TIGHT)
 
 
 @pytest.fixture(params=["fast", "reference"])
@@ -267,7 +258,7 @@ def test_results_do_not_depend_on_the_number_of_threads(order, monkeypatch):
         torch.set_num_threads(before)
 
 
-@needs_kernels
+@pytest.mark.skipif(_native.kernels is None, reason="the compiled kernels are not there")
 def test_ten_thousand_repeats_give_the_same_bits(monkeypatch):
     monkeypatch.setattr(_features, "VALUES_PER_THREAD", 1)
     taught, learnt = features([(3, 17, 3), (2, 9, 2)], order=torch.channels_last)
