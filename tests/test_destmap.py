@@ -14,9 +14,12 @@ SIZES = st.tuples(st.integers(1, 30), st.integers(1, 40))
 either = pytest.mark.parametrize("compute", [destmap, destmap_ref])
 
 
-def row(*values):
+in_single_and_double = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+
+
+def row(*values, dtype=torch.float64):
     """One image of one row, (1, 1, 1, w)."""
-    return torch.tensor(values, dtype=torch.float64)[None, None, None]
+    return torch.tensor(values, dtype=dtype)[None, None, None]
 
 
 def random_distances(n, sizes, dtype=torch.float32, device="cpu"):
@@ -25,17 +28,20 @@ def random_distances(n, sizes, dtype=torch.float32, device="cpu"):
 
 
 @either
-def test_the_map_is_the_product_of_the_stretched_distances(compute):
-    distances = row(1, 2, 1, 2), row(0, 4), row(3)
+@in_single_and_double
+def test_the_map_is_the_product_of_the_stretched_distances(compute, dtype):
+    distances = row(1, 2, 1, 2, dtype=dtype), row(0, 4, dtype=dtype), row(3, dtype=dtype)
+    expected = row(0, 6, 9, 24, dtype=dtype)
     # Four columns from two: a quarter and three quarters of the way between their middles.
-    torch.testing.assert_close(compute(distances), row(0, 6, 9, 24))
-    torch.testing.assert_close(compute(distances, (1, 2)), row(3, 16.5))
-    torch.testing.assert_close(compute(distances, (2, 4)), row(0, 6, 9, 24).expand(1, 1, 2, 4))
+    torch.testing.assert_close(compute(distances), expected)
+    torch.testing.assert_close(compute(distances, (1, 2)), row(3, 16.5, dtype=dtype))
+    torch.testing.assert_close(compute(distances, (2, 4)), expected.expand(1, 1, 2, 4))
 
 
 @either
-def test_other_sizes_are_the_finest_map_resized(compute):
-    distances = random_distances(2, [(16, 12), (8, 6), (4, 3)], torch.float64)
+@in_single_and_double
+def test_other_sizes_are_the_finest_map_resized(compute, dtype):
+    distances = random_distances(2, [(16, 12), (8, 6), (4, 3)], dtype)
     for size in [(5, 7), (64, 48), (16, 13), [32, 24]]:
         expected = interpolate(compute(distances), size=tuple(size), mode="bilinear", align_corners=False)
         torch.testing.assert_close(compute(distances, size), expected)
@@ -48,13 +54,15 @@ DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfl
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_agrees_with_the_reference(tolerance, device, n, sizes, size, dtype):
     distances = random_distances(n, sizes, dtype, device)
-    found, expected = destmap(distances, size), destmap_ref(distances, size)
-    assert found.dtype == dtype
-    assert found.shape == (n, 1, *(size or sizes[0]))
+    expected = destmap_ref([level.double() for level in distances], size)
     # Products of distances up to 2; in half precision the reference rounds after each of them.
     slack = 4 if dtype in (torch.float16, torch.bfloat16) else 1
     close = {"rtol": slack * tolerance[dtype], "atol": slack * 16 * tolerance[dtype]}
-    torch.testing.assert_close(found, expected, **close)
+    for compute in (destmap, destmap_ref):
+        found = compute(distances, size)
+        assert found.dtype == dtype
+        assert found.shape == (n, 1, *(size or sizes[0]))
+        torch.testing.assert_close(found.double(), expected, **close)
 
 
 def random_features(n, shapes, dtype, channels_last, device="cpu"):
@@ -78,24 +86,28 @@ def random_features(n, shapes, dtype, channels_last, device="cpu"):
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_from_features_it_agrees_with_the_reference(tolerance, device, n, shapes, size, kind, channels_last):
     features = random_features(n, shapes, kind, channels_last, device)
-    found, expected = destmap_of_features(*features, size), destmap_of_features_ref(*features, size)
+    in_double = ([level.double() for level in levels] for levels in features)
+    expected = destmap_of_features_ref(*in_double, size)
     dtype = torch.float64 if kind == torch.float64 else torch.float32  # computed in at least single
-    assert found.dtype == dtype
-    assert found.shape == (n, 1, *(size or shapes[0][1:]))
-    torch.testing.assert_close(found, expected, rtol=tolerance[dtype], atol=16 * tolerance[dtype])
-    torch.testing.assert_close(
-        found, destmap(cosine_distances(*features), size), rtol=tolerance[dtype], atol=16 * tolerance[dtype]
-    )
+    found = destmap_of_features(*features, size)
+    others = destmap_of_features_ref(*features, size), destmap(cosine_distances(*features), size)
+    for result in (found, *others):
+        assert result.dtype == dtype
+        assert result.shape == (n, 1, *(size or shapes[0][1:]))
+        close = {"rtol": tolerance[dtype], "atol": 16 * tolerance[dtype]}
+        torch.testing.assert_close(result.double(), expected, **close)
 
 
 @pytest.mark.parametrize("compute", [destmap_of_features, destmap_of_features_ref])
-def test_from_features_by_hand(compute):
+@in_single_and_double
+def test_from_features_by_hand(compute, dtype):
     # One level of two positions: parallel vectors, then orthogonal ones; then a length of zero.
     taught, learnt = torch.tensor([[3.0, 0.0], [4.0, 2.0]]), torch.tensor([[6.0, 5.0], [8.0, 0.0]])
-    features = [part[None, :, None].double() for part in (taught, learnt)]
-    torch.testing.assert_close(compute([features[0]], [features[1]]), row(0, 1))
-    torch.testing.assert_close(compute([features[0]], [features[1]], (1, 4)), row(0, 0.25, 0.75, 1))
-    torch.testing.assert_close(compute([features[0]], [0 * features[1]]), row(1, 1))
+    features = [part[None, :, None].to(dtype) for part in (taught, learnt)]
+    torch.testing.assert_close(compute([features[0]], [features[1]]), row(0, 1, dtype=dtype))
+    stretched = row(0, 0.25, 0.75, 1, dtype=dtype)
+    torch.testing.assert_close(compute([features[0]], [features[1]], (1, 4)), stretched)
+    torch.testing.assert_close(compute([features[0]], [0 * features[1]]), row(1, 1, dtype=dtype))
 
 
 @pytest.mark.parametrize("compute", [destmap_of_features, destmap_of_features_ref])

@@ -5,10 +5,10 @@ import torch
 
 from destseg.losses import cosine_loss
 from destseg.ops import _native
-from destseg.ops.destmap import destmap
+from destseg.ops.destmap import destmap, destmap_of_features
 from destseg.ops.similarity import cosine_distances, similarity_input
 
-KERNELS = ("similarity_input", "cosine_distances", "cosine_gradients", "destmap")
+KERNELS = ("similarity_input", "cosine_distances", "cosine_gradients", "destmap", "destmap_of_features")
 
 
 def features(seed=0):
@@ -30,6 +30,17 @@ def test_meta_tensors_take_the_reference():
     taught, learnt = ([level.to("meta") for level in levels] for levels in features())
     assert similarity_input(taught, learnt).shape == (2, 21, 13, 21)
     assert [d.device.type for d in cosine_distances(taught, learnt)] == ["meta"] * 3
+
+
+def test_double_precision_takes_the_reference(monkeypatch):
+    taught, learnt = ([level.double() for level in levels] for levels in features())
+    no_kernel(monkeypatch)
+    learnt = [level.requires_grad_() for level in learnt]
+    distances = cosine_distances(taught, learnt)
+    cosine_loss(distances).backward()
+    with torch.no_grad():
+        found = [similarity_input(taught, learnt), destmap(distances), destmap_of_features(taught, learnt)]
+    assert {result.dtype for result in (*found, *distances)} == {torch.float64}
 
 
 class Everything(torch.nn.Module):
@@ -71,4 +82,5 @@ def test_the_kernels_are_reached(monkeypatch):
     similarity_input(taught, learnt)
     cosine_loss(cosine_distances(taught, [level.bfloat16().requires_grad_() for level in learnt])).backward()
     destmap([level[:, :1].abs() for level in taught])
+    destmap_of_features(taught, learnt)
     assert reached == list(KERNELS)

@@ -39,7 +39,7 @@ def perlin(angles: Noise, size: tuple[int, int], rotation: float = 0.0) -> Noise
         raise ValueError(f"size must be (height, width), each at least 1, got {size}")
     if not math.isfinite(rotation):
         raise ValueError(f"rotation must be a finite angle in radians, got {rotation}")
-    if kernels.cpu is None:
+    if kernels.cpu is None or angles.dtype != np.float32:
         return perlin_ref(angles, size, rotation)
     noise = np.empty(size, angles.dtype)
     kernels.cpu.perlin(np.ascontiguousarray(angles), float(rotation), noise)

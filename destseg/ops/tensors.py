@@ -6,20 +6,20 @@ import torch
 
 from destseg.ops import kernels
 
-_PLAIN, _PRECISIONS = (torch.Tensor, torch.nn.Parameter), (torch.float32, torch.float64)
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 GPU_PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def usable(*tensors: torch.Tensor) -> bool:
-    """Whether the CPU kernels can take these tensors: compiled, in CPU memory, float32 or float64, eager.
+    """Whether the CPU kernels can take these tensors: compiled, in CPU memory, float32, eager.
 
-    Everything else - meta and fake tensors, half precision, torch.compile and torch.export, no compiler -
-    belongs to the reference, so that an exported or traced graph holds standard operators only.
+    Everything else - meta and fake tensors, half and double precision, torch.compile and torch.export,
+    no compiler - belongs to the reference, so that an exported or traced graph holds standard operators only.
     """
     if kernels.cpu is None or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     for tensor in tensors:  # a plain loop: it is asked before every call, for many small tensors
-        if type(tensor) not in _PLAIN or not tensor.is_cpu or tensor.dtype not in _PRECISIONS:
+        if type(tensor) not in _PLAIN or not tensor.is_cpu or tensor.dtype != torch.float32:
             return False
     return True
 
