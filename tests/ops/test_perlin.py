@@ -1,78 +1,73 @@
-"""Perlin noise and pictures corrupted by it: by hand, recorded, kernel beside reference, statistics."""
+"""Perlin noise: by hand, recorded, turned, the kernel beside the reference, the errors' words."""
 
 import math
-import os
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from destseg.ops import _native
+from destseg.ops import kernels
 from destseg.ops.perlin import perlin, perlin_ref
 
 QUARTER = math.pi / 2
 # One cell over 2 x 2 pixels, which lie at fractions 0 and 1/2 of it. The gradients point down and right in
 # the upper corners, up and left in the lower ones. Dot products at pixel (1, 1): 1/2 and -1/2 above, 1/2 and
 # 1/2 below; fade(1/2) = 1/2 mixes them to 0 above, 1/2 below, 1/4 in all. Times sqrt(2):
-ONE_CELL = torch.tensor([[0.0, QUARTER], [math.pi, -QUARTER]], dtype=torch.float64)
-ONE_CELL_NOISE = math.sqrt(2) * torch.tensor([[0.0, -0.25], [0.5, 0.25]], dtype=torch.float64)
+ONE_CELL = np.array([[0.0, QUARTER], [math.pi, -QUARTER]])
+ONE_CELL_NOISE = math.sqrt(2) * np.array([[0.0, -0.25], [0.5, 0.25]])
 
 KINDS = [pytest.param(perlin, id="fast"), pytest.param(perlin_ref, id="reference")]
 
 
-def lattice(points_y, points_x, seed=0, dtype=torch.float32):
+def lattice(points_y, points_x, seed=0, dtype=np.float32):
     angles = np.random.default_rng(seed).uniform(0, 2 * math.pi, (points_y, points_x))
-    return torch.from_numpy(angles).to(dtype)
+    return angles.astype(dtype)
 
 
-def assert_close(found, expected, atol):
-    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
-
-
-def test_continuous_integration_has_the_kernels():
-    if os.environ.get("CI") and os.environ.get("DESTSEG_EXT") != "0":
-        assert _native.kernels is not None
+def assert_close(found, expected, tolerance):
+    """Compare noise of one dtype, to that dtype's tolerance."""
+    assert found.dtype == expected.dtype and found.shape == expected.shape
+    atol = tolerance[torch.float64 if found.dtype == np.float64 else torch.float32]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("function", KINDS)
 @pytest.mark.parametrize("case", range(4))
 def test_recorded_noise(golden, tolerance, function, case):
     recorded = np.load(golden / "perlin.npz")
-    angles = torch.from_numpy(recorded[f"case{case}_angles"]).float()
-    expected = torch.from_numpy(recorded[f"case{case}_noise"])
-    assert_close(function(angles, tuple(expected.shape)), expected, tolerance[torch.float32])
+    angles, expected = recorded[f"case{case}_angles"].astype(np.float32), recorded[f"case{case}_noise"]
+    assert_close(function(angles, expected.shape), expected, tolerance)
 
 
 @pytest.mark.parametrize("function", KINDS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_one_cell_by_hand(tolerance, function, dtype):
-    noise = function(ONE_CELL.to(dtype), (2, 2))
+    noise = function(ONE_CELL.astype(dtype), (2, 2))
     assert noise.dtype == dtype
-    assert_close(noise, ONE_CELL_NOISE.to(dtype), tolerance[dtype])
+    assert_close(noise, ONE_CELL_NOISE.astype(dtype), tolerance)
 
 
 @pytest.mark.parametrize("function", KINDS)
 def test_quarter_turn_by_hand(tolerance, function):
-    turned = math.sqrt(2) * torch.tensor([[-0.25, 0.25], [0.0, 0.5]], dtype=torch.float64)
-    assert_close(function(ONE_CELL, (2, 2), QUARTER), turned, tolerance[torch.float64])
+    turned = math.sqrt(2) * np.array([[-0.25, 0.25], [0.0, 0.5]])
+    assert_close(function(ONE_CELL, (2, 2), QUARTER), turned, tolerance)
 
 
 @pytest.mark.parametrize("function", KINDS)
 @pytest.mark.parametrize("quarters", [-3, -2, -1, 1, 2, 3, 4])
 def test_quarter_turns_of_a_square_lose_nothing(tolerance, function, quarters):
     angles = lattice(5, 9)
-    expected = torch.rot90(function(angles, (31, 31)), quarters)
-    assert_close(function(angles, (31, 31), quarters * QUARTER), expected, tolerance[torch.float32])
+    expected = np.rot90(function(angles, (31, 31)), quarters)
+    assert_close(function(angles, (31, 31), quarters * QUARTER), expected, tolerance)
 
 
 @pytest.mark.parametrize("function", KINDS)
 def test_half_turn_of_an_oblong(tolerance, function):
     angles = lattice(3, 5)
-    expected = function(angles, (12, 20)).flip(0, 1)
-    assert_close(function(angles, (12, 20), math.pi), expected, tolerance[torch.float32])
+    expected = function(angles, (12, 20))[::-1, ::-1]
+    assert_close(function(angles, (12, 20), math.pi), expected, tolerance)
 
 
 @pytest.mark.parametrize("function", KINDS)
@@ -89,110 +84,72 @@ def test_what_turns_in_from_outside_is_zero(function):
         . . # # # # # . .
         . . . # # # . . .
     """
-    inside = torch.tensor([[cell == "#" for cell in line.split()] for line in drawn.strip().splitlines()])
+    inside = np.array([[cell == "#" for cell in line.split()] for line in drawn.strip().splitlines()])
     noise = function(lattice(2, 2), (9, 9), QUARTER / 2)
-    assert torch.equal(noise != 0, inside)
+    assert np.array_equal(noise != 0, inside)
 
 
 @pytest.mark.parametrize("function", KINDS)
 def test_a_row_on_end_keeps_its_centre_alone(tolerance, function):
     angles = lattice(2, 3)
     level, on_end = function(angles, (1, 7)), function(angles, (1, 7), QUARTER)
-    assert_close(on_end[0, 3], level[0, 3], tolerance[torch.float32])
+    assert_close(on_end[0, 3], level[0, 3], tolerance)
     assert on_end[0, [0, 1, 2, 4, 5, 6]].tolist() == [0] * 6
 
 
 @pytest.mark.parametrize("function", KINDS)
 def test_noise_vanishes_at_lattice_points(function):
-    noise = function(lattice(5, 5, dtype=torch.float64), (16, 16))
-    assert noise[::4, ::4].abs().max() < 1e-15
-    assert noise.abs().max() > 0.3
+    noise = function(lattice(5, 5, dtype=np.float64), (16, 16))
+    assert np.abs(noise[::4, ::4]).max() < 1e-15
+    assert np.abs(noise).max() > 0.3
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 3), (37, 53), (64, 17), (96, 96)])
 @pytest.mark.parametrize("points", [(2, 2), (2, 33), (33, 5), (4, 7)])
 def test_kernel_agrees_with_reference(tolerance, dtype, size, points):
     angles = lattice(*points, seed=size[0], dtype=dtype)
     for rotation in (0.0, 0.3, -1.2, QUARTER, -QUARTER, 100.0):
-        assert_close(perlin(angles, size, rotation), perlin_ref(angles, size, rotation), tolerance[dtype])
+        assert_close(perlin(angles, size, rotation), perlin_ref(angles, size, rotation), tolerance)
 
 
 @given(
     st.tuples(st.integers(2, 40), st.integers(2, 40)),
     st.tuples(st.integers(1, 70), st.integers(1, 90)),
     st.floats(-7, 7) | st.sampled_from([1e-300, -1e-17, 1e-9, QUARTER + 1e-12, -math.pi, math.pi / 4]),
-    st.sampled_from([torch.float32, torch.float64]),
+    st.sampled_from([np.float32, np.float64]),
     st.integers(0, 1000),
 )
 @settings(deadline=None, max_examples=300)
 def test_kernel_agrees_with_reference_on_anything(tolerance, points, size, rotation, dtype, seed):
     angles = lattice(*points, seed=seed, dtype=dtype)
-    assert_close(perlin(angles, size, rotation), perlin_ref(angles, size, rotation), tolerance[dtype])
+    assert_close(perlin(angles, size, rotation), perlin_ref(angles, size, rotation), tolerance)
 
 
 def test_angles_with_gaps_in_memory(tolerance):
     wide = lattice(10, 14)
-    for angles in (wide[::2, 1::3], wide.T, wide[3:, 5:].flip(0)):
-        assert_close(
-            perlin(angles, (20, 30), 0.5), perlin_ref(angles.clone(), (20, 30), 0.5), tolerance[torch.float32]
-        )
+    for angles in (wide[::2, 1::3], wide.T, wide[3:, 5:][::-1]):
+        found, expected = perlin(angles, (20, 30), 0.5), perlin_ref(angles.copy(), (20, 30), 0.5)
+        assert_close(found, expected, tolerance)
 
 
-def test_what_kernels_can_take():
-    plain, compiled = torch.zeros(2, 2), _native.kernels is not None
-    assert _native.usable(plain) is compiled
-    assert _native.usable(plain.double(), plain) is compiled
-    assert _native.usable(torch.nn.Parameter(plain)) is compiled
-    assert not _native.usable(plain, plain.bfloat16())
-    assert not _native.usable(plain.half())
-    assert not _native.usable(plain.to("meta"))
-    assert not _native.usable(plain.as_subclass(type("Subclass", (torch.Tensor,), {})))
-    with FakeTensorMode():
-        assert not _native.usable(torch.zeros(2, 2))
-
-
-def test_kernels_keep_out_of_compiled_graphs(monkeypatch):
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert not _native.usable(torch.zeros(2, 2))
-
-
-def test_exported_noise_holds_standard_operators_only():
-    class Noise(torch.nn.Module):
-        def forward(self, angles):
-            return perlin(angles, (8, 6), 0.5)
-
-    angles = lattice(3, 3)
-    exported = torch.export.export(Noise(), (angles,))
-    calls = [node.target for node in exported.graph.nodes if node.op == "call_function"]
-    assert calls and {call.namespace for call in calls} == {"aten"}
-    assert torch.equal(exported.module()(angles), perlin_ref(angles, (8, 6), 0.5))
-
-
-def test_other_tensors_take_the_reference(tolerance):
-    assert perlin(lattice(3, 3).to("meta"), (8, 6), 0.5).shape == (8, 6)
-    half = lattice(3, 3).bfloat16()
-    noise = perlin(half, (8, 6), 0.5)
-    assert noise.dtype == torch.bfloat16
-    assert_close(noise.float(), perlin(half.float(), (8, 6), 0.5), tolerance[torch.bfloat16])
+def test_without_the_kernel_the_reference_answers(monkeypatch):
+    monkeypatch.setattr(kernels, "cpu", None)
+    assert np.array_equal(perlin(lattice(3, 5), (8, 6), 0.5), perlin_ref(lattice(3, 5), (8, 6), 0.5))
 
 
 @pytest.mark.parametrize(
     ("angles", "size", "rotation", "words"),
     [
-        (
-            torch.zeros(2, 2, dtype=torch.int64),
-            (4, 4),
-            0,
-            r"floating point .*, got torch\.int64 of shape \(2, 2\)",
-        ),
-        (torch.zeros(1, 3), (4, 4), 0, r"at least one cell a side, got torch\.float32 of shape \(1, 3\)"),
-        (torch.zeros(4), (4, 4), 0, r"angles must be \(cells_y \+ 1, cells_x \+ 1\) .* of shape \(4,\)"),
-        (torch.zeros(2, 2), (0, 4), 0, r"size must be \(height, width\), each at least 1, got \(0, 4\)"),
-        (torch.zeros(2, 2), (4,), 0, r"size must be \(height, width\), each at least 1, got \(4,\)"),
-        (torch.zeros(2, 2), (4, 4), math.nan, "rotation must be a finite angle in radians, got nan"),
+        (np.zeros((2, 2), np.int64), (4, 4), 0, r"float32 or float64 .*, got int64 of shape \(2, 2\)"),
+        (np.zeros((2, 2), np.float16), (4, 4), 0, r"float32 or float64 .*, got float16 of shape \(2, 2\)"),
+        (np.zeros((1, 3)), (4, 4), 0, r"at least one cell a side, got float64 of shape \(1, 3\)"),
+        (np.zeros(4), (4, 4), 0, r"angles must be \(cells_y \+ 1, cells_x \+ 1\) .* of shape \(4,\)"),
+        (np.zeros((2, 2)), (0, 4), 0, r"size must be \(height, width\), each at least 1, got \(0, 4\)"),
+        (np.zeros((2, 2)), (4,), 0, r"size must be \(height, width\), each at least 1, got \(4,\)"),
+        (np.zeros((2, 2)), (4, 4), math.nan, "rotation must be a finite angle in radians, got nan"),
     ],
 )
-def test_words_about_wrong_arguments_of_perlin(angles, size, rotation, words):
+def test_words_about_wrong_arguments(angles, size, rotation, words):
     with pytest.raises(ValueError, match=words):
         perlin(angles, size, rotation)

@@ -5,15 +5,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from destseg.losses import cosine_loss
-from destseg.ops import _features, _native
+from destseg.ops import kernels
+from destseg.ops.features import normalised
 from destseg.ops.similarity import (
     cosine_distances,
     cosine_distances_ref,
-    normalised,
     similarity_input,
     similarity_input_ref,
 )
+from destseg.training.losses import cosine_loss
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 SHAPES = {  # (c, h, w) of each level
@@ -29,7 +29,7 @@ SHAPES = {  # (c, h, w) of each level
 }
 ORDERS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
 
-needs_kernels = pytest.mark.skipif(_native.kernels is None, reason="the compiled kernels are not there")
+needs_kernels = pytest.mark.skipif(kernels.cpu is None, reason="the compiled kernels are not there")
 
 
 def vectors(*rows):
@@ -228,7 +228,7 @@ def test_positions_without_any_feature_do_not_poison_training(either, device):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_results_do_not_depend_on_the_number_of_threads(order, monkeypatch):
-    monkeypatch.setattr(_features, "VALUES_PER_THREAD", 1)
+    monkeypatch.setattr("destseg.ops.features.VALUES_PER_THREAD", 1)
     taught, learnt = features([(5, 40, 30), (7, 20, 15), (3, 9, 7)], n=3, order=ORDERS[order])
     before = torch.get_num_threads()
 
@@ -248,7 +248,7 @@ def test_results_do_not_depend_on_the_number_of_threads(order, monkeypatch):
 
 @needs_kernels
 def test_ten_thousand_repeats_give_the_same_bits(monkeypatch):
-    monkeypatch.setattr(_features, "VALUES_PER_THREAD", 1)
+    monkeypatch.setattr("destseg.ops.features.VALUES_PER_THREAD", 1)
     taught, learnt = features([(3, 17, 3), (2, 9, 2)], order=torch.channels_last)
     before = torch.get_num_threads()
     torch.set_num_threads(3)  # bands and blocks of the same rows side by side
