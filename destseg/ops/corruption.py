@@ -82,9 +82,9 @@ def _corrupt_on_gpu(
     gpu, (n, height, width, _) = kernels.gpu(), pictures.shape
     pictures, textures = pictures.contiguous(), textures.contiguous()
     rows = [(c.rotation, c.angles.shape[0] - 1, c.angles.shape[1] - 1, c.share) for c in corruptions]
-    table = torch.from_numpy(np.frombuffer(gpu.anomalies(rows), np.uint8).copy())
-    angles = torch.from_numpy(_lattices(corruptions))
-    numbers = tensors.sent(torch.cat([table, angles.view(torch.uint8)]), pictures.device)  # all at once
+    table, angles = np.frombuffer(gpu.anomalies(rows), np.uint8), _lattices(corruptions)
+    numbers = torch.from_numpy(np.concatenate([table, angles.view(np.uint8)]))
+    numbers = tensors.sent(numbers, pictures.device)  # all at once
     gradients = torch.empty(2 * len(angles), dtype=torch.float32, device=pictures.device)
     corrupted = torch.empty_like(pictures, dtype=torch.float32)
     masks = pictures.new_empty((n, 1, height, width))

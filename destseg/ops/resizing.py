@@ -41,9 +41,11 @@ def resize_maps_ref(maps: Maps, size: Sequence[int]) -> Maps:
     """The definition of `resize_maps`, in numpy."""
     for axis, wanted in ((1, size[0]), (2, size[1])):
         given = maps.shape[axis]
-        centres = ((np.arange(wanted) + 0.5) * (given / wanted) - 0.5).clip(0, given - 1)
+        # Places in single precision, as the kernel's: in double they would differ by 1e-5 on a large map.
+        centres = np.float32(given / wanted) * (np.arange(wanted, dtype=np.float32) + np.float32(0.5))
+        centres = (centres - np.float32(0.5)).clip(0, given - 1)
         low = centres.astype(np.int64)
-        share = (centres - low).astype(np.float32).reshape(-1, *[1] * (2 - axis))
+        share = (centres - low.astype(np.float32)).reshape(-1, *[1] * (2 - axis))
         before, after = maps.take(low, axis), maps.take(np.minimum(low + 1, given - 1), axis)
         maps = before + share * (after - before)
     return maps

@@ -1,4 +1,6 @@
-"""Connected components: drawn cases, the reference against scipy, the words of the errors."""
+"""Connected components and their scores: drawn cases, references, scipy, the words of the errors."""
+
+import math
 
 import numpy as np
 import pytest
@@ -6,9 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from destseg.ops.components import components, components_ref
+from destseg.ops.components import components, components_ref, split, split_ref
+
+INF = math.inf
+FLOATS = st.sampled_from([np.float32, np.float64])
 
 both = pytest.mark.parametrize("label", [components, components_ref])
+both_splits = pytest.mark.parametrize("parted", [split, split_ref])
+
+
+def few_values(dtype: type) -> st.SearchStrategy[float]:
+    """Scores that often tie, with both zeros, both infinities and the smallest numbers."""
+    tiny = float(np.finfo(dtype).smallest_subnormal)
+    return st.sampled_from([-INF, -1.5, -tiny, -0.0, 0.0, tiny, 0.25, 0.5, 3.0, INF])
 
 
 def drawn(*pictures: str) -> np.ndarray:
@@ -130,3 +142,44 @@ def test_errors_say_what_is_allowed_and_what_came(label):
         label([[[1]]])
     with pytest.raises(ValueError, match="connectivity must be 4 or 8, got 6"):
         label(np.zeros((1, 4, 4), bool), 6)
+
+
+@both_splits
+def test_a_picture_split_by_hand(parted):
+    scores = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
+    mask = np.array([[0, 1, 0, 1], [1, 0, 0, 1]], bool)
+    normals = np.empty(4, np.float32)
+    instances = parted(scores, mask, normals)
+    assert normals.tolist() == [1, 3, 6, 7]
+    assert instances.positives.tolist() == [2, 5, 4, 8]
+    assert instances.sizes.tolist() == [2, 2]
+    assert instances.found_at.tolist() == [2, 4]  # index 1 of (5, 2) and of (8, 4)
+
+
+@given(st.data(), FLOATS)
+def test_splits_agree_with_the_reference(data, dtype):
+    shape = data.draw(hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=12))
+    mask = data.draw(hnp.arrays(bool, shape))
+    scores = data.draw(hnp.arrays(dtype, shape, elements=few_values(dtype)))
+    ours, expected = np.empty((~mask).sum(), dtype), np.empty((~mask).sum(), dtype)
+    for part, reference in zip(split(scores, mask, ours), split_ref(scores, mask, expected), strict=True):
+        assert np.array_equal(part, reference)
+    assert np.array_equal(ours, expected)
+
+
+def test_sliced_pictures_split_alike():
+    random = np.random.default_rng(0)
+    scores, mask = random.random((40, 150)), random.random((40, 150)) < 0.3
+    scores, mask = scores[::-2, 1::2], mask[::-2, 1::2]
+    normals = np.empty((~mask).sum())
+    assert np.array_equal(split(scores, mask, normals).positives, split_ref(scores, mask, normals).positives)
+    assert np.array_equal(normals, scores[~mask])
+
+
+def test_scores_that_do_not_fit_the_mask_are_refused():
+    with pytest.raises(ValueError, match=r"must be \(h, w\) both, got \(2, 3\) and \(3, 2\)"):
+        split(np.zeros((2, 3)), np.zeros((3, 2), bool), np.empty(6))
+    with pytest.raises(ValueError, match=r"normals must be \(6,\) float64 .*, got \(6,\) float32"):
+        split(np.zeros((2, 3)), np.zeros((2, 3), bool), np.empty(6, np.float32))
+    with pytest.raises(ValueError, match=r"normals must be \(5,\) float64 .*, got \(6,\) float64"):
+        split(np.zeros((2, 3)), np.eye(2, 3, 2, dtype=bool), np.empty(6))

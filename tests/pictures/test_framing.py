@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from destseg.folders import as_pictures
-from destseg.framing import Framing, View, framing_of, one_or_two
-from destseg.images import resize
-from destseg.losses import weighted_mean
-from destseg.roi import RegionOfInterest
-from destseg.store import PictureStore
+from destseg.pictures.decoding import resize
+from destseg.pictures.folders import as_pictures
+from destseg.pictures.framing import Framing, View, framing_of
+from destseg.pictures.roi import RegionOfInterest
+from destseg.pictures.store import PictureStore
+from destseg.settings import Settings
+from destseg.training.losses import weighted_mean
 
 
 def noise(height, width):
@@ -97,6 +98,7 @@ def test_weights_fade_towards_the_edge_within_the_picture_only():
     framing = Framing((64, 64), tile=(64, 64), overlap=0.5)
     first, second, third = framing.frames(View(np.zeros((64, 128, 3), np.uint8), (64, 128)))
     assert (first.column_weights[:32] == 1).all() and (third.column_weights[32:] == 1).all()
+    assert np.array_equal(second.weights, weights_of(second)) and second.weights.shape == (64, 64)
     rising, falling = second.column_weights[:32], second.column_weights[32:]
     for weights in (rising, falling[::-1]):
         assert (weights[:8] == 0).all() and (np.diff(weights[8:24]) > 0).all() and (weights[24:] == 1).all()
@@ -120,40 +122,23 @@ def test_another_region_for_one_call():
 
 
 def test_settings_make_the_same_framing_again():
-    framing = framing_of((64, 128), True, (128, 256), 0.5, [(0, 0), (30, 0), (0, 30)])
-    kept = framing.settings()
+    ways = {"image_size": (64, 128), "keep_aspect": True, "tile": (128, 256)}
+    given = Settings(**ways, overlap=0.5, roi=RegionOfInterest([(0, 0), (30, 0), (0, 30)]))
+    framing = framing_of(given)
+    assert (framing.size, framing.keep_aspect, framing.tile) == ((64, 128), True, (128, 256))
+    assert framing.overlap == 0.5 and framing.roi is given.roi
+    kept = given.stored()
     assert kept["image_size"] == [64, 128] and kept["tile"] == [128, 256]
-    size = tuple(kept.pop("image_size"))
-    again = framing_of(size, **kept)
-    assert again.settings() == framing.settings() and again.checksum == framing.checksum
-    assert again.checksum != framing_of((64, 128), True, (128, 256), 0.25).checksum
-    assert framing_of((64, 128)).checksum is None  # as checkpoints had none
-    assert (one_or_two([64, 64]), one_or_two([64, 128])) == (64, (64, 128))
+    again = framing_of(Settings.from_stored(kept | {"roi": RegionOfInterest(kept["roi"])}))
+    assert again.checksum == framing.checksum
+    assert (again.size, again.keep_aspect, again.tile, again.overlap) == ((64, 128), True, (128, 256), 0.5)
+    assert again.checksum != framing_of(Settings(**ways, overlap=0.25)).checksum
+    assert framing_of(Settings(image_size=(64, 128))).checksum is None  # as checkpoints had none
 
 
 def test_one_number_is_a_square_tile():
-    assert framing_of((64, 128), tile=200).tile == (200, 200)
-    assert framing_of((64, 128), tile=[50, 60]).tile == (50, 60)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"tile": 31}, r"tile must be at least a quarter of the input, \(16, 32\), got 31"),
-        ({"tile": (16, 31)}, r"at least a quarter of the input, \(16, 32\), got \(16, 31\)"),
-        ({"tile": 64.0}, r"tile must be a number of pixels or \(height, width\), got 64.0"),
-        ({"tile": (1, 2, 3)}, r"tile must be a number of pixels or"),
-        ({"tile": 64, "keep_aspect": True}, r"the aspect of the input, \(64, 128\), got \(64, 64\)"),
-        ({"overlap": 0.8}, r"overlap must be a share of a tile's side from 0 to 0.75, got 0.8"),
-        ({"overlap": -0.1}, r"from 0 to 0.75, got -0.1"),
-        ({"overlap": float("nan")}, r"from 0 to 0.75, got nan"),
-        ({"overlap": "much"}, r"from 0 to 0.75, got 'much'"),
-        ({"overlap": True}, r"from 0 to 0.75, got True"),
-    ],
-)
-def test_words_about_bad_settings(arguments, words):
-    with pytest.raises(ValueError, match=words):
-        framing_of((64, 128), **arguments)
+    assert framing_of(Settings(image_size=(64, 128), tile=200)).tile == (200, 200)
+    assert framing_of(Settings(image_size=(64, 128), tile=[50, 60])).tile == (50, 60)
 
 
 def test_a_store_gives_the_tiles_of_every_picture():
@@ -162,7 +147,7 @@ def test_a_store_gives_the_tiles_of_every_picture():
     store = PictureStore(as_pictures(pictures), framing, progress=False)
     assert (store.pictures, len(store), store.size) == (3, 1 + 4 + 1, (64, 64))
     assert np.array_equal(store[1], pictures[1][:, :64]) and np.array_equal(store[4], pictures[1][:, 96:])
-    tile, counting = store.sample(5)
+    tile, counting = store.input(5)
     assert np.array_equal(tile[17:47], pictures[2]) and counting.sum() == 30 * 64
     part = store.subset([1])
     assert (part.pictures, len(part)) == (1, 4) and part.view(0).size == (64, 160)
@@ -172,7 +157,7 @@ def test_a_store_gives_the_tiles_of_every_picture():
 def test_a_store_counts_the_scaled_pictures(memory, kept):
     framing = Framing((64, 64), tile=(64, 64))
     store = PictureStore(as_pictures([noise(64, 64), noise(64, 160)]), framing, memory, progress=False)
-    assert sum(isinstance(picture, View) for picture in store._pictures) == kept
+    assert sum(isinstance(picture, View) for picture in store._views) == kept
     assert np.array_equal(store[1], noise(64, 160)[:, :64])
 
 

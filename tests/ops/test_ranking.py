@@ -1,15 +1,15 @@
-"""Ranks and counts of scores: tiny cases by hand, kernels against references, the words of the errors."""
+"""Ranks, counts and the largest of scores: by hand, kernels against references, the errors' words."""
 
 import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from destseg.ops.components import split, split_ref
-from destseg.ops.ranking import count_above, count_above_ref, rank, rank_ref
+from destseg.ops.ranking import count_above, count_above_ref, largest, rank, rank_ref
 
 INF = math.inf
 FLOATS = st.sampled_from([np.float32, np.float64])
@@ -23,7 +23,6 @@ def few_values(dtype: type) -> st.SearchStrategy[float]:
 
 both_ranks = pytest.mark.parametrize("ranked", [rank, rank_ref])
 both_counts = pytest.mark.parametrize("counted", [count_above, count_above_ref])
-both_splits = pytest.mark.parametrize("parted", [split, split_ref])
 
 
 @both_ranks
@@ -83,44 +82,36 @@ def test_counts_agree_with_the_reference(data, dtype, threshold_dtype):
         assert np.array_equal(ours, expected)
 
 
-@both_splits
-def test_a_picture_split_by_hand(parted):
-    scores = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
-    mask = np.array([[0, 1, 0, 1], [1, 0, 0, 1]], bool)
-    normals = np.empty(4, np.float32)
-    instances = parted(scores, mask, normals)
-    assert normals.tolist() == [1, 3, 6, 7]
-    assert instances.positives.tolist() == [2, 5, 4, 8]
-    assert instances.sizes.tolist() == [2, 2]
-    assert instances.found_at.tolist() == [2, 4]  # index 1 of (5, 2) and of (8, 4)
-
-
-@given(st.data(), FLOATS)
-def test_splits_agree_with_the_reference(data, dtype):
-    shape = data.draw(hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=12))
-    mask = data.draw(hnp.arrays(bool, shape))
-    scores = data.draw(hnp.arrays(dtype, shape, elements=few_values(dtype)))
-    ours, expected = np.empty((~mask).sum(), dtype), np.empty((~mask).sum(), dtype)
-    for part, reference in zip(split(scores, mask, ours), split_ref(scores, mask, expected), strict=True):
-        assert np.array_equal(part, reference)
-    assert np.array_equal(ours, expected)
-
-
-def test_sliced_pictures_split_alike():
-    random = np.random.default_rng(0)
-    scores, mask = random.random((40, 150)), random.random((40, 150)) < 0.3
-    scores, mask = scores[::-2, 1::2], mask[::-2, 1::2]
-    normals = np.empty((~mask).sum())
-    assert np.array_equal(split(scores, mask, normals).positives, split_ref(scores, mask, normals).positives)
-    assert np.array_equal(normals, scores[~mask])
-
-
-def test_errors_say_what_is_allowed_and_what_came():
+def test_ranks_of_too_many_scores_are_refused():
     with pytest.raises(ValueError, match=r"positives must be \(3,\) as the sizes say, got \(4,\)"):
         rank(np.zeros(4, np.float32), np.array([1, 2]))
-    with pytest.raises(ValueError, match=r"must be \(h, w\) both, got \(2, 3\) and \(3, 2\)"):
-        split(np.zeros((2, 3)), np.zeros((3, 2), bool), np.empty(6))
-    with pytest.raises(ValueError, match=r"normals must be \(6,\) float64 .*, got \(6,\) float32"):
-        split(np.zeros((2, 3)), np.zeros((2, 3), bool), np.empty(6, np.float32))
-    with pytest.raises(ValueError, match=r"normals must be \(5,\) float64 .*, got \(6,\) float64"):
-        split(np.zeros((2, 3)), np.eye(2, 3, 2, dtype=bool), np.empty(6))
+
+
+def test_the_largest_values_by_hand():
+    values = np.array([[2, 7, 7], [1, 7, 5]], np.float32)
+    assert largest(values, 1).tolist() == [7]
+    assert largest(values, 2).tolist() == [7, 7]  # of three that tie
+    assert largest(values, 5).tolist() == [2, 5, 7, 7, 7]
+    assert largest(np.array([0.5, -INF, INF]), 2).tolist() == [0.5, INF]
+    assert largest(values, 2).dtype == np.float64
+    assert values.tolist() == [[2, 7, 7], [1, 7, 5]]  # nothing was sorted in place
+
+
+@pytest.mark.parametrize("count", [4, 5, 10**9])
+def test_fewer_values_than_wanted_are_all_of_them(count):
+    assert largest(np.array([3.0, -1.0, 3.0, 0.0]), count).tolist() == [-1, 0, 3, 3]
+
+
+@given(st.data(), FLOATS, st.integers(1, 60))
+def test_torch_finds_the_same_largest_values(data, dtype, count):
+    shape = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=9)
+    values = data.draw(hnp.arrays(dtype, shape, elements=few_values(dtype)))
+    flat = torch.from_numpy(values).flatten()
+    expected = torch.topk(flat, min(count, len(flat))).values.flip(0)
+    assert np.array_equal(largest(values, count), expected.double().numpy())
+
+
+def test_the_largest_of_sliced_values():
+    values = np.random.default_rng(0).random((40, 150)).astype(np.float32)[::-2, 1::3]
+    expected = torch.topk(torch.from_numpy(values.copy()).flatten(), 100).values.flip(0)
+    assert np.array_equal(largest(values, 100), expected.double().numpy())

@@ -5,8 +5,8 @@ import PIL.Image
 import pytest
 import torch
 
-from destseg.folders import as_pictures, picture_paths, read_mask, read_mvtec
-from destseg.images import to_rgb
+from destseg.pictures.decoding import to_rgb
+from destseg.pictures.folders import as_pictures, picture_paths, read_mask, read_mvtec
 
 
 @pytest.fixture

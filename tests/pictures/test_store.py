@@ -6,9 +6,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from destseg.folders import as_pictures
-from destseg.framing import Framing
-from destseg.store import PictureStore, attempt, decode
+from destseg.pictures.folders import as_pictures
+from destseg.pictures.framing import Framing
+from destseg.pictures.roi import RegionOfInterest
+from destseg.pictures.store import PictureStore, attempt, read
 
 SIZE = (4, 6)
 BYTES = 4 * 6 * 3  # of one picture of that size
@@ -94,9 +95,24 @@ def test_nothing_readable_at_all(folder):
         PictureStore(as_pictures(folder), Framing(SIZE))
 
 
-def test_attempts_give_pixels_or_the_error(folder):
+def test_attempts_give_the_picture_or_the_error(folder):
     (source,) = as_pictures(folder / "3.png")
-    read = attempt(lambda: decode(source, Framing(SIZE)))
-    assert read.pixels.tolist() == np.full((*SIZE, 3), 30).tolist() and read.size == (8, 12)
+    picture = attempt(lambda: read(source, Framing(SIZE)))
+    assert picture.pixels.tolist() == np.full((8, 12, 3), 30).tolist()
+    assert picture.view.pixels.tolist() == np.full((*SIZE, 3), 30).tolist() and picture.view.size == (8, 12)
     (folder / "3.png").unlink()
-    assert isinstance(attempt(lambda: decode(source, Framing(SIZE))), FileNotFoundError)
+    assert isinstance(attempt(lambda: read(source, Framing(SIZE))), FileNotFoundError)
+
+
+def test_a_picture_must_show_the_region_at_its_own_size_and_scaled(folder):
+    (source,) = as_pictures(folder / "3.png")
+    line = np.zeros((80, 120), bool)
+    line[:, 50:53] = True  # three columns: less than half of one of the picture's twelve
+    with pytest.raises(
+        ValueError, match=r"3\.png: roi must .*, got none in a picture of 8 x 12 pixels \(height x width\)$"
+    ):
+        read(source, Framing((80, 120), roi=RegionOfInterest(line)))
+    dot = RegionOfInterest([(4, 4), (5, 4), (4, 5)])  # three of the picture's pixels: less than half of one
+    with pytest.raises(ValueError, match=r"3\.png: roi must .* 8 x 12 pixels .*, seen as 1 x 2"):
+        read(source, Framing((1, 2), roi=dot))
+    assert read(source, Framing((8, 12), roi=dot)).view.size == (8, 12)

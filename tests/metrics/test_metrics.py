@@ -5,6 +5,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from destseg import metrics
 
@@ -220,7 +223,6 @@ def test_strides_do_not_matter_and_nothing_is_changed():
 
 
 def test_pictures_of_differing_sizes_and_tensors():
-    torch = pytest.importorskip("torch")
     random = np.random.default_rng(1)
     maps = [random.random(shape) for shape in [(5, 9), (8, 3), (4, 4)]]
     masks = [random.random(scores.shape) < 0.3 for scores in maps]
@@ -229,6 +231,69 @@ def test_pictures_of_differing_sizes_and_tensors():
     assert result.pixel_ap == metrics.pixel_ap(pixels[None, None], defects[None, None])
     tensors = [torch.from_numpy(scores) for scores in maps], [torch.from_numpy(mask) for mask in masks]
     assert metrics.evaluate(*tensors) == result
+
+
+def random_pictures(n, h, w, levels, density, seed):
+    """Maps of so many distinct values in a unit, higher in defects, and masks."""
+    random = np.random.default_rng(seed)
+    masks = random.random((n, h, w)) < density
+    maps = random.normal(size=(n, h, w)) + masks
+    return (np.round(maps * levels) / levels).astype(np.float32), masks
+
+
+def tensors_of(*arrays):
+    return [torch.from_numpy(array) for array in arrays]
+
+
+@given(
+    *(st.integers(1, 4), st.integers(1, 20), st.integers(1, 30)),
+    st.sampled_from([1, 3, 1000]),
+    st.sampled_from([0.0, 0.05, 0.3, 0.6, 1.0]),
+    st.integers(0, 1000),
+)
+@settings(deadline=None)
+def test_tensors_have_the_metrics_of_arrays(n, h, w, levels, density, seed):
+    maps, masks = random_pictures(n, h, w, levels, density, seed)
+    expected = pytest.approx(values(metrics.evaluate(maps, masks)), rel=1e-9, abs=1e-12, nan_ok=True)
+    assert values(metrics.evaluate(*tensors_of(maps, masks))) == expected
+    double = maps.astype(np.float64), masks.astype(np.uint8) * 255
+    given_scores = {"image_scores": np.linspace(0, 1, n), "image_labels": np.arange(n) % 2}
+    expected = values(metrics.evaluate(*double, **given_scores))
+    found = values(metrics.evaluate(*tensors_of(*double), **given_scores))
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-12, nan_ok=True)
+
+
+def test_infinities_in_tensors_are_scores_like_others():
+    maps, masks = random_pictures(3, 9, 8, 2, 0.3, 0)
+    maps[0, :3], maps[1, 2:5] = INF, -INF
+    scores, labels = [0.0, 1.0, 2.0], [0, 1, 1]
+    expected = metrics.evaluate(maps, masks, scores, image_labels=labels)
+    found = metrics.evaluate(
+        *tensors_of(maps, masks), torch.tensor(scores), image_labels=torch.tensor(labels)
+    )
+    assert found == expected and not any(map(math.isnan, values(found)))
+    assert metrics.evaluate(torch.from_numpy(maps), masks, scores, image_labels=labels) == expected
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda maps, masks: (maps[0], masks), r"maps must be \(n, h, w\) or .*, got shape \(4, 5\)"),
+        (
+            lambda maps, masks: (maps.index_put((torch.tensor(1),), torch.tensor(NAN)), masks),
+            "NaN in map 1 at row 0",
+        ),
+        (
+            lambda maps, masks: (maps, masks * 2 + torch.arange(5).byte()),
+            "0 for normal pixels and one other value",
+        ),
+    ],
+)
+def test_words_about_wrong_tensors(spoil, words):
+    with pytest.raises(ValueError, match=words):
+        metrics.evaluate(*spoil(torch.rand(2, 4, 5), torch.ones(2, 4, 5, dtype=torch.uint8)))
+    with pytest.raises(ValueError, match="top must be at least 1"):
+        metrics.evaluate(torch.rand(2, 4, 5), torch.ones(2, 4, 5), top=0)
 
 
 def test_curves_run_from_corner_to_corner():

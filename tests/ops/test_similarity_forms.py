@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from destseg.losses import cosine_loss
-from destseg.ops import _native
+from destseg.ops import kernels
 from destseg.ops.destmap import destmap, destmap_of_features
 from destseg.ops.similarity import cosine_distances, similarity_input
+from destseg.training.losses import cosine_loss
 
 KERNELS = ("similarity_input", "cosine_distances", "cosine_gradients", "destmap", "destmap_of_features")
 
@@ -22,8 +22,8 @@ def features(seed=0):
 def no_kernel(monkeypatch):
     """Make every call of a kernel fail."""
     for name in KERNELS:
-        if _native.kernels is not None:
-            monkeypatch.setattr(_native.kernels, name, lambda *_: pytest.fail("a kernel was called"))
+        if kernels.cpu is not None:
+            monkeypatch.setattr(kernels.cpu, name, lambda *_: pytest.fail("a kernel was called"))
 
 
 def test_meta_tensors_take_the_reference():
@@ -70,14 +70,14 @@ def test_a_traced_graph_follows_its_input(monkeypatch):
     torch.testing.assert_close(traced(*others), expected)
 
 
-@pytest.mark.skipif(_native.kernels is None, reason="the compiled kernels are not there")
+@pytest.mark.skipif(kernels.cpu is None, reason="the compiled kernels are not there")
 def test_the_kernels_are_reached(monkeypatch):
     taught, learnt = features()
     reached = []
     for name in KERNELS:
-        kernel = getattr(_native.kernels, name)
+        kernel = getattr(kernels.cpu, name)
         monkeypatch.setattr(
-            _native.kernels, name, lambda *a, name=name, kernel=kernel: (reached.append(name), kernel(*a))
+            kernels.cpu, name, lambda *a, name=name, kernel=kernel: (reached.append(name), kernel(*a))
         )
     similarity_input(taught, learnt)
     cosine_loss(cosine_distances(taught, [level.bfloat16().requires_grad_() for level in learnt])).backward()

@@ -5,15 +5,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from destseg.losses import cosine_loss
-from destseg.ops import _features, _native
+from destseg.ops import kernels
+from destseg.ops.features import normalised
 from destseg.ops.similarity import (
     cosine_distances,
     cosine_distances_ref,
-    normalised,
     similarity_input,
     similarity_input_ref,
 )
+from destseg.training.losses import cosine_loss
 
 TOLERANCE = 1e-5  # in float32, of resized products: weights of neighbours are off by 1e-6 on the widest sides
 TIGHT = 2e-6  # in float32, of sums over channels
@@ -30,6 +30,8 @@ SHAPES = {  # (c, h, w) of each level
     "five levels": [(4, 9, 9), (8, 5, 5), (4, 9, 9), (12, 3, 3), (4, 2, 2)],
 }
 ORDERS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
+
+needs_kernels = pytest.mark.skipif(kernels.cpu is None, reason="the compiled kernels are not there")
 
 
 def vectors(*rows, dtype=torch.float64):
@@ -240,7 +242,7 @@ def test_positions_without_any_feature_do_not_poison_training(either, device):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_results_do_not_depend_on_the_number_of_threads(order, monkeypatch):
-    monkeypatch.setattr(_features, "VALUES_PER_THREAD", 1)
+    monkeypatch.setattr("destseg.ops.features.VALUES_PER_THREAD", 1)
     taught, learnt = features([(5, 40, 30), (7, 20, 15), (3, 9, 7)], n=3, order=ORDERS[order])
     before = torch.get_num_threads()
 
@@ -258,9 +260,9 @@ def test_results_do_not_depend_on_the_number_of_threads(order, monkeypatch):
         torch.set_num_threads(before)
 
 
-@pytest.mark.skipif(_native.kernels is None, reason="the compiled kernels are not there")
+@needs_kernels
 def test_ten_thousand_repeats_give_the_same_bits(monkeypatch):
-    monkeypatch.setattr(_features, "VALUES_PER_THREAD", 1)
+    monkeypatch.setattr("destseg.ops.features.VALUES_PER_THREAD", 1)
     taught, learnt = features([(3, 17, 3), (2, 9, 2)], order=torch.channels_last)
     before = torch.get_num_threads()
     torch.set_num_threads(3)  # bands and blocks of the same rows side by side

@@ -12,7 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from destseg import gathering, metrics, normal_scores
+from destseg import metrics
+from destseg.metrics import accumulator as accumulation
+from destseg.metrics import normal_scores
 
 MAPS = np.random.default_rng(0).random((4, 9, 11)).astype(np.float32)
 MASKS = np.random.default_rng(1).random(MAPS.shape) < 0.1
@@ -74,7 +76,7 @@ def test_float32_and_float64_maps_mix():
 @pytest.fixture
 def small_blocks(monkeypatch):
     """So that small pictures already fill many blocks and parts."""
-    monkeypatch.setattr(gathering, "BLOCK", 400)
+    monkeypatch.setattr(accumulation, "BLOCK", 400)
     monkeypatch.setattr(normal_scores, "BLOCK", 400)
     monkeypatch.setattr(normal_scores, "PART", 7)
 

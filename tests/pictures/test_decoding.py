@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import torch
 
-from destseg.images import UnreadableImage, as_array, normalise, resize, to_rgb
+from destseg.pictures.decoding import UnreadableImage, as_array, resize, to_rgb
 
 # Grey 0, 128, 255 in one row; a colour picture of 2 x 2 whose four pixels all differ.
 GREY = np.array([[0, 128, 255]], np.uint8)
@@ -260,26 +260,3 @@ def test_resize():
         resize(np.zeros((4, 4)), (2, 2))
     with pytest.raises(ValueError, match=r"size must be .*got \(0, 2\)"):
         resize(pixels, (0, 2))
-
-
-def test_normalise():
-    pixels = np.array([[[[255, 0, 51]]], [[[0, 255, 0]]]], np.uint8)
-    expected = [[(1 - 0.485) / 0.229, -0.456 / 0.224, (0.2 - 0.406) / 0.225]]
-    expected += [[-0.485 / 0.229, (1 - 0.456) / 0.224, -0.406 / 0.225]]
-    frozen = pixels.copy()
-    frozen.flags.writeable = False
-    for batch in (pixels, torch.from_numpy(pixels), frozen):
-        result = normalise(batch)
-        assert result.shape == (2, 3, 1, 1)
-        assert result.dtype == torch.float32
-        np.testing.assert_allclose(result[:, :, 0, 0], expected, rtol=1e-5)
-    assert normalise(np.zeros((2, 5, 6, 3), np.uint8)).is_contiguous(memory_format=torch.channels_last)
-    assert normalise(np.zeros((0, 5, 6, 3), np.uint8)).shape == (0, 3, 5, 6)
-
-
-@pytest.mark.parametrize(
-    "batch", [np.zeros((2, 5, 6, 3)), np.zeros((5, 6, 3), np.uint8), torch.zeros(1, 3, 5, 6)]
-)
-def test_normalise_refuses(batch):
-    with pytest.raises(ValueError, match=r"pixels must be \(n, h, w, 3\) uint8, got .* of shape \("):
-        normalise(batch)

@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 import torch
 
-from destseg.roi import RegionOfInterest, shrunk
+from destseg.pictures.roi import RegionOfInterest, shrunk
 
 TRIANGLE = [(1, 1), (5, 1), (1, 5)]
 DRAWN = """
