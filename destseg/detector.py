@@ -21,7 +21,7 @@ from destseg.pictures.folders import Pictures, Source, as_pictures, is_several, 
 from destseg.pictures.framing import Framing, framing_of
 from destseg.pictures.roi import RegionOfInterest, Roi
 from destseg.pictures.store import MEMORY, Failures, PictureStore
-from destseg.settings import Schedule, Settings, check_device, check_rate, whole_number
+from destseg.settings import Schedule, Settings, check_device, check_duration, check_rate, whole_number
 
 if TYPE_CHECKING:
     from destseg.model.networks import DeSTSegNet
@@ -153,6 +153,7 @@ class DeSTSeg:
             false_positive_rate=false_positive_rate,
         )
         workers = whole_number("workers", workers)
+        check_duration("checkpoint_minutes", checkpoint_minutes)
         path = check_writable(resume if checkpoint is None else checkpoint)
         sources = as_pictures(normal)
         texture_sources = None if texture_source is None else as_pictures(texture_source)
@@ -160,7 +161,8 @@ class DeSTSeg:
         from destseg.model.construction import new_network, torch_device
         from destseg.training.fit import Run, train
 
-        network = new_network(self.settings, self.teacher_weights).to(torch_device(self.device))
+        device = torch_device(self.device)
+        network = new_network(self.settings, self.teacher_weights).to(device)
         framing, textures = self._framing(), None
         store = PictureStore(sources, framing, memory, strict, progress)
         training, calibrating = split(store.pictures, self.settings.seed, held_out)

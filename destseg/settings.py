@@ -1,4 +1,4 @@
-"""What a model is made of and how it is fitted, in plain values: the names, their defaults, what they may be.
+"""What a model is made of, how it is fitted, tested and exported, in plain values, and what they may be.
 
 Neither torch nor numpy is needed here, so the command line can ask what is allowed before anything loads.
 """
@@ -24,6 +24,11 @@ SCHEDULES = {  # steps of the two training stages, and pictures a step
 TEACHERS = ("resnet18", "embedded")
 PRECISIONS = ("auto", "float32", "bfloat16")
 INFERENCE_PRECISIONS = ("float32", "float16", "bfloat16")
+EXPORT_PRECISIONS = ("float32", "int8")
+PROTOCOLS = {  # of evaluation
+    "full": "masks at their own resolution, labels from the folder",
+    "paper": "masks resized to the network's input, labels from the resized masks",
+}
 FLIPS = ("", "horizontal", "vertical", "both")
 DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d+)?")
 
@@ -142,6 +147,7 @@ class Schedule:
         is_pair = isinstance(self.steps, Sequence) and len(self.steps) == 2
         if not is_pair or not all(isinstance(count, int) and count >= 0 for count in self.steps):
             raise ValueError(f"steps must be two whole numbers, (student, segmentation), got {self.steps!r}")
+        object.__setattr__(self, "steps", tuple(self.steps))
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise ValueError(f"batch_size must be a whole number of at least 1, got {self.batch_size!r}")
         check_choice("flip", self.flip, FLIPS)
@@ -180,6 +186,12 @@ def check_rate(false_positive_rate: float) -> None:
         raise ValueError(
             f"false_positive_rate must lie between 0 and 1, exclusive, got {false_positive_rate}"
         )
+
+
+def check_duration(name: str, value: float) -> None:
+    """Raise ValueError unless it is a number of at least 0; `name` is for the error."""
+    if not value >= 0:  # nor is NaN
+        raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
 
 
 def check_device(device: str) -> str:

@@ -22,11 +22,9 @@ from destseg.model.networks import DeSTSegNet
 from destseg.pictures.folders import Pictures, as_pictures
 from destseg.pictures.framing import framing_of
 from destseg.pictures.store import PictureStore
-from destseg.settings import check_choice
+from destseg.settings import EXPORT_PRECISIONS, check_choice
 
 logger = logging.getLogger("destseg")
-
-PRECISIONS = ("float32", "int8")
 
 
 def export(
@@ -96,7 +94,7 @@ def wanted_format(path: FilePath, name: str | None, precision: str) -> Format:
 
     Raises ValueError where path, format and precision do not fit together.
     """
-    check_choice("precision", precision, PRECISIONS)
+    check_choice("precision", precision, EXPORT_PRECISIONS)
     if name is not None:
         check_choice("format", name, EXPORTED)
         check_name(path, FORMATS[name])

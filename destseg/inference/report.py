@@ -20,12 +20,8 @@ from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Accumulator, Metrics
 from destseg.pictures.folders import Sample, Source, read_mask
 from destseg.pictures.roi import shrunk
-from destseg.settings import check_choice
+from destseg.settings import PROTOCOLS, check_choice
 
-PROTOCOLS: dict[str, str] = {
-    "full": "masks at their own resolution, labels from the folder",
-    "paper": "masks resized to the network's input, labels from the resized masks",
-}
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "iap", "iap90")
 
 
@@ -53,7 +49,7 @@ class Report(Metrics):
     """The six metrics of a test set, by the names of `destseg.metrics.Metrics`, and what they are made of.
 
     Attributes beside the metrics:
-        protocol: "full" or "paper", see PROTOCOLS.
+        protocol: "full" or "paper", see `destseg.settings.PROTOCOLS`.
         threshold: above which a picture counts as anomalous; None without calibration.
         defects: for each defect the metrics of its pictures together with all normal ones.
         rows: one per picture.

@@ -11,10 +11,20 @@ from destseg.settings import Settings, check_device
 
 
 def torch_device(name: str) -> torch.device:
-    """Return the device of a name; "auto" is CUDA where there is one. Raises ValueError as `check_device`."""
+    """Return the device of a name; "auto" is CUDA where there is one.
+
+    Raises ValueError as `check_device`, and where torch does not find the device.
+    """
     if check_device(name) == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    device = torch.device(name)
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps, "xpu": torch.xpu}.get(device.type)
+    if backend is not None:
+        count = getattr(torch, device.type).device_count() if backend.is_available() else 0
+        if (device.index or 0) >= count:
+            found = f"torch {torch.__version__} finds no such device here"
+            raise ValueError(f"device {name}: {found}, use auto or cpu")
+    return device
 
 
 def new_network(settings: Settings, weights: Weights = None) -> DeSTSegNet:
