@@ -12,7 +12,7 @@ from destseg import demo
 from destseg.cli import main
 from destseg.demo.parts import DEFECTS
 from destseg.pictures.folders import read_mask, read_mvtec
-from destseg.options import parser
+from destseg.cli import parser
 
 SHORT = ["--pictures", "3", "--steps", "1", "1", "--size", "64"]
 
