@@ -1,6 +1,7 @@
 """The one road from pictures to scores: order, batches, errors in their places, threads, and how far ahead."""
 
 import contextlib
+import inspect
 import itertools
 import os
 import threading
@@ -298,6 +299,31 @@ def test_whoever_stops_early_leaves_no_thread(folder, batch, taken):
             next(results)
         results.close()
         assert list(results) == []
+
+
+@pytest.mark.parametrize("way", ["stream", "predictions"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_closing_closes_all_that_is_behind_it(folder, batch, way, monkeypatch):
+    made = []
+
+    def kept(function):
+        def call(*arguments):
+            made.append(function(*arguments))
+            return made[-1]  # which lives on: garbage collection does not close it
+
+        return call
+
+    monkeypatch.setattr(road, "prefetched", kept(road.prefetched))
+    monkeypatch.setattr(road, "_batches", kept(road._batches))
+    arguments = (Grey(batch), Framing(SIZE))
+    results = {
+        "stream": lambda: stream(*arguments, as_pictures(folder)),
+        "predictions": lambda: predictions(*arguments, CALIBRATION, as_pictures(folder)),
+    }[way]()
+    next(results)
+    results.close()
+    assert len(made) >= 3
+    assert {inspect.getgeneratorstate(generator) for generator in made} == {inspect.GEN_CLOSED}
 
 
 @pytest.mark.usefixtures("no_threads_are_left")
