@@ -162,7 +162,7 @@ def test_unreadable_pictures_are_left_out_of_a_calibration_by_name(caplog):
 
 def test_a_strict_calibration_ends_at_the_first_unreadable_picture():
     results = iter([result_of(0), broken(1), result_of(2)])
-    with pytest.raises(ValueError, match="^picture 1 is broken$"):
+    with pytest.raises(ValueError, match=r"^picture 1 is broken$"):
         calibrated(results, 0.5, strict=True, progress=False)
     assert len(list(results)) == 1
 

@@ -265,7 +265,7 @@ def test_the_first_picture_that_cannot_be_read_ends_it(dataset):
     samples = read_mvtec(dataset)
     results = list(results_of(samples))
     results[1] = results[1][0], OSError("dot/0 is broken")
-    with pytest.raises(OSError, match="^dot/0 is broken$"):
+    with pytest.raises(OSError, match=r"^dot/0 is broken$"):
         evaluate(samples, iter(results), progress=False)
 
 

@@ -34,7 +34,9 @@ class Edges(Scorer):
     """
 
     def found(self, pixels):
-        grey = (pixels.mean(axis=3, dtype=np.float32) - 114.5) / 57.6  # about as a network's input is normalised
+        grey = (
+            pixels.mean(axis=3, dtype=np.float32) - 114.5
+        ) / 57.6  # about as a network's input is normalised
         n, h, w = len(grey), self.size[0] // 4, self.size[1] // 4
         grey = grey[:, : 4 * h, : 4 * w].reshape(n, h, 4, w, 4).mean(axis=(2, 4))
         padded = np.pad(grey, [(0, 0), (2, 2), (2, 2)])

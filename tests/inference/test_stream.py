@@ -1,4 +1,4 @@
-"""The one road from pictures to scores: order, batches, errors in their places, threads, and how far ahead."""
+"""From pictures to scores in one stream: order, batches, errors in place, threads, and how far ahead."""
 
 import contextlib
 import inspect

@@ -61,7 +61,9 @@ def test_the_graph_predicts_what_the_model_predicts(light, size):
         np.testing.assert_allclose(own[k], expected.anomaly_map, atol=1e-3)
         assert score[k].item() == pytest.approx(expected.score, abs=1e-3)
         np.testing.assert_array_equal(images[k].permute(1, 2, 0), resize(pixels[k], (64, 96)))
-        np.testing.assert_allclose(maps[k], light.scorer.maps(resize(pixels[k], (64, 96))[None])[0], atol=1e-3)
+        np.testing.assert_allclose(
+            maps[k], light.scorer.maps(resize(pixels[k], (64, 96))[None])[0], atol=1e-3
+        )
         assert is_anomalous.dtype == torch.bool
         if abs(expected.score - expected.threshold) > 1e-3:
             assert bool(is_anomalous[k]) == expected.is_anomalous

@@ -1,4 +1,4 @@
-"""Files of tensors: what is written is read again, nothing else is written, and nothing in a file is executed."""
+"""Files of tensors: what is written is read again, the rest is refused, and nothing in a file is executed."""
 
 import pathlib
 import zipfile
@@ -117,7 +117,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     torch.save([torch.zeros(2)], tmp_path / "list")
     with pytest.raises(ValueError, match="list must hold a dict of tensors, got list"):
         read_tensors(tmp_path / "list")
-    with pytest.raises(FileNotFoundError, match="no such file: .*missing"):
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*missing"):
         read_tensors(tmp_path / "missing")
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_tensors(tmp_path)

@@ -101,7 +101,9 @@ def test_the_published_scorer_gives_the_same_maps_and_runs_the_teacher_twice():
     scorer = PublishedScorer(network, SIZE)
     found = scorer.maps(pixels)
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
-    assert found.dtype == np.float32 and found.shape == (1, *SIZE) and (scorer.size, scorer.batch) == (SIZE, 1)
+    assert (
+        found.dtype == np.float32 and found.shape == (1, *SIZE) and (scorer.size, scorer.batch) == (SIZE, 1)
+    )
     assert len(calls) == 2
     weight = scorer.network.student_net.encoder.layer1[0].conv1.weight
     assert weight.is_contiguous() and normalisations(scorer.network)
