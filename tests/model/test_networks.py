@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from destseg.losses import cosine_loss
-from destseg.networks import ConvNormRelu, DeSTSegNet, SegmentationNet, Student, Teacher
-from destseg.presets import new_network
+from destseg.model.networks import ConvNormRelu, DeSTSegNet, SegmentationNet, Student, Teacher, folded
+from destseg.training.losses import cosine_loss
 
 RECORDED_AGREEMENT = 1e-4
 SWITCHES = ("denoising", "encoder_decoder", "segmentation")
@@ -176,6 +176,60 @@ def test_pictures_of_a_batch_do_not_touch_each_other(small_network):
     torch.testing.assert_close(together.destmap[1:2], alone.destmap, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(64, 64), (70, 101), (64, 96)])
+@pytest.mark.parametrize("light", [False, True])
+def test_maps_are_the_probability_at_the_pictures_size(light, size):
+    torch.manual_seed(0)
+    network, images = DeSTSegNet(light=light).eval(), torch.randn(2, 3, *size)
+    with torch.no_grad():
+        maps, probability = network.maps(images), network(images).probability
+    expected = F.interpolate(probability, size, mode="bilinear", align_corners=False)[:, 0]
+    assert maps.shape == (2, *size) and maps.dtype == torch.float32
+    assert maps.min() >= 0 and maps.max() <= 1
+    torch.testing.assert_close(maps, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("light", [False, True])
+def test_maps_without_segmentation_are_the_destmap_at_the_pictures_size(light):
+    torch.manual_seed(0)
+    network, images = DeSTSegNet(segmentation=False, light=light).eval(), torch.randn(2, 3, 70, 101)
+    with torch.no_grad():
+        maps, destmap = network.maps(images), network(images).destmap
+    expected = F.interpolate(destmap, (70, 101), mode="bilinear", align_corners=False)[:, 0]
+    assert maps.shape == (2, 70, 101) and maps.dtype == torch.float32
+    torch.testing.assert_close(maps, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("segmentation", [True, False])
+def test_maps_in_half_precision_are_float32(segmentation):
+    torch.manual_seed(0)
+    network, images = DeSTSegNet(segmentation=segmentation, light=True).eval(), torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = network.maps(images)
+        found = network.to(torch.bfloat16).maps(images.to(torch.bfloat16))
+    assert found.dtype == torch.float32 and found.min() >= 0 and found.max() <= 1
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-2)
+
+
+def test_maps_of_nan_stay_nan():
+    network = DeSTSegNet(light=True).eval()
+    network.student_net.state_dict()["decoder_layer1.0.conv1.weight"].fill_(torch.nan)
+    with torch.no_grad():
+        assert network.maps(torch.randn(1, 3, 64, 64)).isnan().all()
+
+
+def test_a_folded_network_gives_the_same_maps_and_leaves_the_network_alone(light):
+    network, images = light.network_, torch.randn(2, 3, 64, 96)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    small = folded(network)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in small.modules())
+    assert not any(parameter.requires_grad for parameter in small.parameters())
+    with torch.no_grad():
+        torch.testing.assert_close(small.maps(images), network.maps(images), atol=1e-5, rtol=0)
+    after = network.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 63, 64), (1, 3, 64, 20), (1, 1, 64, 64), (3, 64, 64)])
 def test_words_about_inputs_that_do_not_fit(small_network, shape):
     words = rf"images must be \(n, 3, h, w\) with sides of at least 64, got \({', '.join(map(str, shape))}\)"
@@ -242,17 +296,3 @@ def test_decoder_and_segmentation_start_by_he():
     assert len(gains) == 8 and all((gain == 1).all() for gain in gains)
     last = segmentation.head[-1].weight  # the head is torch's own start: 1 / sqrt(256) at most
     assert last.abs().max() <= 1 / 16
-
-
-def test_initial_weights_follow_the_seed_and_leave_torch_alone(teacher_weights):
-    parts = {"encoder_decoder": False, "segmentation": False}
-    torch.manual_seed(123)
-    expected = torch.rand(4)
-    torch.manual_seed(123)
-    first, again, other = (new_network(parts, "resnet18", teacher_weights, seed) for seed in (5, 5, 6))
-    assert torch.equal(torch.rand(4), expected)
-    weights = [network.student_net.encoder.conv1.weight for network in (first, again, other)]
-    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
-    teacher = torch.load(teacher_weights, weights_only=True)
-    for network in (first, other):
-        assert torch.equal(network.teacher_net.encoder.conv1.weight, teacher["conv1.weight"])

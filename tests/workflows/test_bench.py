@@ -3,24 +3,27 @@
 import numpy as np
 import PIL.Image
 import pytest
-import torch
 
+import destseg
 from destseg import bench
-from destseg.scoring import anomaly_maps
 
 
-def test_the_published_side_gives_the_same_maps_and_runs_the_teacher_twice(light):
-    pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
-    calls, teacher = [], light.network_.teacher_net
-    expected = anomaly_maps(light.network_, pixels)
-    hook = teacher.register_forward_hook(lambda *_: calls.append(1))
-    try:
-        found = bench.Published(light.network_)(pixels)
-    finally:
-        hook.remove()
-        light.network_.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    assert len(calls) == 2
+def test_the_published_side_predicts_what_the_model_predicts(light, tmp_path):
+    light.save(tmp_path / "part.destseg")
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 50, 3), dtype=np.uint8)
+    _, found = bench.published(tmp_path / "part.destseg")(pixels)
+    expected = light.predict(pixels)
+    np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, atol=1e-5, rtol=0)
+    assert found.score == pytest.approx(expected.score, abs=1e-5)
+    assert (found.threshold, found.pixel_threshold) == (expected.threshold, expected.pixel_threshold)
+
+
+def test_an_untrained_side_is_a_file_that_predicts(tmp_path):
+    side = bench.untrained("fast", (64, 96), tmp_path)
+    assert side == bench.Side("fast", "torch", "float32", tmp_path / "fast.destseg")
+    model = destseg.load(side.path, "cpu")
+    assert (model.preset, model.image_size) == ("fast", (64, 96))
+    assert 0 <= model.predict(np.zeros((64, 96, 3), np.uint8)).score <= 1
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 pytest.importorskip("setuptools")
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 BESIDE_PYTHON = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
@@ -45,6 +45,8 @@ def test_the_package_builds_all_the_same(build, tmp_path, wish):
     assert process.returncode == 0, process.stderr
     assert next((tmp_path / "build").glob("lib*/destseg/detector.py"), None)
     assert not list((tmp_path / "build").rglob("_C*.so"))
+    for name in ("py.typed", "model/embedded_teacher.pt"):
+        assert next((tmp_path / "build").glob(f"lib*/destseg/{name}"), None), name
     notices = [line for line in process.stderr.splitlines() if line.startswith("destseg: ")]
     assert len(notices) == (0 if wish == "0" else 1)
     assert "CMake Error" not in process.stderr  # which is many lines

@@ -8,8 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from destseg.images import to_rgb
-from destseg.result import Prediction, Region, write_map
+from destseg.inference.prediction import Prediction, Region, write_map
+from destseg.pictures.decoding import to_rgb
 
 # Two regions above 0.5: an L that touches itself only at a corner, and a single pixel that is the strongest.
 DRAWN = """

@@ -8,10 +8,11 @@ import PIL.Image
 import pytest
 
 import destseg
-from destseg import modelfile, training
+from destseg.artifacts import destseg_file
 from destseg.cli import main
-from destseg.files import read_tensors, write_tensors
-from destseg.training import Trainer
+from destseg.model.tensorfile import read_tensors, write_tensors
+from destseg.training import trainer
+from destseg.training.trainer import Trainer
 
 LEFT = [(0, 0), (59, 0), (59, 79), (0, 79)]  # 60 of the 160 columns
 
@@ -45,6 +46,11 @@ def fit(parts, weights, steps=(1, 1), flip="", **settings):
     return model.fit(parts / "train/good", steps, 2, progress=False, false_positive_rate=0.2, flip=flip)
 
 
+def settings_of(model, names):
+    """The settings of these names, the region as the points it was given as."""
+    return {name: model.roi.points if name == "roi" else getattr(model, name) for name in names}
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -57,7 +63,7 @@ def fit(parts, weights, steps=(1, 1), flip="", **settings):
 )
 def test_fit_predict_evaluate_save_and_load(wide_parts, teacher_weights, tmp_path, settings):
     model = fit(wide_parts, teacher_weights, **settings)
-    assert {name: getattr(model, name) for name in settings} == settings
+    assert settings_of(model, settings) == settings
     path = wide_parts / "test/hole/14.png"
     found = model.predict(path)
     assert found.anomaly_map.shape == (80, 160) and found.anomaly_map.min() >= 0
@@ -68,8 +74,7 @@ def test_fit_predict_evaluate_save_and_load(wide_parts, teacher_weights, tmp_pat
     loaded = destseg.load(tmp_path / "m")
     assert loaded.predict(path).to_dict() == found.to_dict()
     assert np.array_equal(loaded.predict(path).anomaly_map, found.anomaly_map)
-    for name, value in settings.items():
-        assert getattr(loaded, name) == ([list(point) for point in value] if name == "roi" else value)
+    assert settings_of(loaded, settings) == settings and loaded.settings == model.settings
 
 
 def test_no_tile_of_a_calibration_picture_is_trained_on(wide_parts, teacher_weights, monkeypatch):
@@ -135,7 +140,7 @@ def test_nothing_outside_of_the_region_is_learnt(wide_parts, teacher_weights, mo
         return lambda *arguments: regions.append(arguments[-1]) or loss(*arguments)
 
     for name in ("cosine_loss", "segmentation_loss"):
-        monkeypatch.setattr(training, name, spied(getattr(training, name)))
+        monkeypatch.setattr(trainer, name, spied(getattr(trainer, name)))
     fit(wide_parts, teacher_weights, (3, 1), roi=LEFT, flip=flip)
     assert len(regions) == 4
     for region in regions:  # 60 of 160 columns are 24 of the input's 64
@@ -159,7 +164,8 @@ def test_files_of_models_before_there_were_tiles_still_load(wide_parts, teacher_
     model = fit(wide_parts, teacher_weights, (0, 0))
     model.save(tmp_path / "m")
     content = read_tensors(tmp_path / "m")
-    assert set(modelfile.read(tmp_path / "m").settings) >= {"tile", "overlap", "keep_aspect", "roi"}
+    assert destseg_file.read(tmp_path / "m").settings == model.settings
+    assert set(content["settings"]) >= {"tile", "overlap", "keep_aspect", "roi"}
     for name in ("tile", "overlap", "keep_aspect", "roi"):
         del content["settings"][name]
     write_tensors(tmp_path / "old", content)

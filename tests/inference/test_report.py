@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from destseg import metrics
-from destseg.evaluation import COLUMNS, Row, evaluate
-from destseg.folders import read_mvtec
-from destseg.scoring import Scored
+from destseg.inference.report import COLUMNS, Row, evaluate
+from destseg.inference.scoring import Scored
+from destseg.metrics.accumulator import MEMORY
+from destseg.pictures.folders import Source, read_mvtec
+from destseg.pictures.roi import RegionOfInterest
 
 # Pictures are 12 x 16, their masks twice as large; the network sees 6 x 8, so a mask shrinks by four.
 PICTURE, MASK, NETWORK = (12, 16), (24, 32), (6, 8)
@@ -53,13 +55,19 @@ def anomaly_map(name):
     return heat
 
 
-def score(path):
-    name = name_of(path)
-    return Scored(anomaly_map(name), SCORES[name], 0.0, PICTURE)
+def results_of(samples, roi=None):
+    """The samples scored, as a stream yields them."""
+    for sample in samples:
+        name, pixels = name_of(sample.path), np.zeros((*PICTURE, 3), np.uint8)
+        yield Source(name, sample.path), Scored(pixels, anomaly_map(name).numpy(), SCORES[name], 0.0, roi)
+
+
+def evaluated(samples, protocol="full", threshold=None, roi=None):
+    return evaluate(samples, results_of(samples, roi), protocol, threshold, progress=False)
 
 
 def report_of(dataset, protocol="full", threshold=None):
-    return evaluate(read_mvtec(dataset), score, protocol, threshold, progress=False)
+    return evaluated(read_mvtec(dataset), protocol, threshold)
 
 
 def expected_metrics(names, protocol):
@@ -221,7 +229,7 @@ def test_csv_of_defects(dataset, tmp_path):
 
 def test_a_set_without_defects_has_undefined_metrics(dataset):
     samples = [sample for sample in read_mvtec(dataset) if not sample.is_anomalous]
-    report = evaluate(samples, score, progress=False)
+    report = evaluated(samples)
     assert math.isnan(report.image_auroc) and report.instances == 0 and report.defects == {}
     assert report.to_dict()["pixel_ap"] is None
     assert report.table().splitlines()[-2].split() == ["all", "2", *["-"] * 6]
@@ -229,7 +237,7 @@ def test_a_set_without_defects_has_undefined_metrics(dataset):
 
 def test_a_set_without_normal_pictures_still_has_pixel_metrics(dataset):
     samples = [sample for sample in read_mvtec(dataset) if sample.is_anomalous]
-    report = evaluate(samples, score, progress=False)
+    report = evaluated(samples)
     assert math.isnan(report.image_auroc) and 0 < report.pixel_auroc < 1
     assert "good" not in report.table()
 
@@ -241,13 +249,40 @@ def test_folders_share_one_bound_of_memory(dataset, monkeypatch):
         bounds.append(arguments.get("memory"))
         return real(**arguments)
 
-    monkeypatch.setattr("destseg.evaluation.Accumulator", noted)
-    expected = evaluate(read_mvtec(dataset), score, progress=False)
-    assert bounds[:4] == [metrics.MEMORY // 3] * 4 and set(bounds[4:]) == {None}  # what is joined is shared
-    monkeypatch.setattr("destseg.evaluation.MEMORY", 0)  # on disk
-    assert evaluate(read_mvtec(dataset), score, progress=False).to_dict() == expected.to_dict()
+    monkeypatch.setattr("destseg.inference.report.Accumulator", noted)
+    expected = report_of(dataset)
+    assert bounds[:4] == [MEMORY // 3] * 4 and set(bounds[4:]) == {None}  # what is joined is shared
+    monkeypatch.setattr("destseg.inference.report.MEMORY", 0)  # on disk
+    assert report_of(dataset).to_dict() == expected.to_dict()
 
 
 def test_unknown_protocol(dataset):
     with pytest.raises(ValueError, match=r"protocol must be one of full, paper, got 'quick'"):
         report_of(dataset, "quick")
+
+
+def test_the_first_picture_that_cannot_be_read_ends_it(dataset):
+    samples = read_mvtec(dataset)
+    results = list(results_of(samples))
+    results[1] = results[1][0], OSError("dot/0 is broken")
+    with pytest.raises(OSError, match=r"^dot/0 is broken$"):
+        evaluate(samples, iter(results), progress=False)
+
+
+def test_results_must_be_as_many_as_samples(dataset):
+    samples = read_mvtec(dataset)
+    for results in (list(results_of(samples))[:-1], [*results_of(samples), *results_of(samples)]):
+        with pytest.raises(ValueError, match="zip"):
+            evaluate(samples, results, progress=False)
+
+
+def test_a_defect_outside_of_the_region_of_interest_is_none(dataset):
+    """Both defects lie in the left half of their pictures."""
+    samples = read_mvtec(dataset)
+    right = RegionOfInterest([(9, 0), (15, 0), (15, 11), (9, 11)])
+    for protocol in ("full", "paper"):
+        found = evaluated(samples, protocol, roi=right)
+        assert found.instances == 0 and math.isnan(found.image_auroc)
+    left = RegionOfInterest([(0, 0), (8, 0), (8, 11), (0, 11)])
+    assert evaluated(samples, roi=left).instances == 2
+    assert evaluated(samples, "paper", roi=left).instances == 1

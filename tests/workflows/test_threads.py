@@ -8,23 +8,9 @@ import warnings
 import numpy as np
 import PIL.Image
 import pytest
+from threads import in_threads
 
-from destseg.images import to_rgb
-
-
-def in_threads(count, work):
-    """Run work(0) to work(count - 1), each in a thread of its own, and return what they return."""
-    results = {}
-
-    def collect(number):
-        results[number] = work(number)
-
-    threads = [threading.Thread(target=collect, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [results[number] for number in range(count)]  # KeyError: that one failed
+from destseg.pictures.decoding import to_rgb
 
 
 def png(pixels):

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from destseg.ops import _native
+from destseg.ops import kernels
 from destseg.ops.components import components, split
+from destseg.ops.corruption import Corruption, corrupt
 from destseg.ops.destmap import destmap, destmap_of_features
-from destseg.ops.perlin import Corruption, corrupt, perlin
+from destseg.ops.perlin import perlin
 from destseg.ops.ranking import count_above, rank
+from destseg.ops.resizing import resize_maps
 from destseg.ops.similarity import cosine_distances, similarity_input
 
 
@@ -26,7 +28,7 @@ class EveryKernel(Dataset):
         torch.set_num_threads(2)  # data loaders set 1, which would not start a thread in a worker
         generator = torch.Generator().manual_seed(k)
         pictures = torch.randint(0, 256, (4, 40, 50, 3), dtype=torch.uint8, generator=generator)
-        angles = torch.rand(4, 6, generator=generator) * 2 * math.pi
+        angles = torch.rand(4, 6, generator=generator).numpy() * np.float32(2 * math.pi)
         corruptions = [Corruption(angles, 0.3 * i, 0.5) for i in range(4)]
         corrupted, masks = corrupt(pictures, pictures.flip(0), corruptions, (0.5,) * 3, (0.2,) * 3)
         taught, learnt = (
@@ -41,13 +43,14 @@ class EveryKernel(Dataset):
         ranking = rank(instances.positives, instances.sizes)
         counts = count_above(np.sort(normals), ranking.scores)
         arrays = (labels, normals, instances.positives, instances.sizes, *ranking, *counts)
-        tensors = (perlin(angles, (40, 50), 0.3), corrupted, masks, similarity_input(taught, learnt), *maps)
+        arrays += (perlin(angles, (40, 50), 0.3), resize_maps(maps[0][:, 0].numpy(), (33, 44)))
+        tensors = (corrupted, masks, similarity_input(taught, learnt), *maps)
         learnt = [level.requires_grad_() for level in learnt]
         gradients = torch.autograd.grad(cosine_distances(taught, learnt), learnt, distances)
         return *tensors, *distances, *gradients, *(torch.from_numpy(array) for array in arrays)
 
 
-@pytest.mark.skipif(_native.kernels is None, reason="torch's own threads do not survive a fork")
+@pytest.mark.skipif(kernels.cpu is None, reason="torch's own threads do not survive a fork")
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_results_in_data_workers_are_those_of_this_process(start):
     if start not in multiprocessing.get_all_start_methods():

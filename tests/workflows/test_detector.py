@@ -1,12 +1,18 @@
 """The detector: arguments, prediction of every kind of input, calibration, and the order of calls."""
 
+import dataclasses
+
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 
 import destseg
-from destseg.presets import new_network, parts_of
+from destseg.artifacts.artifact import Artifact
+from destseg.inference.calibration import Calibration
+from destseg.settings import Settings
+
+FIELDS = [field.name for field in dataclasses.fields(Settings)]
 
 
 def test_arguments_are_stored_as_given(teacher_weights):
@@ -43,6 +49,9 @@ def test_bad_arguments_are_refused_at_once(arguments, words):
         ({"false_positive_rate": 1.5}, r"false_positive_rate must lie between 0 and 1"),
         ({"rotate": "lots"}, r"rotate must be .* got 'lots'"),
         ({"flip": "diagonal"}, r"flip must be one of"),
+        ({"held_out": -0.1}, r"held_out must be a share between 0 and 0.5, got -0\.1"),
+        ({"held_out": 0.6}, r"held_out must be a share between 0 and 0.5, got 0\.6"),
+        ({"held_out": float("nan")}, r"held_out must be a share between 0 and 0.5, got nan"),
         ({"workers": -1}, r"workers must be a whole number of at least 0, got -1"),
     ],
 )
@@ -174,9 +183,9 @@ def test_a_copy_scores_that_has_its_normalisations_merged(light, picture, tmp_pa
 
     light.save(tmp_path / "m")
     model = destseg.load(tmp_path / "m", "cpu")
-    assert normalisations(model.network_) and not normalisations(model._network())
+    assert normalisations(model.network_) and not normalisations(model.scorer.network)
     seen = []
-    model._network().register_forward_hook(lambda *_: seen.append(1))
+    model.scorer.network.student_net.register_forward_hook(lambda *_: seen.append(1))
     model.predict(picture)
     assert seen
 
@@ -184,7 +193,7 @@ def test_a_copy_scores_that_has_its_normalisations_merged(light, picture, tmp_pa
 def test_a_network_that_gives_nan_is_no_detector_without_anomalies(fitted, picture, tmp_path):
     fitted.save(tmp_path / "m")
     model = destseg.load(tmp_path / "m")
-    model._network().student_net.state_dict()["decoder_layer1.0.conv1.weight"].fill_(np.nan)
+    model.scorer.network.student_net.state_dict()["decoder_layer1.0.conv1.weight"].fill_(np.nan)
     for call in (lambda: model.predict(picture), lambda: model.calibrate([picture])):
         with pytest.raises(RuntimeError, match="the network gives NaN: its training has diverged"):
             call()
@@ -193,9 +202,11 @@ def test_a_network_that_gives_nan_is_no_detector_without_anomalies(fitted, pictu
 def test_a_new_network_does_not_keep_the_thresholds_of_the_last(picture, teacher_weights, monkeypatch):
     model = destseg.DeSTSeg(image_size=64, teacher_weights=teacher_weights)
     model.fit([picture], (0, 0), progress=False)
-    monkeypatch.setattr(
-        "destseg.calibration.scored", lambda *_: (_ for _ in ()).throw(RuntimeError("diverged"))
-    )
+
+    def diverged(*_, **__):
+        raise RuntimeError("diverged")
+
+    monkeypatch.setattr("destseg.detector.calibrated", diverged)
     with pytest.raises(RuntimeError, match="diverged"):
         model.fit([picture], (0, 0), progress=False)
     assert model.calibration_ is None and model.threshold_ is None
@@ -209,13 +220,6 @@ def test_one_picture_alone_guarantees_nothing_and_says_so_once(picture, teacher_
     model.save(tmp_path / "m")
     destseg.load(tmp_path / "m").calibrate(false_positive_rate=0.6)
     assert caplog.messages == [words] * 2
-
-
-def test_a_new_network_leaves_the_random_state_of_gpus_alone(teacher_weights, monkeypatch):
-    seeds = []
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
-    new_network(parts_of("paper"), "resnet18", teacher_weights, 3)
-    assert not seeds
 
 
 def test_evaluate_gives_the_six_metrics(fitted, few_parts, tmp_path):
@@ -245,24 +249,129 @@ def test_checkpoints_that_cannot_be_written_are_refused_before_anything_is_read(
         model.fit("missing", checkpoint=tmp_path / "file" / "checkpoint")
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(("roi", [(0, 0), (9, 0), (9, 9)]), ("tile", 64), ("keep_aspect", True), ("image_size", 128)),
-        *(("overlap", 0.5), ("preset", "fast"), ("teacher", "embedded"), ("segmentation", False)),
-    ],
-)
-def test_what_would_go_unheeded_cannot_be_changed(name, value):
+OTHER = {"roi": [(0, 0), (9, 0), (9, 9)], "tile": 64, "image_size": 128, "overlap": 0.5, "seed": 7} | {
+    **{"preset": "fast", "teacher": "embedded", "precision": "bfloat16", "inference_precision": "float16"},
+    **{"keep_aspect": True, "denoising": False, "encoder_decoder": False, "segmentation": False},
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_settings_can_be_read_from_the_model_and_not_be_changed(name):
     model = destseg.DeSTSeg(image_size=64)
-    before = getattr(model, name)
-    with pytest.raises(AttributeError, match=f"^{name} of a model cannot be changed: make another one"):
-        setattr(model, name, value)
-    assert getattr(model, name) is before
+    before = getattr(model.settings, name)
+    assert before != OTHER[name]
+    with pytest.raises(AttributeError, match=f"^{name} of a model cannot be changed: make another one with"):
+        setattr(model, name, OTHER[name])
+    with pytest.raises(AttributeError):
+        setattr(model.settings, name, OTHER[name])
+    assert getattr(model, name) is getattr(model.settings, name) is before
+
+
+def test_settings_are_those_that_the_model_was_made_with():
+    others = {name: value for name, value in OTHER.items() if name != "inference_precision"}
+    model = destseg.DeSTSeg(device="cpu", **others)
+    assert model.roi.points == others.pop("roi")
+    for name, value in others.items():
+        assert getattr(model, name) == value, name
+    assert model.inference_precision == "float32" and model.settings.parts["light"]
+
+
+def test_unknown_settings_are_refused_by_name():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'tiles'"):
+        destseg.DeSTSeg(tiles=64)
 
 
 def test_sides_may_be_numbers_of_numpy():
     model = destseg.DeSTSeg(image_size=np.int64(128), tile=(np.int32(64), np.int64(96)))
-    settings = model._settings()
+    settings = model.settings.stored()
     assert (settings["image_size"], settings["tile"]) == ([128, 128], [64, 96])
     assert all(type(side) is int for side in settings["image_size"] + settings["tile"])
-    assert destseg.DeSTSeg(tile=np.int64(64))._settings()["tile"] == [64, 64]
+    assert destseg.DeSTSeg(tile=np.int64(64)).settings.stored()["tile"] == [64, 64]
+
+
+class Grey:
+    """Stands in for an engine: the map of an input is how bright it is."""
+
+    size, batch = (64, 64), 1
+
+    def maps(self, pixels):
+        return pixels.mean(axis=3, dtype=np.float32) / 255
+
+
+@pytest.fixture
+def exported(monkeypatch):
+    """A model as it is loaded from an exported file, whose engine is not needed."""
+    settings, calibration = Settings("fast", image_size=64), Calibration((0.2, 0.4), (0.1, 0.3), 0.5)
+    artifact = Artifact(settings, calibration, {"destseg": "0"}, engine="onnx", start=Grey)
+    monkeypatch.setattr("destseg.detector.read", lambda path: artifact)
+    return destseg.load("part.onnx")
+
+
+def grey(level):
+    return np.full((30, 40, 3), 255 * level, np.uint8)
+
+
+def test_an_exported_model_has_no_network_and_predicts(exported, tmp_path):
+    assert exported.network_ is None and exported.losses_ == [] and isinstance(exported.scorer, Grey)
+    assert (exported.preset, exported.image_size, exported.threshold_) == ("fast", 64, 0.4)
+    found = exported.predict(grey(0.6))
+    assert found.score == pytest.approx(0.6) and found.is_anomalous
+    assert found.anomaly_map.shape == (30, 40) and found.mask.all()
+    assert not exported.predict(grey(0.2)).is_anomalous
+    with pytest.raises(RuntimeError, match="this is an exported model: export the one that it was made from"):
+        exported.export(tmp_path / "part.onnx")
+
+
+def test_an_exported_model_can_be_calibrated(exported):
+    region = [(0, 0), (19, 0), (19, 29), (0, 29)]
+    exported.calibrate([grey(0.2), grey(0.6), grey(0.8)], 0.25, roi=region)
+    assert exported.threshold_ == pytest.approx(0.8) and exported.roi.points == region
+    assert not exported.predict(grey(0.6)).anomaly_map[:, 21:].any()
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
+def test_an_exported_model_runs_on_the_cpu(exported, device):
+    with pytest.raises(ValueError, match=rf'exported models run on device "cpu" .*got \'{device}\''):
+        destseg.load("part.onnx", device)
+    with pytest.raises(ValueError, match=r"inference_precision of part\.onnx was chosen by export"):
+        destseg.load("part.onnx", inference_precision="float16")
+    assert destseg.load("part.onnx", "cpu").device == "cpu"
+
+
+REGION = [(0, 0), (9, 0), (9, 9), (0, 9)]
+THIN = np.zeros((300, 400), np.uint8)
+THIN[:, 201] = 1  # a column, which no picture of a tenth of the size has
+
+
+@pytest.mark.parametrize(
+    ("pictures", "arguments", "words"),
+    [
+        ([grey(0.5), b"no picture"], {"strict": True, "roi": REGION}, "picture 1"),
+        (
+            [b"no picture", b"nor this"],
+            {"roi": REGION},
+            "none of 2 pictures can be read; the first: picture 0",
+        ),
+        ([grey(0.5)], {"roi": THIN}, "roi must hold at least one pixel"),
+        ([grey(0.5)], {"roi": [(0, 0), (1, 1)]}, "roi"),
+        ([grey(0.5)], {"false_positive_rate": 0, "roi": REGION}, "false_positive_rate must lie between"),
+        ([], {"roi": REGION}, "picture"),
+        (None, {"roi": REGION}, "roi goes with normal pictures"),
+        (None, {"false_positive_rate": 1}, "false_positive_rate must lie between"),
+    ],
+)
+def test_a_failed_calibration_keeps_thresholds_and_settings(exported, pictures, arguments, words):
+    before = exported.settings, exported.roi, exported.calibration_
+    with pytest.raises(ValueError, match=words):
+        exported.calibrate(pictures, **arguments)
+    assert exported.settings is before[0] and exported.calibration_ is before[2]
+    assert exported.roi is before[1] is None
+    assert exported.predict(grey(0.6)).anomaly_map[20:].all()  # the region is nowhere else, either
+
+
+def test_a_calibration_with_nan_keeps_thresholds_and_settings(exported, monkeypatch):
+    settings, calibration = exported.settings, exported.calibration_
+    monkeypatch.setattr(Grey, "maps", lambda self, pixels: np.full(pixels.shape[:3], np.nan, np.float32))
+    with pytest.raises(RuntimeError, match="the network gives NaN"):
+        exported.calibrate([grey(0.5)], roi=REGION)
+    assert exported.settings is settings and exported.calibration_ is calibration

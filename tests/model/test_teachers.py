@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from destseg.images import normalise, resize, to_rgb
-from destseg.networks import Teacher
+from destseg.model.networks import Teacher
+from destseg.model.normalisation import normalise
+from destseg.model.teachers import EMBEDDED, VARIABLE, download, find_weights, teacher_state
 from destseg.ops.similarity import cosine_distances
-from destseg.teachers import EMBEDDED, VARIABLE, download, find_weights, teacher_state
+from destseg.pictures.decoding import resize, to_rgb
 
 CONTENT = bytes(range(256)) * 5000  # more than one read's worth
 LEAST_AGREEMENT = (0.98, 0.95, 0.92)  # cosine similarity of each level
@@ -158,7 +159,7 @@ def test_the_embedded_teacher_needs_nothing(nowhere):
 
 
 def test_the_embedded_teacher_is_the_one_of_its_card():
-    card = (Path(__file__).parents[1] / "docs" / "embedded_teacher.md").read_text()
+    card = (Path(__file__).parents[2] / "docs" / "embedded_teacher.md").read_text()
     assert hashlib.sha256(EMBEDDED.read_bytes()).hexdigest() in card
 
 

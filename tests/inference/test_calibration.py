@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-import destseg
-from destseg import calibration
-from destseg.calibration import Calibration, check_rate, conformal_threshold, p_value, split
-from destseg.folders import as_pictures
-from destseg.framing import Framing
-from destseg.scoring import Scored
-from destseg.store import PictureStore
+from destseg.inference.calibration import Calibration, calibrated, conformal_threshold, p_value, split
+from destseg.inference.scoring import Scored
+from destseg.pictures.folders import Source
 
 NINE = [0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6]
 
@@ -95,15 +91,16 @@ def test_what_is_stored_makes_the_same_calibration_again():
 
 def test_verdict_on_a_picture():
     calibration = Calibration(tuple(NINE), tuple(score / 2 for score in NINE), 0.2)
-    anomaly_map = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    anomaly_map = np.array([[0, 1], [0, 1]], np.float32)
     pixels = np.zeros((2, 4, 3), np.uint8)
-    above = calibration.judge(Scored(anomaly_map, 0.85, 0.6, (2, 4)), pixels, "part.png")
+    above = calibration.judge(Scored(pixels, anomaly_map, 0.85, 0.6), "part.png")
+    assert above.image is pixels and above.score == 0.85
     assert above.is_anomalous and above.p_value == 2 / 10
     assert (above.threshold, above.pixel_threshold, above.source) == (0.8, 0.4, "part.png")
     # At the picture's own size: columns lie at -1/4, 1/4, 3/4 and 5/4 between the map's two.
     np.testing.assert_allclose(above.anomaly_map, [[0.0, 0.25, 0.75, 1.0]] * 2, atol=1e-6)
     assert above.mask.tolist() == [[False, False, True, True]] * 2
-    at_threshold = calibration.judge(Scored(anomaly_map, 0.8, 0.6, (2, 4)), pixels, "part.png")
+    at_threshold = calibration.judge(Scored(pixels, anomaly_map, 0.8, 0.6), "part.png")
     assert not at_threshold.is_anomalous and at_threshold.p_value == 3 / 10
 
 
@@ -127,22 +124,71 @@ def test_just_enough_pictures_are_not_reported(caplog, pictures, rate):
     assert calibration.guaranteed_rate == rate
 
 
-def test_no_anomaly_map_is_kept(monkeypatch):
+def result_of(k):
+    """A scored picture as a stream yields it."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    scored = Scored(pixels, np.zeros((64, 64), np.float32), (k + 1) / 10, (k + 1) / 20)
+    return Source(f"picture {k}", pixels), scored
+
+
+def test_no_anomaly_map_is_kept():
     alive, maps = [], []
 
-    def noted(network, framing, view):
-        gc.collect()
-        alive.append(sum(found() is not None for found in maps))
-        anomaly_map = torch.zeros(64, 64)
-        maps.append(weakref.ref(anomaly_map))
-        return Scored(anomaly_map, len(maps) / 10, len(maps) / 20, view.size)
+    def results():
+        for k in range(5):
+            gc.collect()
+            alive.append(sum(found() is not None for found in maps))
+            result = result_of(k)
+            maps.append(weakref.ref(result[1].anomaly_map))
+            yield result
+            del result
 
-    monkeypatch.setattr(calibration, "scored", noted)
-    store = PictureStore(as_pictures(np.zeros((5, 64, 64, 3), np.uint8)), Framing((64, 64)))
-    found = calibration.calibrated(None, store, 0.5, progress=False)
-    assert max(alive) <= 1  # the last one, while the next is made
+    found = calibrated(results(), 0.5, progress=False)
+    assert len(alive) == 5 and max(alive) <= 1  # the last one, while the next is made
     assert found.scores == (0.1, 0.2, 0.3, 0.4, 0.5)
     assert found.pixel_scores == (0.05, 0.1, 0.15, 0.2, 0.25)
+    assert (found.false_positive_rate, found.trained_on) == (0.5, False)
+
+
+def broken(k):
+    return Source(f"picture {k}", b""), ValueError(f"picture {k} is broken")
+
+
+def test_unreadable_pictures_are_left_out_of_a_calibration_by_name(caplog):
+    found = calibrated([result_of(0), broken(1), result_of(2)], 0.5, progress=False)
+    assert found.scores == (0.1, 0.3) and found.pixel_scores == (0.05, 0.15)
+    assert caplog.messages == ["left out: picture 1 is broken", "left out 1 of 3 pictures"]
+
+
+def test_a_strict_calibration_ends_at_the_first_unreadable_picture():
+    results = iter([result_of(0), broken(1), result_of(2)])
+    with pytest.raises(ValueError, match=r"^picture 1 is broken$"):
+        calibrated(results, 0.5, strict=True, progress=False)
+    assert len(list(results)) == 1
+
+
+def test_a_calibration_takes_at_least_one_readable_picture():
+    with pytest.raises(ValueError, match="none of 2 pictures can be read; the first: picture 0 is broken"):
+        calibrated([broken(0), broken(1)], 0.5, progress=False)
+
+
+def test_a_calibration_says_whether_its_pictures_are_too_few(caplog):
+    assert calibrated([result_of(0)], 0.5, trained_on=True, progress=False).trained_on
+    calibrated([result_of(k) for k in range(3)], 0.2, progress=False)
+    calibrated([result_of(k) for k in range(4)], 0.2, progress=False)
+    assert caplog.messages == [
+        "the only picture was trained on and calibrated with: no rate is guaranteed",
+        "3 calibration pictures guarantee a false-positive rate of 0.25, not of 0.2: that takes 4",
+    ]
+
+
+def test_another_rate_keeps_the_scores(caplog):
+    before = Calibration(tuple(NINE), tuple(score / 2 for score in NINE), 0.2)
+    after = before.at_rate(0.5)
+    assert (after.scores, after.pixel_scores) == (before.scores, before.pixel_scores)
+    assert (after.threshold, before.threshold) == (0.5, 0.8) and not caplog.records
+    before.at_rate(0.05)
+    assert "9 calibration pictures guarantee a false-positive rate of 0.1, not of 0.05" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -171,12 +217,6 @@ def test_split_by_another_share(share, held_out):
     assert [len(part) for part in split(200, 0, share)] == [200 - held_out, held_out]
 
 
-@pytest.mark.parametrize("share", [-0.1, 0.6, float("nan")])
-def test_words_about_wrong_shares(share):
-    with pytest.raises(ValueError, match=r"held_out must be a share between 0 and 0.5, got"):
-        destseg.DeSTSeg().fit("nowhere", held_out=share)
-
-
 def test_split_follows_the_seed():
     assert split(100, seed=4) == split(100, seed=4)
     assert split(100, seed=4) != split(100, seed=5)
@@ -190,8 +230,6 @@ def test_every_picture_may_be_held_out():
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, float("nan")])
 def test_words_about_wrong_rates(rate):
     words = rf"false_positive_rate must lie between 0 and 1, exclusive, got {rate}"
-    with pytest.raises(ValueError, match=words):
-        check_rate(rate)
     with pytest.raises(ValueError, match=words):
         conformal_threshold(NINE, rate)
 
