@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
-
 from destseg.muon import Muon, direction, orthogonal
+from torch import nn
 
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 

@@ -11,9 +11,6 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from gpu import milliseconds
-
-from destseg import DeSTSeg
 from destseg.calibration import Calibration
 from destseg.checkpoints import plan_of
 from destseg.cuda_graph import GraphScorer, in_precision
@@ -28,6 +25,9 @@ from destseg.scoring import anomaly_maps, scores
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
 from destseg.textures import PictureTextures
+from gpu import milliseconds
+
+from destseg import DeSTSeg
 from destseg.training import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

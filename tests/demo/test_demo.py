@@ -9,10 +9,9 @@ import pytest
 
 import destseg
 from destseg import demo
-from destseg.cli import main
+from destseg.cli import main, parser
 from destseg.demo.parts import DEFECTS
 from destseg.pictures.folders import read_mask, read_mvtec
-from destseg.cli import parser
 
 SHORT = ["--pictures", "3", "--steps", "1", "1", "--size", "64"]
 

@@ -10,8 +10,8 @@ import pytest
 from destseg.demo import parts
 from destseg.demo.parts import DEFECTS, Part, blurred
 from destseg.demo.photographs import photograph, shadow, with_noise, write_dataset
-from destseg.pictures.folders import read_mask, read_mvtec
 from destseg.ops.components import components
+from destseg.pictures.folders import read_mask, read_mvtec
 
 # Least and greatest share of the picture that a defect may cover, in percent.
 PLAUSIBLE = {
