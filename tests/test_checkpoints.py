@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from destseg.checkpoints import Plan, plain, stop_requests
 
 import destseg
 from destseg import checkpoints
+from destseg.checkpoints import Plan, plain, stop_requests
 from destseg.training import Trainer
 
 SCHEDULE = {"steps": (4, 4), "batch_size": 2, "progress": False}

@@ -1,4 +1,4 @@
-"""The design held over the syntax tree: who may import whom, where torch may stand, what is said once only."""
+"""The design, held over the syntax tree: who may import whom, where torch may stand, what is said once."""
 
 import ast
 import functools

@@ -7,15 +7,15 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+
+import destseg
+from destseg import engines
+from destseg.cli import main
 from destseg.graph import INPUT, OUTPUTS, Inference, fixed_point_weights, resized, traced
 from destseg.images import resize
 from destseg.networks import DeSTSegNet, folded
 from destseg.presets import parts_of
 from destseg.scoring import anomaly_maps
-
-import destseg
-from destseg import engines
-from destseg.cli import main
 
 MODULES = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("openvino",)}
 SIZES = ((64, 96), (64, 64), (200, 150), (97, 131), (51, 40), (1, 2), (700, 61))

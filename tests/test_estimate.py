@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 import torch
+
 from destseg.checkpoints import plan_of
 from destseg.estimate import announce, training_seconds
 from destseg.folders import as_pictures
@@ -13,7 +14,6 @@ from destseg.presets import new_network, parts_of
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
 from destseg.textures import from_normals
-
 from destseg.training import Trainer
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from destseg.losses import cosine_loss, focal_loss, l1_loss, segmentation_loss, shrunk_mask
 from destseg.networks import DeSTSegNet
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from destseg.muon import Muon, direction, orthogonal
 from torch import nn
+
+from destseg.muon import Muon, direction, orthogonal
 
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+
+import destseg
+from destseg import processes
 from destseg.checkpoints import plan_of
 from destseg.folders import as_pictures
 from destseg.framing import Framing
@@ -19,9 +22,6 @@ from destseg.presets import parts_of
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
 from destseg.textures import from_normals
-
-import destseg
-from destseg import processes
 from destseg.training import Trainer
 
 

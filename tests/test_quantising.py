@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
-from destseg.folders import as_pictures
-from destseg.framing import Framing
-from destseg.graph import INPUT
-from destseg.images import to_rgb
-from destseg.quantising import corrupted, loss_table, quantised, samples
-from destseg.store import PictureStore
 from test_engines import run_whole
 
 import destseg
 from destseg.cli import main
+from destseg.folders import as_pictures
+from destseg.framing import Framing
+from destseg.graph import INPUT
+from destseg.images import to_rgb
 from destseg.metrics import Metrics
+from destseg.quantising import corrupted, loss_table, quantised, samples
+from destseg.store import PictureStore
 
 PACKAGES = {".onnx": ("onnx", "onnxscript", "onnxruntime", "nncf"), ".xml": ("openvino", "nncf")}
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from destseg.folders import as_pictures
 from destseg.framing import Framing
 from destseg.resident import ResidentSynthesis, resident

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
+
 from destseg.folders import as_pictures
 from destseg.framing import Framing
 from destseg.images import normalise

@@ -5,6 +5,8 @@ import itertools
 
 import pytest
 import torch
+
+import destseg
 from destseg.checkpoints import plan_of
 from destseg.folders import as_pictures
 from destseg.framing import Framing
@@ -13,8 +15,6 @@ from destseg.presets import parts_of
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
 from destseg.textures import from_normals
-
-import destseg
 from destseg.training import Trainer, fusion_loss, student_loss, training_precision
 
 SETTINGS = {"image_size": 64, "precision": "float32"}

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from destseg.muon import Muon
-from destseg.networks import ResNet18, Teacher
-from destseg.teachers import teacher_state
 from teacher_pictures import drawings, read_folder, views
 from torch import Tensor
 from tqdm import trange
 
 from destseg.files import read_tensors, write_tensors
+from destseg.muon import Muon
+from destseg.networks import ResNet18, Teacher
 from destseg.ops.similarity import cosine_distances
+from destseg.teachers import teacher_state
 
 HELD_OUT = 100  # photographs and as many textures, which only the log sees
 SIDES = (96, 128, 128, 128, 160, 192)  # of the views; one is drawn for each batch

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+from tqdm import tqdm
+
 from destseg.evaluation import evaluate
 from destseg.folders import picture_paths, read_mvtec
 from destseg.images import normalise, resize, to_rgb
 from destseg.scoring import Scored
 from destseg.teachers import teacher_state
-from tqdm import tqdm
 
 LAYERS = ["layer2", "layer3"]
 

@@ -1,4 +1,4 @@
-"""Tell what an installation costs: packages, room on disk, time to the first verdict, memory while it predicts.
+"""Tell what an installation costs: packages, room on disk, time to a first verdict, memory when predicting.
 
 Run it by the Python of each environment, and compare the lines:
 

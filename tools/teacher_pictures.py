@@ -8,9 +8,9 @@ import PIL.Image
 import PIL.ImageDraw
 import torch
 import torch.nn.functional as F
-from destseg.images import normalise, resize, to_rgb
 from torch import Tensor
 
+from destseg.images import normalise, resize, to_rgb
 from destseg.ops.perlin import Corruption, corrupt, perlin
 
 SIDE = 256  # pixels of every source picture

@@ -7,11 +7,10 @@ written once, at the bandwidth that a copy reaches in the same run; `extra_info`
 import numpy as np
 import pytest
 import torch
-from destseg.images import IMAGENET_MEAN, IMAGENET_STD
-from destseg.losses import cosine_loss
-from destseg.synthesis import draw_corruption
 from gpu import copy_bandwidth, milliseconds
 
+from destseg.images import IMAGENET_MEAN, IMAGENET_STD
+from destseg.losses import cosine_loss
 from destseg.metrics import evaluate
 from destseg.ops.destmap import destmap, destmap_ref
 from destseg.ops.perlin import corrupt, corrupt_ref
@@ -21,6 +20,7 @@ from destseg.ops.similarity import (
     similarity_input,
     similarity_input_ref,
 )
+from destseg.synthesis import draw_corruption
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -11,6 +11,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from gpu import milliseconds
+
+from destseg import DeSTSeg
 from destseg.calibration import Calibration
 from destseg.checkpoints import plan_of
 from destseg.cuda_graph import GraphScorer, in_precision
@@ -25,9 +28,6 @@ from destseg.scoring import anomaly_maps, scores
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
 from destseg.textures import PictureTextures
-from gpu import milliseconds
-
-from destseg import DeSTSeg
 from destseg.training import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

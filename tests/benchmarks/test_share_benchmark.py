@@ -10,17 +10,17 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+
+import destseg
 from destseg.checkpoints import plan_of
 from destseg.evaluation import Report
 from destseg.folders import Source
 from destseg.framing import Framing
+from destseg.ops import _native
 from destseg.presets import parts_of
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
 from destseg.textures import from_normals
-
-import destseg
-from destseg.ops import _native
 from destseg.training import Trainer, training_precision
 
 STEPS = {"student": 0, "segmentation": 10**6}  # number of the step that is done again and again

@@ -6,8 +6,8 @@ median call takes, theirs and ours in turn.
 
 import pytest
 import torch
-from destseg.losses import cosine_loss
 
+from destseg.losses import cosine_loss
 from destseg.ops.destmap import destmap_of_features, destmap_of_features_ref
 from destseg.ops.similarity import (
     cosine_distances,

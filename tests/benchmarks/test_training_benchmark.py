@@ -12,18 +12,18 @@ import os
 import numpy as np
 import pytest
 import torch
+
 from destseg.checkpoints import plan_of
 from destseg.folders import Source
 from destseg.framing import Framing
 from destseg.losses import cosine_loss, segmentation_loss
 from destseg.networks import DeSTSegNet
+from destseg.ops.similarity import cosine_distances_ref
 from destseg.optimisation import segmentation_optimizer, student_optimizer
 from destseg.presets import parts_of
 from destseg.store import PictureStore
 from destseg.synthesis import Synthesis
 from destseg.textures import from_normals
-
-from destseg.ops.similarity import cosine_distances_ref
 from destseg.training import PUBLISHED_BATCH, Trainer, training_precision
 
 SIDE = int(os.environ.get("DESTSEG_BENCHMARK_SIDE", "64"))
