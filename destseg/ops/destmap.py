@@ -1,4 +1,4 @@
-"""The DeST map: anomaly map of teacher and student alone, without the segmentation network."""
+"""The DeST map: the anomaly map of teacher and student alone, without the segmentation network."""
 
 from collections.abc import Sequence
 
@@ -21,15 +21,15 @@ from destseg.ops.features import (
 
 
 def destmap(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> Tensor:
-    """Return the DeST map: the product over levels of the cosine distances.
+    """Return the DeST map: the product of the cosine distances over all levels.
 
     Args:
-        distances: (n, 1, h_k, w_k) floating point of each level, as `cosine_distances` gives them.
-        size: height and width of the map in pixels; the first level's when not given.
+        distances: each level's, (n, 1, h_k, w_k) floating point, as `cosine_distances` gives them.
+        size: height and width of the map in pixels; by default the first level's.
 
     Returns:
-        (n, 1, height, width): each level's distances resized bilinearly (align_corners=False) to the first
-        one's size and multiplied; the product is then resized the same way to `size`.
+        (n, 1, height, width): all levels resized bilinearly (align_corners=False) to the size of the first,
+        and multiplied; the product is then resized to `size` in the same way.
 
     Raises:
         ValueError: there are no levels, shapes or dtypes do not fit together, or the size is not positive.
@@ -81,10 +81,10 @@ def destmap_of_features(taught: Levels, learnt: Levels, size: Sequence[int] | No
     Args:
         taught: the teacher's features of each level, (n, c_k, h_k, w_k) floating point.
         learnt: the student's, of the same shapes and dtype.
-        size: height and width of the map in pixels; the first level's when not given.
+        size: height and width of the map in pixels; by default the first level's.
 
     Returns:
-        (n, 1, height, width), what `destmap` makes of the features' cosine distances.
+        (n, 1, height, width): `destmap` of the features' cosine distances.
 
     Raises:
         ValueError: there are no levels, shapes or dtypes do not fit together, or the size is not positive.
@@ -123,7 +123,7 @@ def destmap_of_features_ref(taught: Levels, learnt: Levels, size: Sequence[int] 
 
 
 def _checked(distances: Sequence[Tensor], size: Sequence[int] | None) -> tuple[int, int]:
-    """Return height and width of the map."""
+    """Check distances and return the map's height and width."""
     if not distances:
         raise ValueError("distances must be those of at least one level, got none")
     first = distances[0]

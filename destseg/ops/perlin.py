@@ -18,9 +18,9 @@ def perlin(angles: Noise, size: tuple[int, int], rotation: float = 0.0) -> Noise
 
     Args:
         angles: (cells_y + 1, cells_x + 1) float32 or float64, direction of the unit gradient at each lattice
-            point in radians: cos(angle) along rows, sin(angle) along columns.
+            point in radians: its row component is cos(angle), its column component sin(angle).
         size: height and width of the noise in pixels, each at least 1.
-        rotation: angle in radians; what turns in from outside the picture is 0.
+        rotation: angle in radians; pixels that the rotation brings in from outside the picture are 0.
 
     Returns:
         (h, w) noise of the dtype of `angles`, roughly in [-1, 1].

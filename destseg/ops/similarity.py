@@ -1,8 +1,8 @@
 """Similarity of teacher and student features on several levels.
 
 Letters: n images; level k = 1, 2, .. has c_k channels and h_k x w_k positions, of any sizes. The operations
-take features as the networks give them and bring every vector to unit length themselves: it is divided by
-(its L2 norm + 1e-12), at its own level, before any resizing. Half precision is computed with in float32.
+take features as the networks give them and bring every vector to unit length themselves: they divide it by
+(its L2 norm + 1e-12), at its own level, before any resizing. They compute half precision in float32.
 """
 
 from typing import Any
@@ -35,11 +35,12 @@ def similarity_input(taught: Levels, learnt: Levels, dtype: torch.dtype | None =
     Args:
         taught: the teacher's features of each level, (n, c_k, h_k, w_k) floating point.
         learnt: the student's, of the same shapes and dtype.
-        dtype: of the result; by default float64 for features of that, else float32.
+        dtype: dtype of the result; by default float64 for float64 features, else float32.
 
     Returns:
-        (n, sum of c_k, h_1, w_1): the element-wise products of unit vectors, each level resized bilinearly
-        (align_corners=False) to the first one's size; in channels-last memory order if all features are.
+        (n, sum of c_k, h_1, w_1): minus the element-wise products of unit vectors, each level resized
+        bilinearly (align_corners=False) to the size of the first; in channels-last memory order if all
+        features are.
 
     Raises:
         ValueError: there are no levels, or shapes or dtypes do not fit together.
@@ -137,7 +138,7 @@ def cosine_distances_ref(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
 class _CosineDistances(torch.autograd.Function):
     """The kernels of `cosine_distances` and of its gradient with respect to the student.
 
-    Nothing but the features is kept in between: taking their sums again costs less than reading them.
+    Only the features are kept for the gradient: computing their sums again costs less than reading them.
     """
 
     @staticmethod
@@ -167,7 +168,7 @@ class _CosineDistances(torch.autograd.Function):
 
 
 def _measured(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
-    """Call the kernel of `cosine_distances`."""
+    """Compute `cosine_distances` with the kernel."""
     if tensors.usable_on_gpu(*taught, *learnt):
         return distances_on_gpu(taught, learnt)
     channels_last = are_channels_last(*taught, *learnt)
