@@ -12,11 +12,11 @@ from destseg.pictures.framing import Framing
 from destseg.pictures.prefetch import prefetched
 from destseg.pictures.store import Picture, attempt, read
 
-DECODERS = 2  # threads that decode and scale ahead of a scorer that takes one input at a time
-MOST_DECODERS = 16  # of one that takes batches; at most one for each processor
+DECODERS = 2  # threads that decode and scale ahead, if the scorer takes one input at a time
+MOST_DECODERS = 16  # the same if it takes batches; at most one per processor
 SCORERS = 2  # threads that score batches: while one waits for its results, the other collects
-JUDGES = 4  # threads that bring the maps of batches to their pictures' own size
-BATCH_BYTES = 256 << 20  # of decoded pictures, at which a batch is closed before it is full
+JUDGES = 4  # threads that resize the maps of batches to their pictures' own sizes
+BATCH_BYTES = 256 << 20  # a batch with so many bytes of decoded pictures is closed before it is full
 
 Read = tuple[Source, Picture | Exception]
 Result = tuple[Source, Scored | Exception]
@@ -25,9 +25,9 @@ Result = tuple[Source, Scored | Exception]
 def stream(scorer: Scorer, framing: Framing, sources: Iterable[Source]) -> Generator[Result, None, None]:
     """Yield every picture with its scores, or with the error that kept it from being read, in order.
 
-    A scorer that takes batches gets pictures of one frame each in batches. Pictures in tiles go one by one,
-    their tiles in batches. No more pictures are in memory than are decoded ahead and in two batches. All
-    threads end when the generator does, on every way out.
+    A scorer that takes batches gets whole pictures in batches. Pictures in tiles go one by one, their tiles
+    in batches. At most two batches of pictures are in memory, beside those decoded ahead. However the
+    generator ends, its threads end with it.
 
     Raises RuntimeError where the network gives NaN.
     """
@@ -68,12 +68,12 @@ def predictions(
 
 
 def _is_alone(sources: Iterable[Source]) -> bool:
-    """Whether there is a single picture, for which no thread is worth starting."""
+    """Whether there is only one picture, for which starting threads does not pay."""
     return isinstance(sources, Sequence) and len(sources) == 1
 
 
 def _batches(pictures: Generator[Read, None, None], most: int) -> Generator[list[Read], None, None]:
-    """Yield lists of so many pictures and errors; shorter ones where pictures are large, and at the end."""
+    """Yield lists of `most` pictures and errors; shorter ones where pictures are large, and at the end."""
     batch: list[Read] = []
     held = 0
     try:
