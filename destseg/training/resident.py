@@ -1,4 +1,4 @@
-"""Batches made on a GPU, from pictures and textures that stay there: the same batches as on the CPU."""
+"""Makes batches on a GPU from pictures and textures that stay there: the same batches as on the CPU."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -16,11 +16,11 @@ from destseg.training.textures import PictureTextures
 
 
 class Draft(NamedTuple):
-    """What a batch is made of, in CPU memory that a GPU can read while the CPU goes on."""
+    """The ingredients of a batch, in CPU memory that a GPU can read while the CPU goes on."""
 
-    pictures: Tensor  # (n, h, w, 3) uint8, or (n,) int64: which of the resident ones
+    pictures: Tensor  # (n, h, w, 3) uint8, or (n,) int64, the indices of resident ones
     textures: Tensor  # likewise
-    regions: Tensor | None  # (n, 1, h, w) uint8 of pictures that are sent; None where everything counts
+    regions: Tensor | None  # (n, 1, h, w) uint8, 1 = counts; None: all pixels do, or the ROIs are resident
     corruptions: list[Corruption]
     indices: Tensor  # (n,) int64
 
@@ -28,10 +28,10 @@ class Draft(NamedTuple):
 class ResidentSynthesis:
     """Makes the batches of a `Synthesis` on a device.
 
-    Numbers are drawn by workers on the CPU, the same ones as there; blending and normalising is the device's
-    work. If the pictures of a store with their regions, or the textures, fit into `memory` bytes, they lie on
-    the device as uint8; others, and those that a batch makes anew (rotated or mirrored pictures, procedural
-    textures), are sent there for every batch. Nothing waits for the device.
+    Workers on the CPU draw the same numbers as `Synthesis`; the device blends and normalises. Pictures with
+    their ROIs, and textures, lie on the device as uint8 if they fit into `memory` bytes. If not, or if a
+    batch makes them anew (rotated or mirrored pictures, procedural textures), they are sent there for every
+    batch. Nothing waits for the device.
     """
 
     def __init__(self, synthesis: Synthesis, device: torch.device, memory: int) -> None:
@@ -51,7 +51,7 @@ class ResidentSynthesis:
         return map(self.batch, prefetched(self.draft, steps, workers))
 
     def draft(self, step: int) -> Draft:
-        """Draw what batch number `step` is made of."""
+        """Draw the ingredients of batch number `step`."""
         synthesis, source = self.synthesis, self.texture_source
         take = synthesis.input if self.pictures is None else lambda index, generator: (index, None)
         texture = synthesis.draw_texture if source is None or self.textures is None else source.index
@@ -85,10 +85,11 @@ class ResidentSynthesis:
 
 
 def resident(store: PictureStore, device: torch.device, memory: int) -> tuple[Tensor | None, Tensor | None]:
-    """Return a store's pictures on a device and what of them counts; twice None beyond `memory` bytes.
+    """Copy the inputs of a store and their ROIs to a device, if they fit into `memory` bytes.
 
     Returns:
-        (n, h, w, 3) uint8, and (n, 1, h, w) uint8, which is None where everything counts.
+        The inputs, (n, h, w, 3) uint8, or None if they do not fit; their ROIs, (n, 1, h, w) uint8, or None
+        where all pixels count.
     """
     all_count = store.framing.checksum is None  # whole pictures, stretched
     count, (height, width) = len(store), store.size

@@ -1,4 +1,4 @@
-"""Textures for synthetic anomalies: from a texture source, or made from the normal pictures themselves."""
+"""Textures for synthetic anomalies, from a texture source or from the normal pictures themselves."""
 
 import math
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from destseg.pictures.store import PictureStore
 
 Generator = np.random.Generator
 DrawTexture = Callable[[Generator], np.ndarray]
-"""Draws one texture, (h, w, 3) uint8, with the numbers of a generator."""
+"""Draws one texture, (h, w, 3) uint8, with random numbers from a generator."""
 
 
 class PictureTextures:
-    """Textures are pictures of a store, each equally likely."""
+    """Draws pictures of a store as textures, each equally likely."""
 
     def __init__(self, store: PictureStore) -> None:
         self.store = store
 
     def index(self, generator: Generator) -> int:
-        """Draw the number of a picture."""
+        """Draw the index of a picture."""
         return int(generator.integers(len(self.store)))
 
     def __call__(self, generator: Generator) -> np.ndarray:
@@ -29,7 +29,7 @@ class PictureTextures:
 
 
 def from_normals(store: PictureStore) -> DrawTexture:
-    """Textures without a texture source: half are shuffled normal pictures, half procedural noise."""
+    """Draw textures without a texture source: half are shuffled normal pictures, half procedural noise."""
 
     def draw(generator: Generator) -> np.ndarray:
         if generator.random() < 0.5:
@@ -40,9 +40,9 @@ def from_normals(store: PictureStore) -> DrawTexture:
 
 
 def shuffled(picture: np.ndarray, generator: Generator) -> np.ndarray:
-    """Cut a picture (h, w, 3) uint8 into 2 x 2 to 8 x 8 patches, shuffle, turn and recolour them.
+    """Cut a picture (h, w, 3) uint8 into 2 x 2 to 8 x 8 patches, shuffle, mirror, turn and recolour them.
 
-    Patches are mirrored either way, and turned by a quarter where they are square.
+    Patches are mirrored in both directions, and square ones are turned by a quarter, each half of the time.
     """
     height, width, _ = picture.shape
     cells = int(2 ** generator.integers(1, 4))
@@ -64,9 +64,9 @@ def shuffled(picture: np.ndarray, generator: Generator) -> np.ndarray:
 
 
 def recoloured(picture: np.ndarray, generator: Generator) -> np.ndarray:
-    """Exchange the channels of (h, w, 3) uint8, and change contrast (or invert) and brightness.
+    """Permute the channels of (h, w, 3) uint8, and change contrast (or invert) and brightness.
 
-    Half of the time all channels change alike: on grey parts a colour would give the anomaly away.
+    Half of the time all channels change alike: on grey parts, colour would give the anomaly away.
     """
     channels = 1 if generator.random() < 0.5 else 3
     gain = generator.uniform(0.5, 1.5, channels) * generator.choice([-1.0, 1.0])
@@ -77,7 +77,7 @@ def recoloured(picture: np.ndarray, generator: Generator) -> np.ndarray:
 
 
 def procedural(size: tuple[int, int], generator: Generator) -> np.ndarray:
-    """Make a texture (h, w, 3) uint8: three octaves of noise between two colours, some in bands, grained."""
+    """Make a texture (h, w, 3) uint8: three octaves of noise between two colours, grain, and often bands."""
     noise = np.zeros(size, np.float32)
     first_octave = int(generator.integers(1, 4))
     for octave in range(3):
