@@ -1,6 +1,6 @@
 """The file of a fitted model: tensors and plain values, nothing that would have to be unpickled.
 
-Reading and writing it takes torch, which is imported when a file is at hand.
+Reading and writing take torch, which is imported only then.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ KIND = "destseg model 1"
 
 
 def read(path: Path) -> Artifact:
-    """Return what `write` wrote.
+    """Read a file that `write` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or not the file of a destseg model of this version.
+        ValueError: the file is damaged, or no destseg model of this version.
     """
     from destseg.model.tensorfile import read_tensors
 
@@ -51,7 +51,7 @@ def read(path: Path) -> Artifact:
 
 
 def write(path: Path, network: Mapping[str, Any], artifact: Artifact) -> None:
-    """Write a fitted model whose network has these tensors by name."""
+    """Write a fitted model; `network` holds the network's tensors by name."""
     from destseg.model.tensorfile import write_tensors
 
     content: dict[str, Any] = {
@@ -69,7 +69,7 @@ def write(path: Path, network: Mapping[str, Any], artifact: Artifact) -> None:
 def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
     """Write a copy of a model's file with the thresholds and settings of an artifact."""
     network = read(source).network
-    assert network is not None  # in this format there always is one
+    assert network is not None  # files of this format always hold one
     write(target, network, artifact)
 
 

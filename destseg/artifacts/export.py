@@ -37,22 +37,24 @@ def export(
     strict: bool = False,
     calibration: Pictures | None = None,
 ) -> None:
-    """Write an exported model; `DeSTSeg.export` says what the arguments and errors are.
+    """Write an exported model; `DeSTSeg.export` describes the errors.
 
     Args:
         network: in evaluation mode.
-        artifact: what the file is to say: settings, thresholds made from scores in float32, and precision.
+        artifact: the description of the file: settings, thresholds from scores in float32, and precision.
         path: file to write.
         form: its format, as `wanted_format` gives it.
         normal, strict, calibration: as for `DeSTSeg.export`.
     """
     settings, thresholds, path = artifact.settings, artifact.calibration, Path(path)
     assert thresholds is not None and form.build is not None and form.quantise is not None
-    bent = [name for name in ("keep_aspect", "tile", "roi") if getattr(settings, name) not in (None, False)]
-    if bent:
+    unsupported = [
+        name for name in ("keep_aspect", "tile", "roi") if getattr(settings, name) not in (None, False)
+    ]
+    if unsupported:
         raise ValueError(
             f"the exported graph stretches whole pictures to its input, but this model was fitted with "
-            f"{', '.join(bent)}: export a model without"
+            f"{', '.join(unsupported)}: export a model without"
         )
     framing = framing_of(settings)
     ranges = held_out = None
@@ -83,14 +85,16 @@ def export(
         with _quietly():
             form.write(draft, content, artifact)
         start = form.read(draft).start
-        assert start is not None  # as for every exported file
+        assert start is not None  # every exported file has one
         with closing(stream(start(), framing, held_out)) as results:
-            found = calibrated(results, thresholds.false_positive_rate, pictures=len(held_out), strict=strict)
-        form.set_threshold(draft, path, artifact.with_calibration(found))
+            own_thresholds = calibrated(
+                results, thresholds.false_positive_rate, pictures=len(held_out), strict=strict
+            )
+        form.set_threshold(draft, path, artifact.with_calibration(own_thresholds))
 
 
 def wanted_format(path: FilePath, name: str | None, precision: str) -> Format:
-    """Return the format of a file to export, by default the one that the path's ending says.
+    """Return the format of a file to export; without a name, the path's ending decides.
 
     Raises ValueError where path, format and precision do not fit together.
     """
@@ -101,14 +105,14 @@ def wanted_format(path: FilePath, name: str | None, precision: str) -> Format:
         return FORMATS[name]
     form = format_of(path)
     if form.build is None:
-        allowed = " or ".join(one.ending for one in EXPORTED.values())
+        allowed = " or ".join(exported.ending for exported in EXPORTED.values())
         raise ValueError(f"the exported file's name must end in {allowed}, got {os.fspath(path)}")
     return form
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep exporters and quantisers from talking about themselves; progress is for people's terminals."""
+    """Silence exporters and quantisers; their progress shows on a terminal only."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")

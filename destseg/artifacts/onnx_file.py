@@ -1,4 +1,4 @@
-"""Exported models as ONNX files, run by onnxruntime. Only making one takes the package onnx."""
+"""Exported models as ONNX files, run by onnxruntime. Only export needs the package onnx."""
 
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,17 @@ from destseg.ops.kernels import thread_count
 from destseg.settings import Settings
 
 OPSET = 18
-# Numbers of fields in ONNX's messages, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+# Field numbers in ONNX's messages, see https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 GRAPH, METADATA, ENTRY_KEY, ENTRY_VALUE = 7, 14, 1, 2
 NODE, INITIALIZER, NODE_INPUT, NODE_OUTPUT = 1, 5, 1, 2
 TENSOR_TYPE, TENSOR_NAME, TENSOR_BYTES, FLOAT = 2, 8, 9, 1
-THRESHOLD = b"threshold"  # the name of the tensor above which a score counts as anomalous
+THRESHOLD = b"threshold"  # the name of the tensor that holds the threshold
 
 
 class OnnxScorer:
     """An exported network on onnxruntime. Threads may use it at the same time.
 
-    The whole graph runs. On pictures of the input's size the resizing around the network changes nothing.
+    The whole graph runs. Its resizing does not change pictures of the input's size.
 
     Args:
         graph: the content of an .onnx file.
@@ -58,11 +58,11 @@ class OnnxScorer:
 
 
 def read(path: Path) -> Artifact:
-    """Read an exported model; its session starts when it is asked for."""
+    """Read an exported model; its session starts when its scorer is asked for."""
     imported("onnxruntime")
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    graph = path.read_bytes()  # given as bytes, so no file is opened that the graph names
+    graph = path.read_bytes()  # passed on as bytes, so that no file named in the graph is opened
     try:
         entries = [Message.decoded(entry) for entry in Message.decoded(graph).all(METADATA)]
         texts = {entry.first(ENTRY_KEY): entry.first(ENTRY_VALUE) for entry in entries}
@@ -80,21 +80,21 @@ def read(path: Path) -> Artifact:
 
 
 def build(program: Any) -> Any:
-    """Make an ONNX model, a ModelProto, of a program; its last two outputs are the network's own ends."""
+    """Make an ONNX model, a ModelProto, from a program; its last outputs are the network's input and maps."""
     imported("onnxscript")
     imported("onnx")
     from destseg.model.graph import to_onnx
 
     model = to_onnx(program, OPSET, INPUT, (*OUTPUTS, IMAGES, MAPS))
-    for thing in (model.graph, *model.graph.node, *model.graph.value_info):
-        del thing.metadata_props[:]  # where in the source each came from
+    for element in (model.graph, *model.graph.node, *model.graph.value_info):
+        del element.metadata_props[:]  # they tell where in the source it came from
     return model
 
 
 def quantise(model: Any, pictures: np.ndarray, kept: set[bytes]) -> Any:
     """Return an ONNX model in INT8, see `destseg.artifacts.int8`."""
     to_array = imported("onnx").numpy_helper.to_array
-    tensors = {one.name: one for one in model.graph.initializer}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "Conv"]
     weights = {node.name: to_array(tensors[node.input[1]]) for node in nodes}
     return quantised(model, pictures, [name for name, values in weights.items() if stays(values, kept)])
@@ -109,7 +109,7 @@ def write(path: Path, model: Any, artifact: Artifact) -> None:
 
 def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
     """Write a copy of an exported model with other thresholds."""
-    assert artifact.calibration is not None  # it has thresholds
+    assert artifact.calibration is not None  # exported models always have thresholds
     model = Message.decoded(source.read_bytes())
     value = np.array(artifact.calibration.threshold, "<f4").tobytes()
     entry = [Field(ENTRY_KEY, KEY.encode()), Field(ENTRY_VALUE, artifact.description().encode())]
@@ -123,14 +123,14 @@ def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
 
 
 def _with_threshold(graph: Message, value: bytes) -> Message:
-    """Return a graph that compares scores with a float32, given as its four bytes."""
+    """Return a graph that compares scores with a float32 threshold, given as its four bytes."""
     tensor = [Field(TENSOR_TYPE, FLOAT, VARINT), Field(TENSOR_NAME, THRESHOLD), Field(TENSOR_BYTES, value)]
     fields = [Field(INITIALIZER, Message(tensor).encoded())]
     for field in graph.fields:
         message = field.message() if field.number in (NODE, INITIALIZER) else Message()
         if field.number == NODE and OUTPUTS[2].encode() in message.all(NODE_OUTPUT):
             inputs = [Field(NODE_INPUT, message.first(NODE_INPUT)), Field(NODE_INPUT, THRESHOLD)]
-            others = [one for one in message.fields if one.number != NODE_INPUT]
+            others = [other for other in message.fields if other.number != NODE_INPUT]
             fields.append(Field(NODE, Message(inputs + others).encoded()))
         elif field.number != INITIALIZER or message.first(TENSOR_NAME) != THRESHOLD:
             fields.append(field)

@@ -1,4 +1,4 @@
-"""Exported models as OpenVINO's two files, a graph in .xml and its weights beside it in .bin."""
+"""Exported models as OpenVINO's two files: a graph in .xml, and its weights beside it in .bin."""
 
 import shutil
 import tempfile
@@ -30,12 +30,12 @@ from destseg.settings import Settings
 class OpenVinoScorer:
     """An exported network on OpenVINO. Threads may use it at the same time.
 
-    The network alone is taken out of the graph: pictures are resized by Pillow, which is faster. Its input is
-    fixed at one picture, for which OpenVINO settles more beforehand.
+    Only the network of the graph runs, without its resizing: Pillow resizes pictures faster. Its input is
+    fixed at one picture, so that OpenVINO can decide more when it compiles.
 
     Args:
-        core: of OpenVINO.
-        model: as `core` has read it; it is taken apart.
+        core: OpenVINO's Core.
+        model: as `core` has read it; it is changed.
         size: height and width of the network's input.
     """
 
@@ -64,7 +64,7 @@ class OpenVinoScorer:
 
 
 def read(path: Path) -> Artifact:
-    """Read an exported model; it is compiled when its scorer is asked for."""
+    """Read an exported model; OpenVINO compiles it when its scorer is asked for."""
     core = imported("openvino").Core()
     for part in (path, path.with_suffix(".bin")):
         if not part.is_file():
@@ -85,11 +85,11 @@ def read(path: Path) -> Artifact:
 
 
 def build(program: Any) -> Any:
-    """Make a model of OpenVINO of a program; the network's own ends carry names, but are no outputs."""
+    """Make an OpenVINO model from a program; the network's input and output get names, but are no outputs."""
     imported("openvino")
     frontend = imported("openvino.frontend").FrontEndManager().load_by_framework("pytorch")
     decoder = imported("openvino.frontend.pytorch.fx_decoder").TorchFXPythonDecoder
-    decoded = decoder.from_exported_program(program)  # to be kept while it is converted
+    decoded = decoder.from_exported_program(program)  # must live until it is converted
     model = frontend.convert(frontend.load(decoded))
     for output, name in zip(model.outputs, OUTPUTS, strict=False):
         output.get_tensor().set_names({name})
@@ -100,25 +100,25 @@ def build(program: Any) -> Any:
 
 
 def quantise(model: Any, pictures: np.ndarray, kept: set[bytes]) -> Any:
-    """Return a model of OpenVINO in INT8, see `destseg.artifacts.int8`."""
+    """Return an OpenVINO model in INT8, see `destseg.artifacts.int8`."""
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
     weights = {node.get_friendly_name(): node.input_value(1).get_node().get_data() for node in nodes}
     return quantised(model, pictures, [name for name, values in weights.items() if stays(values, kept)])
 
 
 def write(path: Path, model: Any, artifact: Artifact) -> None:
-    """Write a model of OpenVINO."""
+    """Write an OpenVINO model."""
     model.set_rt_info(artifact.description(), [KEY])
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "model.xml")
         imported("openvino").serialize(model, whole)
         write_whole(path.with_suffix(".bin"), partial(_copy, whole.with_suffix(".bin")))
-        write_whole(path, partial(_copy, whole))  # under the very name that was given
+        write_whole(path, partial(_copy, whole))  # under exactly the given name
 
 
 def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
     """Write a copy of an exported model with other thresholds."""
-    assert artifact.calibration is not None  # it has thresholds
+    assert artifact.calibration is not None  # exported models always have thresholds
     openvino = imported("openvino")
     model = openvino.Core().read_model(source)
     comparison = model.output(OUTPUTS[2]).get_node().input_value(0).get_node()
