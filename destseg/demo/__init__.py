@@ -1,4 +1,4 @@
-"""The sample job: make pictures of parts, fit a model to them, test it, and put all that into a folder."""
+"""The demo: makes pictures of parts, fits a model to them, tests it, and leaves everything in a folder."""
 
 import shlex
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from destseg.inference.report import Report
 from destseg.pictures.folders import Sample, read_mask, read_mvtec
 from destseg.settings import Schedule, whole_number
 
-FALSE_POSITIVE_RATE = 0.05  # what 24 pictures for calibration can guarantee
-SHOWN = 2  # pictures of each kind, with their overlays
+FALSE_POSITIVE_RATE = 0.05  # 24 pictures for calibration can guarantee it
+SHOWN = 2  # pictures of each kind on the sheet, with their overlays
 MODEL, PARTS = "chip.destseg", "parts"
 
 GAP, HEADER, LABEL = 8, 34, 26  # of the sheet, in pixels
@@ -26,14 +26,14 @@ TITLES = ("picture", "ground truth", "found")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the sample job came to."""
+    """The result of the demo."""
 
     folder: Path
     report: Report
-    settings: dict[str, str]  # options of `destseg fit` that do the same with other pictures
+    settings: dict[str, str]  # options that make `destseg fit` do the same with other pictures
 
     def text(self) -> str:
-        """Say what was measured, what lies where, and what to run next."""
+        """Tell what was measured, what lies where, and what to run next."""
         folder = shlex.quote(str(self.folder))
         options = " ".join(f"{name} {value}" for name, value in self.settings.items())
         return f"""{self.report.table()}
@@ -68,28 +68,30 @@ def run(  # noqa: PLR0913 - each is an option of the command
     overwrite: bool = False,
     progress: bool = True,
 ) -> Outcome:
-    """Do the whole job; nothing outside of `folder` is written, and nothing at all is deleted.
+    """Do the whole demo. It writes nothing outside `folder` and deletes nothing.
 
     Args:
-        folder: to make and fill, see `Outcome.text`.
-        seed: of the parts and of training.
+        folder: folder to make and fill, see `Outcome.text`.
+        seed: seed of the parts and of training.
         steps, image_size, batch_size, teacher, device: see `destseg.DeSTSeg` and its `fit`.
-        pictures: of normal parts to fit, at least 2. To test on, a fifth as many of other normal parts are
-            made, and of each defect one for every 15.
-        overwrite: take a folder that holds something; files of the names that the job writes are replaced.
+        pictures: number of normal parts to fit to, at least 2. For testing, a fifth as many other normal
+            parts are made, and a fifteenth as many with each defect.
+        overwrite: take a folder that is not empty, and replace the files of an earlier demo.
         progress: show progress bars on a terminal.
 
-    Raises FileExistsError where the folder is not empty, ValueError and OSError as `DeSTSeg` and `fit`, and
-    ValueError where a folder to be overwritten holds other pictures among the parts: all before any work.
+    Raises:
+        FileExistsError: the folder is not empty.
+        ValueError, OSError: see `DeSTSeg` and `fit`; ValueError also if a folder to be overwritten holds
+            other pictures among the parts. All of these come before any work.
     """
     folder = Path(folder)
     model = DeSTSeg("fast", teacher, image_size, seed, device)
-    Schedule(steps, batch_size)  # wrong ones are refused before any work
+    Schedule(steps, batch_size)  # raises for wrong values before any work
     whole_number("pictures", pictures, least=2)
 
     from destseg.model.teachers import teacher_state
 
-    teacher_state(teacher)  # a download, if one is needed, comes first, or fails first
+    teacher_state(teacher)  # if a download is needed, it comes, or fails, first
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; a folder to fill is wanted")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
@@ -123,15 +125,15 @@ def run(  # noqa: PLR0913 - each is an option of the command
 
 
 def _shown(samples: list[Sample]) -> list[Sample]:
-    """The first pictures of each kind, whatever was found in them."""
+    """Return the first samples of each kind, whatever was found in them."""
     kinds: dict[str, list[Sample]] = {}
     for sample in samples:
         kinds.setdefault(sample.defect, []).append(sample)
-    return [sample for alike in kinds.values() for sample in alike[:SHOWN]]
+    return [sample for kind in kinds.values() for sample in kind[:SHOWN]]
 
 
 def contact_sheet(samples: list[Sample], overlays: list[PIL.Image.Image]) -> PIL.Image.Image:
-    """Lay out each sample as three panels - picture, true defect in white, overlay - and SHOWN to a line."""
+    """Draw each sample as three panels: picture, true defect in white, overlay; SHOWN samples to a line."""
     with PIL.Image.open(samples[0].path) as first:
         width, height = first.size
     block = 3 * (width + GAP) + 2 * GAP
@@ -154,7 +156,7 @@ def contact_sheet(samples: list[Sample], overlays: list[PIL.Image.Image]) -> PIL
 
 
 def _truth(picture: PIL.Image.Image, sample: Sample) -> PIL.Image.Image:
-    """The true defect in white on the darkened picture."""
+    """Paint the true defect in white on the darkened picture."""
     picture = picture.point(lambda level: level // 3)
     if sample.mask_path is not None:
         picture.paste((255, 255, 255), mask=PIL.Image.fromarray(read_mask(sample.mask_path)))

@@ -1,4 +1,4 @@
-"""The part of the sample job, a chip on a brushed steel plate, and the defects that it may have.
+"""The part that the demo photographs, a chip on a brushed steel plate, and its possible defects.
 
 Lengths are pixels at the part's own scale; x runs along the chip's long side from its centre, y down.
 """
@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from destseg.ops.perlin import perlin
 
-FINER = 2  # points to a pixel along each side: edges are drawn finely, then averaged
-POINTS = 256 * FINER  # along each side of the grid
+FINER = 2  # points per pixel along each side: edges are drawn finely, then averaged
+POINTS = 256 * FINER  # points along each side of the grid
 BODY_X, BODY_Y, THICKNESS = 98.0, 49.0, 16.0  # half sides, and the height of the body's top
-PINS, PITCH, PIN_LENGTH = 7, 27.0, 33.0  # pins in a row, and the way from one to the next
+PINS, PITCH, PIN_LENGTH = 7, 27.0, 33.0  # pins in a row, the distance from one to the next, their length
 LETTERING = (("DST4023N", 23, -13), ("BC 7 45 E1 TWN", 13, 9), ("A-2211317", 13, 25))  # text, size, y
 DEFECTS = ("bent_pin", "broken_edge", "missing_print", "scratch", "stain")
 
@@ -50,15 +50,15 @@ class Part:
             layer += cover * (values - layer)
 
     def lay_pins(self, flaw: Generator | None = None) -> None:
-        """Paint two rows of tinned pins; the generator, where given, chooses one that is bent sideways."""
+        """Paint two rows of tinned pins; if a generator is given, it chooses one to be bent sideways."""
         nearest = np.rint(self.x / PITCH + (PINS - 1) / 2).clip(0, PINS - 1)
         across, along = self.x - PITCH * (nearest - (PINS - 1) / 2), np.abs(self.y) - BODY_Y + 3
-        pins = [(across, along, 0, 1)]  # x, y from the root; share that is flaw; share that is there
+        pins = [(across, along, 0, 1)]  # x and y from the root; how much is flaw; how much is there
         if flaw is not None:
             turn = flaw.uniform(0.32, 0.6) * flaw.choice([-1, 1])
             side, number = 2 * int(flaw.integers(2)) - 1, int(flaw.integers(PINS))
             x, y = self.x - PITCH * (number - (PINS - 1) / 2), side * self.y - BODY_Y + 3
-            cosine, sine, bend = math.cos(turn), math.sin(turn), 5.0  # where it bends
+            cosine, sine, bend = math.cos(turn), math.sin(turn), 5.0  # bend: y where the pin bends
             gone = (nearest == number) & (side * self.y > 0)
             bent = cosine * x - sine * (y - bend), bend + sine * x + cosine * (y - bend)
             pins = [(across, along, gone, ~gone), (*bent, 1, 1)]
@@ -66,12 +66,12 @@ class Part:
             half_width = 5.5 - 0.9 * rise(along, 9, 12)  # the shoulder is wider than the foot
             inside = inside_box(across, along - PIN_LENGTH / 2, half_width, PIN_LENGTH / 2 + 1, corner=1.6)
             height = 6.2 - 4.4 * rise(along, 10, 21) - 0.5 * rise(along, 30, 34)
-            height -= 1.2 * (1 - (inside / 2.2).clip(0, 1)) ** 2  # edges are rounded by the stamp
+            height -= 1.2 * (1 - (inside / 2.2).clip(0, 1)) ** 2  # the stamp rounds the edges
             self.flaw = np.maximum(self.flaw, coverage(inside) * flawed)
             self.paint(coverage(inside) * there, height=height, colour=rgb(0.80, 0.79, 0.76), metal=1)
 
     def lay_body(self, generator: Generator) -> None:
-        """Paint the body: epoxy, bevelled and grained, with the notch and the dimple that tell pin 1."""
+        """Paint the body: epoxy, bevelled and grained, with the notch and the dimple that mark pin 1."""
         inside = inside_box(self.x, self.y, BODY_X, BODY_Y, corner=5)
         bevel = (inside / 6).clip(0, 1)
         notch = 7 - np.hypot(self.x + BODY_X - 1, self.y)
@@ -83,11 +83,11 @@ class Part:
         shade = 1 + 0.08 * fine + 0.16 * coarse + 0.08 * noise(generator, 4)
         self.body = coverage(inside)
         self.paint(self.body, height=height, colour=shade * rgb(0.052, 0.052, 0.055), metal=0, gloss=0.05)
-        self.flaw *= 1 - self.body  # of a pin, what the body hides
+        self.flaw *= 1 - self.body  # the body hides the root of a bent pin
 
     def lay_print(self) -> None:
         """Paint the lasered lettering: pale, matt, thinner where the epoxy is dark."""
-        fine, width, height = 4, 784, 392  # the drawing's pixels to one of the picture, and its size
+        fine, width, height = 4, 784, 392  # pixels of the drawing per pixel of the picture, and its size
         drawn = Image.new("L", (width, height))
         for text, size, y in LETTERING:
             place, font = (width / 2 + 8 * fine, height / 2 + y * fine), ImageFont.load_default(size * fine)
@@ -103,7 +103,7 @@ class Part:
         self.gloss *= 1 - 0.8 * ink
 
     def scratch(self, generator: Generator) -> None:
-        """Draw a groove across the body, bowed, narrower towards its ends, with a pale ground."""
+        """Scratch a groove into the body: bowed, narrower towards its ends, with a pale ground."""
         angle = generator.uniform(-0.7, 0.7) + generator.choice([0, math.pi / 2], p=[0.7, 0.3])
         half_length, cosine, sine = generator.uniform(28, 48), math.cos(angle), math.sin(angle)
         x, y = self.x - generator.uniform(-50, 50), self.y - generator.uniform(-12, 12)
@@ -121,7 +121,7 @@ class Part:
         self.paint(pale, colour=rgb(0.38, 0.375, 0.37))
 
     def stain(self, generator: Generator) -> None:
-        """Spill a drop of flux: a brown film that dried from its rim, over whatever lies there."""
+        """Spill a drop of flux: a brown film, dried from its rim, over whatever lies below."""
         x, y = self.x - generator.uniform(-80, 80), self.y - generator.uniform(-45, 45)
         inside = generator.uniform(13, 21) - np.hypot(x, generator.uniform(0.8, 1.3) * y)
         inside += 7 * noise(generator, 10)
@@ -169,7 +169,7 @@ def inside_box(x: ndarray, y: ndarray, half_x: ndarray | float, half_y: float, c
 
 
 def coverage(inside: ndarray) -> ndarray:
-    """Return the share of each point that a shape covers, given how far inside it the point lies."""
+    """Return the share of each point that a shape covers; `inside` is how far inside the point lies."""
     return (FINER * inside + 0.5).clip(0, 1)
 
 
@@ -180,13 +180,13 @@ def rise(values: ndarray, low: float, high: float) -> ndarray:
 
 
 def noise(generator: Generator, cells: int) -> ndarray:
-    """Return Perlin noise over the grid, (POINTS, POINTS) float32, of so many cells along each side."""
+    """Return Perlin noise over the grid, (POINTS, POINTS) float32, with `cells` cells along each side."""
     angles = generator.uniform(0, 2 * math.pi, (cells + 1, cells + 1)).astype(np.float32)
     return perlin(angles, (POINTS, POINTS))
 
 
 def blurred(values: ndarray, width: int) -> ndarray:
-    """Return (h, w) float32 averaged twice over squares, an odd number of points wide; edges are repeated."""
+    """Average (h, w) float32 twice over squares of an odd `width`; edges are repeated."""
     for _ in range(4):  # down, right, down, right
         around = np.pad(values, ((width // 2, width // 2), (0, 0)), mode="edge")
         values = np.sum([around[k : k + len(values)] for k in range(width)], axis=0).T / np.float32(width)

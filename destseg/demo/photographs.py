@@ -1,4 +1,4 @@
-"""Photographs of the part with exact masks, alone or as a data set of the MVTec layout."""
+"""Photographs of the part with exact masks, one by one or as a data set in the MVTec layout."""
 
 import math
 from functools import partial
@@ -15,17 +15,21 @@ from destseg.files import write_whole
 from destseg.pictures.folders import is_picture, visible_files
 from destseg.pictures.prefetch import prefetched
 
-# Least and greatest of: the lamp's azimuth and elevation in degrees, the change of brightness from the
-# picture's centre to its right and to its lower edge, the exposure, red against blue.
+# Lowest and highest values of: the lamp's azimuth and elevation in degrees; the change of brightness from the
+# picture's centre to its right edge and to its lower edge; the exposure; red against blue.
 LIGHT = (220, 38, -0.20, -0.18, 0.96, 0), (230, 42, -0.12, -0.10, 1.04, 0.04)
 
 
 def photograph(seed: int, number: int, defect: str = "good") -> tuple[ndarray, ndarray]:
     """Make one part and photograph it: the same part, place, light and noise whatever the defect.
 
-    Returns pixels, (256, 256, 3) uint8, and the mask, (256, 256) bool, True where the defect covers at least
-    half of a pixel: of missing print all that was rubbed, of a bent pin where it is and where it should be.
-    Shadows are no defect. Raises ValueError where `defect` is neither "good" nor one of DEFECTS.
+    Returns:
+        Pixels, (256, 256, 3) uint8, and the mask, (256, 256) bool, True where the defect covers at least half
+        of a pixel. Missing print covers all of the rubbed area; a bent pin, where it is and where it should
+        be. Shadows are no defect.
+
+    Raises:
+        ValueError: `defect` is neither "good" nor one of DEFECTS.
     """
     if defect not in ("good", *DEFECTS):
         raise ValueError(f"defect must be good or one of {', '.join(DEFECTS)}, got {defect!r}")
@@ -41,7 +45,7 @@ def photograph(seed: int, number: int, defect: str = "good") -> tuple[ndarray, n
 
 
 def seen_from_above(part: Part, light: list[float]) -> ndarray:
-    """Return the picture without noise, (256, 256, 3) float32 levels up to 255, in light drawn from LIGHT."""
+    """Render the picture without noise, (256, 256, 3) float32 levels up to 255, in light drawn from LIGHT."""
     azimuth, elevation, right, down, exposure, warmth = light
     level, z = math.cos(math.radians(elevation)), math.sin(math.radians(elevation))
     direction = level * math.cos(math.radians(azimuth)), level * math.sin(math.radians(azimuth)), z
@@ -67,13 +71,13 @@ def seen_from_above(part: Part, light: list[float]) -> ndarray:
     x = np.linspace(-1, 1, POINTS, dtype=np.float32)
     y = x[:, None]
     brightness = (1 + right * x + down * y - 0.07 * (x**2 + y**2)) * exposure  # the lens darkens, too
-    given_back = part.colour * (brightness * (scattered + part.metal * (reflected - scattered)))
-    colours = (given_back + brightness * highlight * (1 - part.metal)) * rgb(1 + warmth, 1, 1 - warmth)
+    diffuse = part.colour * (brightness * (scattered + part.metal * (reflected - scattered)))
+    colours = (diffuse + brightness * highlight * (1 - part.metal)) * rgb(1 + warmth, 1, 1 - warmth)
 
     size, bicubic = (POINTS // FINER, POINTS // FINER), PIL.Image.Resampling.BICUBIC
     small = [np.asarray(PIL.Image.fromarray(colour).resize(size, bicubic)) for colour in colours]
     linear = np.stack(small, axis=-1).clip(0)
-    return 255 * (linear / (1 + 0.12 * linear**2)) ** np.float32(1 / 1.9)  # highlights keep their drawing
+    return 255 * (linear / (1 + 0.12 * linear**2)) ** np.float32(1 / 1.9)  # highlights keep their detail
 
 
 def shadow(height: ndarray, towards: tuple[float, float, float]) -> ndarray:
@@ -90,17 +94,17 @@ def shadow(height: ndarray, towards: tuple[float, float, float]) -> ndarray:
 
 
 def with_noise(levels: ndarray, generator: Generator) -> ndarray:
-    """Return (h, w, 3) uint8: levels with a sensor's noise, more of it where there is more light."""
+    """Add a sensor's noise to levels, more where there is more light, and return (h, w, 3) uint8."""
     colour, grey = (generator.normal(0, 1, (*levels.shape[:2], n)).astype(np.float32) for n in (3, 1))
     noise = (0.6 * colour + 0.8 * grey) * (0.8 + 1.4 * np.sqrt(levels / 255))
     return (levels + noise + 0.5).clip(0, 255).astype(np.uint8)
 
 
 def write_dataset(folder: Path, seed: int, train: int, good: int, flawed: int, progress: bool = True) -> None:
-    """Write a data set of the MVTec layout: pictures to fit, good ones to test, flawed ones of each kind.
+    """Write a data set in the MVTec layout: `train` pictures to fit, `good` to test, `flawed` of each defect.
 
-    Pictures of an earlier one of the same size are replaced. `progress` shows a bar on a terminal.
-    Raises ValueError, before anything is written, if the folder holds other pictures than those.
+    Replaces the pictures of an earlier data set of the same size. `progress` shows a bar on a terminal.
+    Raises ValueError, before anything is written, if the folder holds other pictures than these.
     """
     kinds = ["train/good"] * train + ["test/good"] * good
     kinds += [f"test/{defect}" for defect in DEFECTS for _ in range(flawed)]
