@@ -1,7 +1,7 @@
-"""The command `destseg`: finds the verb, runs it, and says in one line what went wrong.
+"""The command `destseg`: finds the verb, runs it, and reports an error in one line.
 
 Each verb has a module with HELP, EXAMPLE, `add_arguments(parser)` and `run(options)`, which takes the verb's
-own arguments and returns the exit status. Help imports neither torch nor numpy.
+arguments and returns the exit status. Help imports neither torch nor numpy.
 """
 
 import argparse
@@ -27,9 +27,9 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, 1 if it failed, or 2 for wrong usage; argparse exits with 2, too."""
+    """Run one command and return 0, or 1 if it failed, or 2 for wrong usage; argparse exits with 2, too."""
     logging.basicConfig(format="destseg: %(message)s", level=logging.WARNING)
-    if not sys.stderr.isatty():  # without kernels the results are the same: only people are told
+    if not sys.stderr.isatty():  # results do not depend on kernels: only people hear that they are missing
         logging.getLogger("destseg.ops").setLevel(logging.ERROR)
     options = parser().parse_args(arguments)
     verb = vars(options).pop("verb")
@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = VERBS[verb].run(options)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # whoever reads has seen enough, as in `destseg info part.destseg | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may flushing fail at the end
+    except BrokenPipeError:  # the reader has seen enough, as in `destseg info part.destseg | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that flushing at exit cannot fail
         return 1
     except UsageError as error:
         print(f"destseg {verb}: {error}", file=sys.stderr)
@@ -51,14 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the parser of the command `destseg`; the verb's name is left in `verb`."""
+    """Return the parser of the command `destseg`; its options hold the verb's name in `verb`."""
     top = argparse.ArgumentParser("destseg", description=destseg.__doc__)
     top.add_argument("--version", action="version", version=f"destseg {destseg.__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     for name, verb in VERBS.items():
         epilog = f"example: {verb.EXAMPLE}"
-        added = verbs.add_parser(
+        verb_parser = verbs.add_parser(
             name, help=verb.HELP, description=verb.HELP, epilog=epilog, formatter_class=HelpFormatter
         )
-        verb.add_arguments(added)
+        verb.add_arguments(verb_parser)
     return top

@@ -1,6 +1,6 @@
-"""What several verbs take: arguments alike in all of them, how numbers and sides are read, wrong usage.
+"""Arguments that several verbs share, functions that read their values, and the error for wrong usage.
 
-A type here only reads text. What is allowed is for `destseg.settings` to say, see `wrong_usage`.
+The functions only read text. `destseg.settings` decides which values are allowed, see `wrong_usage`.
 """
 
 import argparse
@@ -32,7 +32,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 @contextlib.contextmanager
 def wrong_usage() -> Iterator[None]:
-    """Turn errors into UsageError: options are checked within it, before anything else is done."""
+    """Turn errors into UsageError; verbs check their options within it, before they do anything else."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -40,7 +40,7 @@ def wrong_usage() -> Iterator[None]:
 
 
 def given(kind: type, options: argparse.Namespace) -> dict[str, Any]:
-    """Return those options that are fields of a data class, by their names."""
+    """Return the options that are fields of a data class, by name."""
     names = {field.name for field in dataclasses.fields(kind)}
     return {name: value for name, value in vars(options).items() if name in names}
 
@@ -50,12 +50,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_teacher(parser: argparse.ArgumentParser, default: str) -> None:
-    text = "ResNet18 trained on ImageNet, or the network distilled from it that comes with this package"
+    text = "ResNet18 trained on ImageNet, or a network distilled from it, which is in this package"
     parser.add_argument("--teacher", default=default, choices=TEACHERS, help=text)
 
 
 def add_steps(parser: argparse.ArgumentParser, usual: str, default: Sequence[int] | None = None) -> None:
-    """Add --steps; `usual` tells the default, whatever it is."""
+    """Add --steps; its help gives `usual` as the default."""
     text = f"training steps of the two stages (default: {usual})"
     stages = ("STUDENT", "SEGMENTATION")
     parser.add_argument(
@@ -64,7 +64,7 @@ def add_steps(parser: argparse.ArgumentParser, usual: str, default: Sequence[int
 
 
 def add_roi(parser: argparse.ArgumentParser) -> None:
-    text = 'only this region counts: a mask picture, or a polygon in pixels, "x,y x,y x,y"'
+    text = 'region of interest: a mask picture, or a polygon in pixels, "x,y x,y x,y"; nothing outside counts'
     parser.add_argument("--roi", type=read_roi, metavar="ROI", help=text)
 
 

@@ -1,4 +1,4 @@
-"""`destseg bench`: what prediction costs."""
+"""`destseg bench`: measures what prediction costs."""
 
 import argparse
 

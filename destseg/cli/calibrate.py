@@ -1,4 +1,4 @@
-"""`destseg calibrate`: new thresholds for a model, fitted or exported."""
+"""`destseg calibrate`: sets the thresholds of a model, fitted or exported."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`destseg demo`: the sample job."""
+"""`destseg demo`: runs the demo."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`destseg evaluate`: from a test set to a table, and to files for other programs."""
+"""`destseg evaluate`: measures a model on a test set, as a table and as files for other programs."""
 
 import argparse
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_model(parser)
     add("dataset", metavar="DATASET", help="folder that holds test and ground_truth")
-    protocol = "compare at full resolution, or as the paper does"
+    protocol = "compare with masks at their full resolution, or as the paper does"
     add("--protocol", default=next(iter(PROTOCOLS)), choices=PROTOCOLS, help=protocol)
     add("--json", metavar="FILE", help="write everything as JSON")
     add("--csv", metavar="FILE", help="write one line per picture")

@@ -1,4 +1,4 @@
-"""`destseg export`: a model for other engines."""
+"""`destseg export`: writes a model for other engines."""
 
 import argparse
 
@@ -14,11 +14,11 @@ EXAMPLE = "destseg export part.destseg part.xml --precision int8 --normal parts/
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_model(parser)
-    add("output", metavar="OUTPUT", help="file to write; its ending says for which engine")
+    add("output", metavar="OUTPUT", help="file to write; its ending chooses the engine")
     precision = "precision of the convolutions"
     add("--precision", default=EXPORT_PRECISIONS[0], choices=EXPORT_PRECISIONS, help=precision)
     add("--normal", nargs="+", metavar="NORMAL", help="normal pictures for int8 to learn from")
-    held_out = "normal pictures that fit did not see, to calibrate the exported model with"
+    held_out = "normal pictures, seen neither by fit nor in --normal, to calibrate the exported model with"
     add("--calibration", nargs="+", metavar="NORMAL", help=held_out)
     dataset = "test set in the MVTec layout, to measure what int8 costs"
     add("--evaluate", metavar="DATASET", help=dataset)
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     model.export(options.output, precision=options.precision, **pictures)
     say(f"wrote {options.output}")
     if options.precision == "int8":
-        from destseg.bench import loss
+        from destseg.bench import int8_cost
 
-        print(loss(model, destseg.load(options.output), options.normal, options.evaluate))
+        print(int8_cost(model, destseg.load(options.output), options.normal, options.evaluate))
     return 0

@@ -1,4 +1,4 @@
-"""`destseg fit`: from normal pictures to the file of a model."""
+"""`destseg fit`: fits a model to normal pictures and writes its file."""
 
 import argparse
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     presets = "the published network, a light one, or the baseline that both build on"
     add("--preset", default=Settings.preset, choices=PRESETS, help=presets)
     add_teacher(parser, Settings.teacher)
-    weights = "file of the teacher's weights (default: found on this machine, or else downloaded)"
+    weights = "file of the teacher's weights (default: a file found on this machine, or else a download)"
     add("--teacher-weights", metavar="PATH", help=weights)
     add(
         "--size",
@@ -67,10 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=read_whole_number, help=f"pictures per step (default: {batch})")
     textures = "pictures that lend their texture to synthetic anomalies (default: made from NORMAL)"
     add("--texture-source", metavar="DIR", help=textures)
-    turn = 'turn pictures by up to so many degrees either way; "90": by quarter turns, +-5 degrees'
+    turn = 'rotate pictures by up to this many degrees either way; "90": by quarter turns, +-5 degrees'
     add("--rotate", default=Schedule.rotate, help=turn)
     add("--flip", default=Schedule.flip, choices=FLIPS, help="train on mirrored pictures, too")
-    add("--seed", type=read_whole_number, default=Settings.seed, help="seed of everything drawn at random")
+    add("--seed", type=read_whole_number, default=Settings.seed, help="seed of all random numbers")
     add("--precision", default=Settings.precision, choices=PRECISIONS, help="precision of training")
     add_inference_precision(parser, "precision of prediction, on a GPU", Settings.inference_precision)
     add("--workers", type=read_whole_number, default=2, help="threads that prepare batches")
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _by_preset(texts: Mapping[str, str]) -> str:
-    """Say what holds for the default preset, then what holds for those that differ."""
+    """Return the default preset's text, followed by those of presets that differ."""
     usual = texts[Settings.preset]
     others = [f"{text} for {preset}" for preset, text in texts.items() if text != usual]
     return "; ".join([usual, *others])

@@ -1,4 +1,4 @@
-"""`destseg info`: what is installed, or what is in the file of a model."""
+"""`destseg info`: describes the installation, or a model's file."""
 
 import argparse
 import importlib

@@ -1,4 +1,4 @@
-"""What several verbs write: a word to people, the lines about thresholds, and a check before the work."""
+"""Output that several verbs share: messages to people, lines about thresholds, a check of output files."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """Tell a person at a terminal; stay quiet in a pipe."""
+    """Print a message if there is a person at a terminal to read it."""
     if sys.stderr.isatty():
         print(text, file=sys.stderr)
 
 
 def thresholds(calibration: "Calibration | None") -> list[str]:
-    """Return what there is to say about thresholds, as lines."""
+    """Describe a model's thresholds, as lines of text."""
     if calibration is None:
         return ["thresholds: none yet"]
     rate = "none: the only picture was trained on" if calibration.trained_on else None
@@ -30,11 +30,11 @@ def thresholds(calibration: "Calibration | None") -> list[str]:
 
 
 def check_output(path: str | None, model: "Format | None" = None) -> None:
-    """Find out before hours of work whether a file can be written there.
+    """Raise UsageError, before hours of work, if a file cannot be written.
 
     Args:
-        path: of the file; None if none is wanted.
-        model: the format, where it is the file of a model, whose name has to fit.
+        path: the file; None: nothing to check.
+        model: for a model's file, the format that its name must fit.
     """
     from destseg.artifacts.formats import check_name
     from destseg.files import check_writable

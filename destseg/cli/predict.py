@@ -1,4 +1,4 @@
-"""`destseg predict`: from pictures to one line of JSON each, overlays and maps."""
+"""`destseg predict`: writes one line of JSON per picture, overlays and maps."""
 
 import argparse
 import itertools
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write(result: "Prediction", base: Path, maps: str, overlays: bool) -> dict[str, str]:
-    """Write the wanted files of one picture, and return what they are called."""
+    """Write the wanted files of one picture, and return their paths."""
     from destseg.files import write_whole
     from destseg.inference.prediction import write_map
 
@@ -76,12 +76,12 @@ def _write(result: "Prediction", base: Path, maps: str, overlays: bool) -> dict[
 
 
 class _OutputNames:
-    """Gives each picture a path below the output folder: as below the folder that was named."""
+    """Gives each picture a path below the output folder, as it has below its input folder."""
 
     def __init__(self, given: Sequence[str]) -> None:
         self.folders = [Path(path) for path in given if Path(path).is_dir()]
         self.taken: set[Path] = set()
-        self.numbers: dict[Path, Iterator[int]] = {}  # what comes next: each number is tried once
+        self.numbers: dict[Path, Iterator[int]] = {}  # the next numbers: each is tried once
 
     def of(self, source: str) -> Path:
         path = Path(source)
