@@ -425,10 +425,14 @@ class DeSTSeg:
         assert loaded.path is not None  # it was read from there
         form = FORMATS[loaded.engine]
         check_name(path, form)
+        if self.settings.roi is not None:
+            raise ValueError("the exported graph judges whole pictures: calibrate without roi before saving")
         if form.read(loaded.path).description() != loaded.description():
             raise ValueError(f"{loaded.path} has changed since it was loaded: load it again")
         changed = dataclasses.replace(loaded, settings=self.settings, calibration=self._thresholds())
         form.set_threshold(loaded.path, path, changed)
+        if path.samefile(loaded.path):
+            self._exported = changed
 
 
 def _setting(name: str) -> property:

@@ -1,6 +1,6 @@
 """Train the embedded teacher: a network of ResNet18's shape learns its features, direction by direction.
 
-    python tools/distil_teacher.py --photographs DIR --textures DIR -o destseg/teacher.pt --steps 4500
+    python tools/distil_teacher.py --photographs DIR --textures DIR -o embedded_teacher.pt --steps 4500
 
 Every 1000 steps the cosine similarity with ResNet18 on held-out pictures is appended to OUTPUT's .log; the
 checkpoint beside it is taken up again by the same command. No picture of any test set is seen.
@@ -18,11 +18,11 @@ from teacher_pictures import drawings, read_folder, views
 from torch import Tensor
 from tqdm import trange
 
-from destseg.files import read_tensors, write_tensors
-from destseg.muon import Muon
-from destseg.networks import ResNet18, Teacher
+from destseg.model.networks import ResNet18, Teacher
+from destseg.model.teachers import teacher_state
+from destseg.model.tensorfile import read_tensors, write_tensors
 from destseg.ops.similarity import cosine_distances
-from destseg.teachers import teacher_state
+from destseg.training.muon import Muon
 
 HELD_OUT = 100  # photographs and as many textures, which only the log sees
 SIDES = (96, 128, 128, 128, 160, 192)  # of the views; one is drawn for each batch

@@ -13,11 +13,12 @@ import torch
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from tqdm import tqdm
 
-from destseg.evaluation import evaluate
-from destseg.folders import picture_paths, read_mvtec
-from destseg.images import normalise, resize, to_rgb
-from destseg.scoring import Scored
-from destseg.teachers import teacher_state
+from destseg.inference.report import evaluate
+from destseg.inference.scoring import Scored
+from destseg.model.normalisation import normalise
+from destseg.model.teachers import teacher_state
+from destseg.pictures.decoding import resize, to_rgb
+from destseg.pictures.folders import Source, picture_paths, read_mvtec
 
 LAYERS = ["layer2", "layer3"]
 
@@ -37,25 +38,25 @@ def main() -> None:
     backbone.load_state_dict({name.removeprefix("encoder."): values for name, values in state.items()})
     side = (options.size, options.size)
 
-    def seen(path: Path) -> tuple[torch.Tensor, tuple[int, int]]:
-        pixels = to_rgb(path)
-        images = normalise(torch.from_numpy(np.ascontiguousarray(resize(pixels, side))[None]))
-        return images, pixels.shape[:2]
+    def seen(pixels: np.ndarray) -> torch.Tensor:
+        return normalise(torch.from_numpy(np.ascontiguousarray(resize(pixels, side))[None]))
 
     model.train()
     model.feature_extractor.eval()
     for path in tqdm(picture_paths(options.data / "train" / "good"), "looking"):
-        model(seen(path)[0])
+        model(seen(to_rgb(path)))
     model.subsample_embedding(options.share)
     model.eval()
 
     def score(path: Path) -> Scored:
-        images, size = seen(path)
+        pixels = to_rgb(path)
         with torch.inference_mode():
-            found = model(images)
-        return Scored(found.anomaly_map[0, 0], float(found.pred_score), 0.0, size)
+            found = model(seen(pixels))
+        return Scored(pixels, found.anomaly_map[0, 0].numpy(), float(found.pred_score), 0.0)
 
-    print(evaluate(read_mvtec(options.data), score).table())
+    samples = read_mvtec(options.data)
+    results = ((Source(str(sample.path), sample.path), score(sample.path)) for sample in samples)
+    print(evaluate(samples, results).table())
     print(f"{len(model.memory_bank)} patches kept")
 
 

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from destseg.images import normalise, resize, to_rgb
-from destseg.ops.perlin import Corruption, corrupt, perlin
+from destseg.model.normalisation import normalise
+from destseg.ops.corruption import Corruption, corrupt
+from destseg.ops.perlin import perlin
+from destseg.pictures.decoding import resize, to_rgb
 
 SIDE = 256  # pixels of every source picture
 GREY = (0.299, 0.587, 0.114)
@@ -60,7 +62,7 @@ def ground(generator: np.random.Generator) -> np.ndarray:
 
 def noise(generator: np.random.Generator, cells: int) -> np.ndarray:
     angles = generator.uniform(0, 2 * math.pi, (cells + 1, cells + 1))
-    return perlin(torch.from_numpy(angles), (SIDE, SIDE)).numpy()
+    return perlin(angles, (SIDE, SIDE))
 
 
 def shape(draw: PIL.ImageDraw.ImageDraw, generator: np.random.Generator) -> None:
@@ -101,7 +103,7 @@ def views(pictures: Tensor, side: int, generator: np.random.Generator) -> Tensor
     lattices = [tuple(2 ** generator.integers(0, 6, 2)) for _ in pixels]
     corruptions = [
         Corruption(
-            torch.from_numpy(generator.uniform(0, 2 * math.pi, (y + 1, x + 1)).astype(np.float32)),
+            generator.uniform(0, 2 * math.pi, (y + 1, x + 1)).astype(np.float32),
             float(generator.uniform(-math.pi / 2, math.pi / 2)),
             float(generator.uniform(0, 0.8)) if wanted else 1.0,
         )

@@ -14,21 +14,20 @@ import torch
 from gpu import milliseconds
 
 from destseg import DeSTSeg
-from destseg.calibration import Calibration
-from destseg.checkpoints import plan_of
-from destseg.cuda_graph import GraphScorer, in_precision
-from destseg.folders import Source
-from destseg.framing import Framing
-from destseg.images import normalise
-from destseg.networks import DeSTSegNet
-from destseg.prediction import BATCH
-from destseg.presets import parts_of
-from destseg.resident import ResidentSynthesis
-from destseg.scoring import anomaly_maps, scores
-from destseg.store import PictureStore
-from destseg.synthesis import Synthesis
-from destseg.textures import PictureTextures
-from destseg.training import Trainer
+from destseg.inference.calibration import Calibration
+from destseg.inference.scoring import scores
+from destseg.model.gpu_scorer import BATCH, Lane, in_precision
+from destseg.model.networks import DeSTSegNet
+from destseg.model.normalisation import normalise
+from destseg.pictures.folders import Source
+from destseg.pictures.framing import Framing
+from destseg.pictures.store import PictureStore
+from destseg.settings import Settings
+from destseg.training.checkpoint import plan_of
+from destseg.training.resident import ResidentSynthesis
+from destseg.training.synthesis import Synthesis
+from destseg.training.textures import PictureTextures
+from destseg.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -45,6 +44,12 @@ def network() -> DeSTSegNet:
     return DeSTSegNet().eval().cuda().requires_grad_(False)
 
 
+def plain_maps(network: DeSTSegNet, pixels: np.ndarray) -> np.ndarray:
+    """Return the maps that the network gives without a graph, in float32."""
+    with torch.inference_mode():
+        return network.maps(normalise(torch.from_numpy(pixels).cuda())).cpu().numpy()
+
+
 @pytest.mark.parametrize("stage", ["student", "segmentation"])
 def test_training_step(benchmark, stage):
     sources = [Source(str(k), picture) for k, picture in enumerate(pictures(64))]
@@ -53,7 +58,9 @@ def test_training_step(benchmark, stage):
     torch.manual_seed(0)
     net = DeSTSegNet().cuda()
     steps = (10**6, 0) if stage == "student" else (0, 10**6)
-    trainer = Trainer(net, synthesis, plan_of(net, synthesis, steps, "bfloat16", parts_of("paper")), 4 << 30)
+    trainer = Trainer(
+        net, synthesis, plan_of(net, synthesis, steps, "bfloat16", Settings("paper").parts), 4 << 30
+    )
     made = ResidentSynthesis(synthesis, trainer.device, 4 << 30)
     ours, theirs = made.batch(made.draft(0)), synthesis.batch(0)
     assert (ours.masks.cpu() == theirs.masks).float().mean() > 0.9999
@@ -76,33 +83,33 @@ def test_training_step(benchmark, stage):
 
 
 def test_one_picture(benchmark, network):
-    scorer, pixels = GraphScorer(in_precision(network, torch.float16), (SIDE, SIDE)), pictures(1)
-    maps = anomaly_maps(network, pixels)
-    found = scorer(pixels)
-    torch.testing.assert_close(found.anomaly_maps, maps.cpu(), rtol=0, atol=1e-2)
-    assert found.scores.item() == pytest.approx(scores(maps[0], (SIDE, SIDE))[0], abs=5e-3)
+    lane, pixels = Lane(in_precision(network, torch.float16), (SIDE, SIDE), 1), pictures(1)
+    maps = plain_maps(network, pixels)
+    found = lane.maps(pixels)
+    np.testing.assert_allclose(found, maps, rtol=0, atol=1e-2)
+    expected, _ = scores(maps[0], (SIDE, SIDE))
+    assert scores(found[0], (SIDE, SIDE))[0] == pytest.approx(expected, abs=5e-3)
     times = []
     for _ in range(1000):
         begin = time.perf_counter()
-        scorer(pixels)
+        lane.maps(pixels)
         times.append(1e3 * (time.perf_counter() - begin))
     benchmark.extra_info |= {
         "GPU": torch.cuda.get_device_name(),
         "median, ms": round(statistics.median(times), 3),
         "99th percentile, ms": round(statistics.quantiles(times, n=100)[98], 3),
     }
-    benchmark.pedantic(scorer, (pixels,), rounds=100)
+    benchmark.pedantic(lane.maps, (pixels,), rounds=100)
 
 
 @pytest.mark.parametrize("tf32", [False, True], ids=["TF32 off", "TF32 on"])
 def test_a_batch_of_32(benchmark, network, tf32):
-    scorer, pixels = GraphScorer(in_precision(network, torch.float16), (SIDE, SIDE), 32), pictures(32)
+    lane, pixels = Lane(in_precision(network, torch.float16), (SIDE, SIDE), 32), pictures(32)
     images = torch.randn(32, 3, SIDE, SIDE, device="cuda")
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     try:
-        maps = anomaly_maps(network, pixels)
-        torch.testing.assert_close(scorer(pixels).anomaly_maps, maps.cpu(), rtol=0, atol=1e-2)
+        np.testing.assert_allclose(lane.maps(pixels), plain_maps(network, pixels), rtol=0, atol=1e-2)
         with torch.inference_mode():
 
             def published() -> None:
@@ -112,24 +119,26 @@ def test_a_batch_of_32(benchmark, network, tf32):
             eager = milliseconds(published, 20)
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-    ours = milliseconds(lambda: scorer(pixels), 20)
+    ours = milliseconds(lambda: lane.maps(pixels), 20)
     benchmark.extra_info |= {
         "GPU": torch.cuda.get_device_name(),
         "ms, copies included": round(ours, 3),
         "published, eager float32, takes times as long": round(eager / ours, 2),
     }
-    benchmark.pedantic(scorer, (pixels,), rounds=20)
+    benchmark.pedantic(lane.maps, (pixels,), rounds=20)
 
 
 @pytest.mark.parametrize("format", ["jpg", "png"])
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_a_folder(benchmark, network, precision, format, tmp_path):
+def test_a_folder(benchmark, network, precision, format, tmp_path, tmp_path_factory):
     """From files to predictions, which a loop drops, beside the networks alone on a resident batch."""
     count = 32 * BATCH
     for k, coarse in enumerate(np.random.default_rng(0).integers(0, 256, (count, 24, 24, 3), np.uint8)):
         PIL.Image.fromarray(coarse).resize((2 * SIDE, 2 * SIDE)).save(tmp_path / f"{k}.{format}")
-    model = DeSTSeg(image_size=SIDE, device="cuda", inference_precision=precision)
-    model._adopt(network, [])
+    weights = tmp_path_factory.mktemp("weights") / "network.pckl"
+    torch.save(network.state_dict(), weights)
+    settings = {"image_size": SIDE, "device": "cuda", "inference_precision": precision}
+    model = DeSTSeg.from_checkpoint(weights, **settings)
     model.calibration_ = Calibration((0.5,), (0.5,), 0.5)
     few = sorted(tmp_path.iterdir())[: 2 * BATCH + 1]
     for path, found in zip(few, model.predict(few), strict=True):  # in batches

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from destseg import metrics
-from destseg.ops import _native
+from destseg.ops import kernels
 
 COUNT = int(os.environ.get("DESTSEG_BENCHMARK_MAPS", "20"))
 SIDE = 1024
@@ -51,7 +51,7 @@ def test_destseg_all_six(benchmark, test_set, result):
 
 
 def test_reference_all_six(benchmark, test_set, result, monkeypatch):
-    monkeypatch.setattr(_native, "kernels", None)
+    monkeypatch.setattr(kernels, "cpu", None)
     found = benchmark.pedantic(metrics.evaluate, test_set, rounds=1)
     assert found == result
     rate(benchmark, test_set[0])

@@ -12,16 +12,17 @@ import pytest
 import torch
 
 import destseg
-from destseg.checkpoints import plan_of
-from destseg.evaluation import Report
-from destseg.folders import Source
-from destseg.framing import Framing
-from destseg.ops import _native
-from destseg.presets import parts_of
-from destseg.store import PictureStore
-from destseg.synthesis import Synthesis
-from destseg.textures import from_normals
-from destseg.training import Trainer, training_precision
+from destseg.inference.report import Report
+from destseg.model.networks import DeSTSegNet
+from destseg.ops import kernels
+from destseg.pictures.folders import Source
+from destseg.pictures.framing import Framing
+from destseg.pictures.store import PictureStore
+from destseg.settings import Settings
+from destseg.training.checkpoint import plan_of
+from destseg.training.synthesis import Synthesis
+from destseg.training.textures import from_normals
+from destseg.training.trainer import Trainer, training_precision
 
 STEPS = {"student": 0, "segmentation": 10**6}  # number of the step that is done again and again
 BATCH, SIDE = 8, 128
@@ -29,11 +30,11 @@ BATCH, SIDE = 8, 128
 
 def without_kernels(call: Callable[[], object]) -> Callable[[], object]:
     def run() -> object:
-        kernels, _native.kernels = _native.kernels, None
+        compiled, kernels.cpu = kernels.cpu, None
         try:
             return call()
         finally:
-            _native.kernels = kernels
+            kernels.cpu = compiled
 
     return run
 
@@ -78,8 +79,8 @@ def test_training_step(benchmark, compare, stage):
 
     def new_step() -> Callable[[], float]:
         torch.manual_seed(0)
-        network = destseg.networks.DeSTSegNet()
-        plan = plan_of(network, synthesis, steps, precision, parts_of("paper"))
+        network = DeSTSegNet()
+        plan = plan_of(network, synthesis, steps, precision, Settings("paper").parts)
         trainer = Trainer(network, synthesis, plan, 2 << 30)
         trainer.optimizer = trainer._enter(stage == "student")
         return lambda: trainer.step(STEPS[stage], synthesis.batch(0)).item()

@@ -7,7 +7,6 @@ median call takes, theirs and ours in turn.
 import pytest
 import torch
 
-from destseg.losses import cosine_loss
 from destseg.ops.destmap import destmap_of_features, destmap_of_features_ref
 from destseg.ops.similarity import (
     cosine_distances,
@@ -15,6 +14,7 @@ from destseg.ops.similarity import (
     similarity_input,
     similarity_input_ref,
 )
+from destseg.training.losses import cosine_loss
 
 SHAPES = ((64, 64, 64), (128, 32, 32), (256, 16, 16))  # (c, h, w) of each level
 ORDERS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from destseg.checkpoints import plan_of
-from destseg.folders import Source
-from destseg.framing import Framing
-from destseg.losses import cosine_loss, segmentation_loss
-from destseg.networks import DeSTSegNet
+from destseg.model.networks import DeSTSegNet
 from destseg.ops.similarity import cosine_distances_ref
-from destseg.optimisation import segmentation_optimizer, student_optimizer
-from destseg.presets import parts_of
-from destseg.store import PictureStore
-from destseg.synthesis import Synthesis
-from destseg.textures import from_normals
-from destseg.training import PUBLISHED_BATCH, Trainer, training_precision
+from destseg.pictures.folders import Source
+from destseg.pictures.framing import Framing
+from destseg.pictures.store import PictureStore
+from destseg.settings import Settings
+from destseg.training.checkpoint import plan_of
+from destseg.training.losses import cosine_loss, segmentation_loss
+from destseg.training.optimizers import segmentation_optimizer, student_optimizer
+from destseg.training.synthesis import Synthesis
+from destseg.training.textures import from_normals
+from destseg.training.trainer import PUBLISHED_BATCH, Trainer, training_precision
 
 SIDE = int(os.environ.get("DESTSEG_BENCHMARK_SIDE", "64"))
 BATCH = int(os.environ.get("DESTSEG_BENCHMARK_BATCH", "4"))
@@ -43,7 +43,7 @@ def synthesis() -> Synthesis:
 
 def network(preset: str = "paper") -> DeSTSegNet:
     torch.manual_seed(0)
-    return DeSTSegNet(**parts_of(preset))
+    return DeSTSegNet(**Settings(preset).parts)
 
 
 def published_step(net, optimizer, batch, stage: str) -> float:
@@ -66,7 +66,7 @@ def published_step(net, optimizer, batch, stage: str) -> float:
 def our_trainer(synthesis: Synthesis, stage: str, precision: str, preset: str = "paper") -> Trainer:
     steps = (1, 0) if stage == "student" else (0, 10**6 + 1)
     net = network(preset)
-    plan = plan_of(net, synthesis, steps, precision, parts_of(preset))
+    plan = plan_of(net, synthesis, steps, precision, Settings(preset).parts)
     trainer = Trainer(net, synthesis, plan, 2 << 30)
     trainer.optimizer = trainer._enter(stage == "student")
     return trainer

@@ -278,10 +278,14 @@ def test_one_picture_alone_needs_no_other_thread(batch, monkeypatch):
         return read(source, framing)
 
     monkeypatch.setattr(road, "read", noted)
+    real = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda one: threads.append(one) or real(one))
     scorer, sources = Grey(batch), as_pictures(picture(0))
     ((source, found),) = stream(scorer, Framing(SIZE), sources)
     assert source is sources[0] and found.score == one_by_one(Framing(SIZE), sources)[0].score
-    assert threads == list(scorer.threads) == [threading.current_thread()]
+    ((source, judged),) = predictions(scorer, Framing(SIZE), CALIBRATION, sources)
+    assert source is sources[0] and judged.score == found.score
+    assert set(threads) == scorer.threads == {threading.current_thread()}
 
 
 # Every way out

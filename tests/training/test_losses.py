@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from destseg.losses import cosine_loss, focal_loss, l1_loss, segmentation_loss, shrunk_mask
-from destseg.networks import DeSTSegNet
+from destseg.model.networks import DeSTSegNet
+from destseg.training.losses import cosine_loss, focal_loss, l1_loss, segmentation_loss, shrunk_mask
 
 THREE_TO_ONE = math.log(3)  # the logit of probability 3/4
 

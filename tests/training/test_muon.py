@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from destseg.muon import Muon, direction, orthogonal
+from destseg.training.muon import Muon, direction, orthogonal
 
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 

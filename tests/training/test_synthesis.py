@@ -1,19 +1,17 @@
 """Training batches: the same however they are asked for, every picture in turn, rotations and flips."""
 
-import threading
-import time
-
 import numpy as np
 import pytest
 import torch
 
-from destseg.folders import as_pictures
-from destseg.framing import Framing
-from destseg.images import normalise
-from destseg.roi import RegionOfInterest
-from destseg.store import PictureStore
-from destseg.synthesis import FILL, Synthesis, augmented, check_augmentation, prefetched
-from destseg.textures import PictureTextures, from_normals
+from destseg.model.normalisation import normalise
+from destseg.pictures.folders import as_pictures
+from destseg.pictures.framing import Framing
+from destseg.pictures.roi import RegionOfInterest
+from destseg.pictures.store import PictureStore
+from destseg.settings import Schedule
+from destseg.training.synthesis import FILL, Synthesis, augmented
+from destseg.training.textures import PictureTextures, from_normals
 
 SIZE = (24, 32)
 
@@ -83,7 +81,7 @@ def test_batches_do_not_depend_on_the_order_they_are_asked_in():
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_batches_do_not_depend_on_the_number_of_workers(workers):
     expected = [synthesis().batch(step) for step in range(2, 9)]
-    found = list(prefetched(synthesis().batch, range(2, 9), workers))
+    found = list(synthesis().batches(range(2, 9), workers))
     for first, second in zip(expected, found, strict=True):
         assert_equal(first, second)
 
@@ -200,51 +198,17 @@ def test_quarter_turns_of_squares_and_half_turns_of_oblongs(size, sides):
 def test_words_about_wrong_rotations(rotate):
     words = r'rotate must be "90" \(quarter turns\) or degrees from 0 to 180, got '
     with pytest.raises(ValueError, match=words):
-        check_augmentation(rotate, "")
+        Schedule((1, 1), 1, rotate=rotate)
     with pytest.raises(ValueError, match=words):
         synthesis(rotate=rotate)
 
 
 @pytest.mark.parametrize("flip", ["sideways", None, True])
 def test_words_about_wrong_flips(flip):
-    with pytest.raises(ValueError, match=rf"flip must be one of .*'horizontal', .*, got {flip!r}"):
+    with pytest.raises(
+        ValueError, match=rf"flip must be one of '', horizontal, vertical, both, got {flip!r}"
+    ):
         synthesis(flip=flip)
-
-
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_prefetching_raises_an_error_at_its_place(workers):
-    def make(step):
-        if step == 4:
-            raise RuntimeError("step 4")
-        return step
-
-    threads = threading.active_count()
-    found = []
-    with pytest.raises(RuntimeError, match="step 4"):
-        for value in prefetched(make, range(2, 9), workers):
-            found.append(value)
-    assert found == [2, 3]
-    assert threading.active_count() == threads
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_prefetching_keeps_its_order_when_later_ones_are_ready_first(workers):
-    def make(step):
-        time.sleep(0.01 * (step % 3))
-        return step
-
-    assert list(prefetched(make, range(9, 0, -1), workers)) == list(range(9, 0, -1))
-    assert list(prefetched(make, range(0), workers)) == []
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_prefetching_stops_when_nobody_wants_more(workers):
-    threads, made = threading.active_count(), []
-    values = prefetched(lambda step: made.append(step) or step, range(1000), workers)
-    assert [next(values), next(values)] == [0, 1]
-    values.close()
-    assert threading.active_count() == threads
-    assert len(made) <= workers + 2  # two were wanted, and no more are made ahead than there are workers
 
 
 def test_an_epochs_order_is_drawn_once(monkeypatch):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from destseg.folders import as_pictures
-from destseg.framing import Framing
-from destseg.resident import ResidentSynthesis, resident
-from destseg.store import PictureStore
-from destseg.synthesis import Synthesis
-from destseg.textures import PictureTextures, from_normals
+from destseg.pictures.folders import as_pictures
+from destseg.pictures.framing import Framing
+from destseg.pictures.store import PictureStore
+from destseg.training.resident import ResidentSynthesis, resident
+from destseg.training.synthesis import Synthesis
+from destseg.training.textures import PictureTextures, from_normals
 
 SIZE = (24, 32)
 
@@ -60,7 +60,7 @@ def test_regions_count_in_the_bound():
     _, regions = resident(store, cpu, 3 * 24 * 32 * 4)
     assert regions.dtype == torch.uint8 and regions.shape == (3, 1, *SIZE)
     for k in range(3):
-        assert np.array_equal(regions[k, 0], store.sample(k)[1])
+        assert np.array_equal(regions[k, 0], store.input(k)[1])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -5,11 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from destseg import textures
-from destseg.folders import as_pictures
-from destseg.framing import Framing
-from destseg.store import PictureStore
-from destseg.textures import PictureTextures, from_normals, procedural, recoloured, shuffled
+from destseg.pictures.folders import as_pictures
+from destseg.pictures.framing import Framing
+from destseg.pictures.store import PictureStore
+from destseg.training import textures
+from destseg.training.textures import PictureTextures, from_normals, procedural, recoloured, shuffled
 
 DRAWS = 400
 MARGIN = 0.1  # four standard deviations of a share of one half over so many draws

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from destseg.checkpoints import plan_of
-from destseg.estimate import announce, training_seconds
-from destseg.folders import as_pictures
-from destseg.framing import Framing
-from destseg.presets import new_network, parts_of
-from destseg.store import PictureStore
-from destseg.synthesis import Synthesis
-from destseg.textures import from_normals
-from destseg.training import Trainer
+from destseg.model.construction import new_network
+from destseg.pictures.folders import as_pictures
+from destseg.pictures.framing import Framing
+from destseg.pictures.store import PictureStore
+from destseg.settings import Settings
+from destseg.training.checkpoint import plan_of
+from destseg.training.estimate import announce, training_seconds
+from destseg.training.synthesis import Synthesis
+from destseg.training.textures import from_normals
+from destseg.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -24,10 +25,10 @@ def trainer(teacher_weights):
     def make(steps):
         pictures = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), np.uint8)
         normals = PictureStore(as_pictures(pictures), Framing((64, 64)))
-        parts = parts_of("fast")
-        network = new_network(parts, "resnet18", teacher_weights, 0)
+        settings = Settings("fast")
+        network = new_network(settings, teacher_weights)
         synthesis = Synthesis(normals, from_normals(normals), 2)
-        return Trainer(network, synthesis, plan_of(network, synthesis, steps, "float32", parts), 0)
+        return Trainer(network, synthesis, plan_of(network, synthesis, steps, "float32", settings.parts), 0)
 
     return make
 

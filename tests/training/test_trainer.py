@@ -7,15 +7,15 @@ import pytest
 import torch
 
 import destseg
-from destseg.checkpoints import plan_of
-from destseg.folders import as_pictures
-from destseg.framing import Framing
-from destseg.networks import DeSTSegNet
-from destseg.presets import parts_of
-from destseg.store import PictureStore
-from destseg.synthesis import Synthesis
-from destseg.textures import from_normals
-from destseg.training import Trainer, fusion_loss, student_loss, training_precision
+from destseg.model.networks import DeSTSegNet
+from destseg.pictures.folders import as_pictures
+from destseg.pictures.framing import Framing
+from destseg.pictures.store import PictureStore
+from destseg.settings import Settings
+from destseg.training.checkpoint import plan_of
+from destseg.training.synthesis import Synthesis
+from destseg.training.textures import from_normals
+from destseg.training.trainer import Trainer, fusion_loss, student_loss, training_precision
 
 SETTINGS = {"image_size": 64, "precision": "float32"}
 SCHEDULE = {"steps": (3, 3), "batch_size": 2, "progress": False}
@@ -158,7 +158,7 @@ def trainer(few_parts):
     return Trainer(
         network,
         synthesis,
-        plan_of(network, synthesis, (4, 4), "float32", parts_of("paper")),
+        plan_of(network, synthesis, (4, 4), "float32", Settings("paper").parts),
         1 << 30,
     )
 
@@ -190,7 +190,7 @@ def test_no_work_is_wasted(trainer):
 
 def test_one_pass_of_each_network_for_a_prediction(few_parts, teacher_weights):
     model = fit(few_parts, teacher_weights, steps=(0, 0))
-    scoring = model._network()
+    scoring = model.scorer.network
     networks = (scoring.teacher_net, scoring.student_net, scoring.segmentation_net)
     seen = [calls_of(network) for network in networks]
     model.predict(sorted(few_parts.iterdir())[0])
@@ -233,7 +233,7 @@ def test_each_stage_ends_with_the_average_of_its_last_quarter(few_parts, teacher
 
 
 def test_training_that_diverges_says_so(few_parts, teacher_weights, monkeypatch):
-    monkeypatch.setattr("destseg.optimisation.STUDENT_RATE", float("inf"))
+    monkeypatch.setattr("destseg.training.optimizers.STUDENT_RATE", float("inf"))
     with pytest.raises(RuntimeError, match="training diverged: the loss of step 5 is nan"):
         fit(few_parts, teacher_weights)
 

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from destseg.networks import DeSTSegNet
-from destseg.optimisation import segmentation_optimizer, student_optimizer
-from destseg.training import fusion_loss, student_loss
+from destseg.model.networks import DeSTSegNet
+from destseg.training.optimizers import segmentation_optimizer, student_optimizer
+from destseg.training.trainer import fusion_loss, student_loss
 
 CLOSE_STEPS = 4  # rounding grows from step to step; further on only the course must be the same
 

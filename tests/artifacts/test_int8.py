@@ -1,0 +1,34 @@
+"""INT8: one wild picture spoils no range, and which convolutions stay in float32."""
+
+import numpy as np
+import pytest
+
+from destseg.artifacts.artifact import INPUT
+from destseg.artifacts.int8 import quantised, stays
+
+
+def test_one_wild_picture_spoils_no_range():
+    openvino, _ = pytest.importorskip("openvino"), pytest.importorskip("nncf")
+    generator, operations = np.random.default_rng(0), openvino.opset13
+    parameter = operations.parameter([1, 4, 16, 16], np.float32)
+    parameter.output(0).get_tensor().set_names({INPUT})
+    weights = generator.normal(size=(8, 4, 3, 3)).astype(np.float32)
+    convolution = operations.convolution(parameter, weights, [1, 1], [1, 1], [1, 1], [1, 1])
+    model = openvino.Model([convolution], [parameter])
+    pictures = generator.random((9, 4, 16, 16), np.float32)
+    pictures[3] *= 1000
+    expected, found = (
+        openvino.Core().compile_model(one, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([pictures[:1]])[0]
+        for one in (model, quantised(model, pictures, []))
+    )
+    assert 0 < np.abs(found - expected).max() < 0.03 * np.abs(expected).max()  # by an average range: 0.26
+
+
+def test_which_convolutions_stay_in_float32():
+    ones = np.ones((8, 16, 3, 3), np.float32)
+    assert not stays(ones, set())
+    assert stays(ones, {ones.tobytes()})  # the student's
+    assert not stays(2 * ones, {ones.tobytes()})
+    assert stays(np.ones((64, 3, 7, 7), np.float32), set())  # sees the picture
+    assert stays(np.ones((32, 448, 1, 1), np.float32), set())  # squeezes the similarities
+    assert not stays(np.ones((32, 448, 3, 3), np.float32), set())

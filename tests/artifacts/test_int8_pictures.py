@@ -1,0 +1,64 @@
+"""What INT8 learns its ranges from, and how its loss is told."""
+
+import numpy as np
+import pytest
+
+from destseg.artifacts.int8_pictures import corrupted, kept_weights, loss_table, samples, synthetic_metrics
+from destseg.metrics import Metrics
+from destseg.model.graph import Inference, traced
+from destseg.pictures.folders import as_pictures
+from destseg.pictures.framing import Framing
+from destseg.pictures.store import PictureStore
+
+
+@pytest.fixture(scope="module")
+def store(few_parts):
+    return PictureStore(as_pictures(few_parts), Framing((64, 64)), progress=False)
+
+
+def test_samples_are_pictures_and_the_same_with_anomalies(store):
+    batches = list(corrupted(store, seed=0))
+    assert len(batches) == 3  # of 8: each of the 24 pictures once
+    for clean, changed, masks in batches:
+        assert clean.shape == changed.shape == (8, 64, 64, 3) and clean.dtype == changed.dtype == np.uint8
+        np.testing.assert_array_equal(changed[~masks], clean[~masks])  # to the grey level
+        assert masks.any() and (changed[masks] != clean[masks]).any()
+    assert samples(store, seed=0).shape == (48, 64, 64, 3)
+    np.testing.assert_array_equal(samples(store, seed=0)[:8], batches[0][0])
+    assert not np.array_equal(samples(store, seed=1), samples(store, seed=0))
+
+
+def test_losses_are_in_points_and_large_ones_are_marked():
+    before = Metrics(1.0, 1.0, 0.80, 1.0, 0.70, 0.0, 3)
+    after = Metrics(1.0, 1.0, 0.796, 1.0, 0.60, 0.0, 3)
+    lines = loss_table({"here": (before, after)}).splitlines()
+    assert lines[1].split() == ["here", "AP", "80.00", "79.60", "+0.40"]
+    assert lines[2].split() == ["here", "IAP", "70.00", "60.00", "+10.00", "more", "than", "0.5"]
+
+
+class Bright:
+    """Stands in for a scorer: what is brighter than all normal pictures' grey is anomalous. Two at a time."""
+
+    size, batch = (64, 64), 2
+
+    def __init__(self):
+        self.counts = []
+
+    def maps(self, pixels):
+        self.counts.append(len(pixels))
+        return pixels.max(axis=3).astype(np.float32) / 255
+
+
+def test_synthetic_metrics_are_of_normal_pictures_and_of_others_than_ranges_are_learnt_from(store):
+    scorer = Bright()
+    found = synthetic_metrics(scorer, store, seed=0)
+    assert sum(scorer.counts) == 48 and set(scorer.counts) == {2}  # each of the 24 pictures, and corrupted
+    assert found == synthetic_metrics(Bright(), store, seed=0) != synthetic_metrics(Bright(), store, seed=1)
+    assert found.instances > 0 and 0 < found.pixel_ap < 1
+
+
+def test_all_weights_of_the_students_convolutions_are_kept(light):
+    kept = kept_weights(traced(Inference(light.network_, (64, 96), 0.5)))
+    shapes = [m for m in light.network_.student_net.modules() if type(m).__name__ == "Conv2d"]
+    assert 0 < len(kept) <= len(shapes)
+    assert sorted({len(one) for one in kept}) == sorted({4 * one.weight.numel() for one in shapes})
