@@ -85,8 +85,8 @@ def table(
                 sides.append(Side(path.name, artifact.engine, artifact.precision, path))
         else:
             for preset in PRESETS:
-                sides += exported(untrained(preset, size, Path(folder)))
-        costs = measured(sides, input_size(size), seconds)
+                sides += export_everywhere(untrained(preset, size, Path(folder)))
+        costs = measure(sides, input_size(size), seconds)
         if dataset is not None:
             reports = [load(side.path, "cpu").evaluate(dataset) for side in sides[1:]]
             shares = [(report.image_auroc, report.pixel_ap, report.iap) for report in reports]
@@ -113,7 +113,7 @@ def untrained(preset: str, size: int | tuple[int, int], folder: Path) -> Side:
     return Side(preset, "torch", "float32", path)
 
 
-def exported(side: Side) -> list[Side]:
+def export_everywhere(side: Side) -> list[Side]:
     """Export a model to every installed engine, and return the sides with the model itself."""
     model = load(side.path, "cpu")
     height, width = model.settings.size
@@ -130,7 +130,7 @@ def exported(side: Side) -> list[Side]:
     return sides
 
 
-def measured(sides: Sequence[Side], size: tuple[int, int], seconds: float) -> list[Cost]:
+def measure(sides: Sequence[Side], size: tuple[int, int], seconds: float) -> list[Cost]:
     """Return what each side costs on one picture of the given height and width."""
     context = multiprocessing.get_context("spawn")
     ends, processes = [], []
@@ -173,7 +173,7 @@ def _parts(path: Path) -> list[Path]:
 
 def _work(side: Side, size: tuple[int, int], parent: Connection) -> None:
     """Predict for as long as the parent says, until it says None; send back the seconds for each picture."""
-    predict = published(side.path) if side.published else load(side.path, "cpu").predict
+    predict = published_predictor(side.path) if side.published else load(side.path, "cpu").predict
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
     for _ in range(3):
         predict(pixels)
@@ -201,7 +201,7 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def published(path: Path) -> Callable[[np.ndarray], object]:
+def published_predictor(path: Path) -> Callable[[np.ndarray], object]:
     """Return a function that predicts as the published implementation does, with the network in a file."""
     artifact = read(path)
     assert artifact.network is not None and artifact.calibration is not None  # `untrained` wrote both

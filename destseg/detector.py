@@ -12,7 +12,7 @@ import PIL.Image
 from destseg.artifacts.artifact import Artifact
 from destseg.artifacts.formats import FORMATS, check_name, read
 from destseg.files import FilePath, check_writable
-from destseg.inference.calibration import Calibration, calibrated, split
+from destseg.inference.calibration import Calibration, calibrate, split
 from destseg.inference.prediction import Prediction
 from destseg.inference.report import Report, evaluate
 from destseg.inference.scorer import Scorer
@@ -180,7 +180,7 @@ class DeSTSeg:
         run = Run(workers, memory, progress, path, checkpoint_minutes, resumed)
         losses = train(network, self.settings, schedule, normals, textures, run)
         self._take(network, losses)
-        self.calibration_ = self._calibrated(
+        self.calibration_ = self._calibrate(
             held, framing, false_positive_rate, trained_on=calibrating == training, progress=progress
         )
         return self
@@ -209,10 +209,10 @@ class DeSTSeg:
             if roi is not None:
                 settings = dataclasses.replace(settings, roi=RegionOfInterest(roi))
             framing = framing_of(settings)
-            calibration = self._calibrated(as_pictures(normal), framing, false_positive_rate, strict=strict)
+            calibration = self._calibrate(as_pictures(normal), framing, false_positive_rate, strict=strict)
             self.settings, self.calibration_ = settings, calibration
         elif roi is not None:
-            raise ValueError("roi goes with normal pictures: the last calibration's scores have theirs")
+            raise ValueError("roi goes with normal pictures: the last calibration's scores keep their roi")
         else:
             self._check_ready()
             self.calibration_ = self._thresholds().at_rate(false_positive_rate)
@@ -410,11 +410,11 @@ class DeSTSeg:
     def _framing(self) -> Framing:
         return framing_of(self.settings)
 
-    def _calibrated(
+    def _calibrate(
         self, sources: Sequence[Source], framing: Framing, false_positive_rate: float, **options: Any
     ) -> Calibration:
         with closing(stream(self.scorer, framing, sources)) as results:
-            return calibrated(results, false_positive_rate, pictures=len(sources), **options)
+            return calibrate(results, false_positive_rate, pictures=len(sources), **options)
 
     def _artifact(self) -> Artifact:
         from destseg.model.tensorfile import versions

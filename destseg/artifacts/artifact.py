@@ -93,7 +93,7 @@ class Format:
     quantise: Callable[[Any, Any, set[bytes]], Any] | None = None
 
 
-def described(text: str, path: Path, engine: str, start: Callable[[Settings], Scorer]) -> Artifact:
+def artifact_from(text: str, path: Path, engine: str, start: Callable[[Settings], Scorer]) -> Artifact:
     """Return the artifact of an exported file from its description.
 
     Args:
@@ -133,7 +133,7 @@ def stored_settings(stored: Mapping[str, Any]) -> Settings:
     return replace(settings, roi=RegionOfInterest(settings.roi))
 
 
-def imported(name: str) -> Any:
+def import_package(name: str) -> Any:
     """Import an engine's package, or raise ImportError with the command that installs it."""
     # OpenVINO and NNCF report their use to their maker; without the module openvino_telemetry they cannot.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -145,7 +145,7 @@ def imported(name: str) -> Any:
         raise ImportError(f"{name} is missing ({error}): install it with {command}", name=name) from error
 
 
-def damaged(path: Path, error: Exception) -> ValueError:
+def damage_error(path: Path, error: Exception) -> ValueError:
     """Return the error to raise where an engine cannot read a file; engines raise errors of many types."""
     reason = str(error).strip().split("\n")[-1][:200]
     return ValueError(f"{path} is damaged, or no exported model ({reason})")

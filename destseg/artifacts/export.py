@@ -13,11 +13,11 @@ from typing import Any
 
 from destseg.artifacts.artifact import Artifact, Format
 from destseg.artifacts.formats import EXPORTED, FORMATS, check_name, format_of
-from destseg.artifacts.int8_pictures import kept_weights, samples
+from destseg.artifacts.int8_pictures import float32_weights, range_inputs
 from destseg.files import FilePath
-from destseg.inference.calibration import calibrated
+from destseg.inference.calibration import calibrate
 from destseg.inference.stream import stream
-from destseg.model.graph import Inference, traced
+from destseg.model.graph import Inference, trace
 from destseg.model.networks import DeSTSegNet
 from destseg.pictures.folders import Pictures, as_pictures
 from destseg.pictures.framing import framing_of
@@ -54,21 +54,21 @@ def export(
     if unsupported:
         raise ValueError(
             f"the exported graph stretches whole pictures to its input, but this model was fitted with "
-            f"{', '.join(unsupported)}: export a model without"
+            f"{', '.join(unsupported)}: export a model without them"
         )
     framing = framing_of(settings)
     ranges = held_out = None
     if artifact.precision == "int8":
         if normal is None:
             raise ValueError('precision "int8" needs normal pictures to learn from: pass normal=')
-        ranges = samples(PictureStore(as_pictures(normal), framing, strict=strict), settings.seed)
+        ranges = range_inputs(PictureStore(as_pictures(normal), framing, strict=strict), settings.seed)
     if calibration is not None:
         held_out = as_pictures(calibration)
     with _quietly():
-        program = traced(Inference(network, settings.size, thresholds.threshold))
+        program = trace(Inference(network, settings.size, thresholds.threshold))
         content = form.build(program)
         if ranges is not None:
-            content = form.quantise(content, ranges, kept_weights(program))
+            content = form.quantise(content, ranges, float32_weights(program))
     if held_out is None:
         if ranges is not None:
             logger.warning(
@@ -87,7 +87,7 @@ def export(
         start = form.read(draft).start
         assert start is not None  # every exported file has one
         with closing(stream(start(), framing, held_out)) as results:
-            own_thresholds = calibrated(
+            own_thresholds = calibrate(
                 results, thresholds.false_positive_rate, pictures=len(held_out), strict=strict
             )
         form.set_threshold(draft, path, artifact.with_calibration(own_thresholds))

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from destseg.artifacts.artifact import INPUT, imported
+from destseg.artifacts.artifact import INPUT, import_package
 
 COLOURS = 3  # channels of a picture
 SIMILARITIES = 64 + 128 + 256  # channels of the segmentation network's input
@@ -14,7 +14,7 @@ FLOAT = [  # operations that stay in float32, by their names in OpenVINO and in 
 ]
 
 
-def stays(weights: np.ndarray, kept: set[bytes]) -> bool:
+def stays_float32(weights: np.ndarray, kept: set[bytes]) -> bool:
     """Whether a convolution stays in float32.
 
     It does if its weights are among those kept, if it takes the picture itself, or if it reduces the
@@ -29,14 +29,14 @@ def stays(weights: np.ndarray, kept: set[bytes]) -> bool:
     return is_sensitive or weights.tobytes() in kept
 
 
-def quantised(model: Any, pictures: np.ndarray, kept: list[str]) -> Any:
+def quantise_convolutions(model: Any, pictures: np.ndarray, kept: list[str]) -> Any:
     """Return an exported model with its convolutions in INT8, except those named in `kept`.
 
     The sums of residual blocks stay in float32: with both their terms in 8 bits, block after block, 12 points
     of AP were lost. The range of a number is the median of its ranges in single inputs: some normal pictures
     drive the student's numbers up a thousandfold, which would spoil an average.
     """
-    nncf, ranges = imported("nncf"), imported("nncf.quantization.range_estimator")
+    nncf, ranges = import_package("nncf"), import_package("nncf.quantization.range_estimator")
     least, largest = (
         ranges.StatisticsCollectorParameters(ranges.StatisticsType(end), ranges.AggregatorType.MEDIAN)
         for end in ("min", "max")

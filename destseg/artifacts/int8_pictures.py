@@ -20,7 +20,7 @@ STUDENT = "student_net."  # part of the names of the student's parameters
 LARGEST_COST = 0.5  # points of pixel AP and IAP that INT8 should cost at most
 
 
-def batches(store: PictureStore, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def draw_batches(store: PictureStore, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield batches of normal inputs, the same inputs with synthetic anomalies, and the anomalies' masks.
 
     Inputs are (n, h, w, 3) uint8, masks (n, h, w) bool; textures are made from the inputs.
@@ -36,7 +36,7 @@ def batches(store: PictureStore, seed: int) -> Iterator[tuple[np.ndarray, np.nda
 
 def range_inputs(store: PictureStore, seed: int) -> np.ndarray:
     """Return the inputs from which ranges are learnt, (n, h, w, 3) uint8."""
-    return np.concatenate([np.concatenate(batch[:2]) for batch in batches(store, seed)])
+    return np.concatenate([np.concatenate(batch[:2]) for batch in draw_batches(store, seed)])
 
 
 def cost_table(metrics: Mapping[str, tuple[Metrics, Metrics]]) -> str:
@@ -58,7 +58,7 @@ def cost_table(metrics: Mapping[str, tuple[Metrics, Metrics]]) -> str:
 def synthetic_metrics(scorer: Scorer, store: PictureStore, seed: int) -> Metrics:
     """Return the metrics on normal inputs and the same with anomalies, other ones than in `range_inputs`."""
     metrics = Accumulator()
-    for clean, pixels, masks in batches(store, seed + 1):
+    for clean, pixels, masks in draw_batches(store, seed + 1):
         for pictures, truth in ((clean, np.zeros_like(masks)), (pixels, masks)):
             parts = [pictures[k : k + scorer.batch] for k in range(0, len(pictures), scorer.batch)]
             maps = np.concatenate([scorer.maps(part) for part in parts])
@@ -67,7 +67,7 @@ def synthetic_metrics(scorer: Scorer, store: PictureStore, seed: int) -> Metrics
     return metrics.compute()
 
 
-def kept_weights(program: Any) -> set[bytes]:
+def float32_weights(program: Any) -> set[bytes]:
     """Return the weights, as bytes, of the convolutions that stay in float32: all of the student's.
 
     The student's features are compared with the teacher's, so small errors matter. In 8 bits they cost some

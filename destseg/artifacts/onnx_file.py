@@ -13,11 +13,11 @@ from destseg.artifacts.artifact import (
     OUTPUTS,
     Artifact,
     Format,
-    damaged,
-    described,
-    imported,
+    artifact_from,
+    damage_error,
+    import_package,
 )
-from destseg.artifacts.int8 import quantised, stays
+from destseg.artifacts.int8 import quantise_convolutions, stays_float32
 from destseg.artifacts.protobuf import VARINT, Field, Message
 from destseg.files import write_whole
 from destseg.inference.scorer import Scorer
@@ -45,7 +45,7 @@ class OnnxScorer:
     batch = 1
 
     def __init__(self, graph: bytes, size: tuple[int, int]) -> None:
-        onnxruntime = imported("onnxruntime")
+        onnxruntime = import_package("onnxruntime")
         self.size = size
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = thread_count()
@@ -59,30 +59,30 @@ class OnnxScorer:
 
 def read(path: Path) -> Artifact:
     """Read an exported model; its session starts when its scorer is asked for."""
-    imported("onnxruntime")
+    import_package("onnxruntime")
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     graph = path.read_bytes()  # passed on as bytes, so that no file named in the graph is opened
     try:
-        entries = [Message.decoded(entry) for entry in Message.decoded(graph).all(METADATA)]
+        entries = [Message.decode(entry) for entry in Message.decode(graph).all(METADATA)]
         texts = {entry.first(ENTRY_KEY): entry.first(ENTRY_VALUE) for entry in entries}
         text = texts.get(KEY.encode(), b"null").decode()
     except ValueError as error:
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
 
     def start(settings: Settings) -> Scorer:
         try:
             return OnnxScorer(graph, settings.size)
         except Exception as error:
-            raise damaged(path, error) from error
+            raise damage_error(path, error) from error
 
-    return described(text, path, "onnx", start)
+    return artifact_from(text, path, "onnx", start)
 
 
 def build(program: Any) -> Any:
     """Make an ONNX model, a ModelProto, from a program; its last outputs are the network's input and maps."""
-    imported("onnxscript")
-    imported("onnx")
+    import_package("onnxscript")
+    import_package("onnx")
     from destseg.model.graph import to_onnx
 
     model = to_onnx(program, OPSET, INPUT, (*OUTPUTS, IMAGES, MAPS))
@@ -93,45 +93,47 @@ def build(program: Any) -> Any:
 
 def quantise(model: Any, pictures: np.ndarray, kept: set[bytes]) -> Any:
     """Return an ONNX model in INT8, see `destseg.artifacts.int8`."""
-    to_array = imported("onnx").numpy_helper.to_array
+    to_array = import_package("onnx").numpy_helper.to_array
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "Conv"]
     weights = {node.name: to_array(tensors[node.input[1]]) for node in nodes}
-    return quantised(model, pictures, [name for name, values in weights.items() if stays(values, kept)])
+    return quantise_convolutions(
+        model, pictures, [name for name, values in weights.items() if stays_float32(values, kept)]
+    )
 
 
 def write(path: Path, model: Any, artifact: Artifact) -> None:
     """Write an ONNX model."""
     del model.graph.output[len(OUTPUTS) :]
-    imported("onnx").helper.set_model_props(model, {KEY: artifact.description()})
+    import_package("onnx").helper.set_model_props(model, {KEY: artifact.description()})
     write_whole(path, lambda file: file.write(model.SerializeToString()))
 
 
 def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
     """Write a copy of an exported model with other thresholds."""
     assert artifact.calibration is not None  # exported models always have thresholds
-    model = Message.decoded(source.read_bytes())
+    model = Message.decode(source.read_bytes())
     value = np.array(artifact.calibration.threshold, "<f4").tobytes()
     entry = [Field(ENTRY_KEY, KEY.encode()), Field(ENTRY_VALUE, artifact.description().encode())]
-    fields = [Field(METADATA, Message(entry).encoded())]
+    fields = [Field(METADATA, Message(entry).encode())]
     for field in model.fields:
         if field.number == GRAPH:
-            fields.append(Field(GRAPH, _with_threshold(field.message(), value).encoded()))
+            fields.append(Field(GRAPH, _with_threshold(field.message(), value).encode()))
         elif field.number != METADATA or field.message().first(ENTRY_KEY) != KEY.encode():
             fields.append(field)
-    write_whole(target, lambda file: file.write(Message(fields).encoded()))
+    write_whole(target, lambda file: file.write(Message(fields).encode()))
 
 
 def _with_threshold(graph: Message, value: bytes) -> Message:
     """Return a graph that compares scores with a float32 threshold, given as its four bytes."""
     tensor = [Field(TENSOR_TYPE, FLOAT, VARINT), Field(TENSOR_NAME, THRESHOLD), Field(TENSOR_BYTES, value)]
-    fields = [Field(INITIALIZER, Message(tensor).encoded())]
+    fields = [Field(INITIALIZER, Message(tensor).encode())]
     for field in graph.fields:
         message = field.message() if field.number in (NODE, INITIALIZER) else Message()
         if field.number == NODE and OUTPUTS[2].encode() in message.all(NODE_OUTPUT):
             inputs = [Field(NODE_INPUT, message.first(NODE_INPUT)), Field(NODE_INPUT, THRESHOLD)]
             others = [other for other in message.fields if other.number != NODE_INPUT]
-            fields.append(Field(NODE, Message(inputs + others).encoded()))
+            fields.append(Field(NODE, Message(inputs + others).encode()))
         elif field.number != INITIALIZER or message.first(TENSOR_NAME) != THRESHOLD:
             fields.append(field)
     return Message(fields)

@@ -16,11 +16,11 @@ from destseg.artifacts.artifact import (
     OUTPUTS,
     Artifact,
     Format,
-    damaged,
-    described,
-    imported,
+    artifact_from,
+    damage_error,
+    import_package,
 )
-from destseg.artifacts.int8 import quantised, stays
+from destseg.artifacts.int8 import quantise_convolutions, stays_float32
 from destseg.files import write_whole
 from destseg.inference.scorer import Scorer
 from destseg.ops.kernels import thread_count
@@ -42,7 +42,7 @@ class OpenVinoScorer:
     batch = 1
 
     def __init__(self, core: Any, model: Any, size: tuple[int, int]) -> None:
-        openvino = imported("openvino")
+        openvino = import_package("openvino")
         opset = openvino.opset13
         self.size = size
         parameter = model.get_parameters()[0]
@@ -65,7 +65,7 @@ class OpenVinoScorer:
 
 def read(path: Path) -> Artifact:
     """Read an exported model; OpenVINO compiles it when its scorer is asked for."""
-    core = imported("openvino").Core()
+    core = import_package("openvino").Core()
     for part in (path, path.with_suffix(".bin")):
         if not part.is_file():
             raise FileNotFoundError(f"no such file: {part}" + (", the weights" if part != path else ""))
@@ -73,22 +73,22 @@ def read(path: Path) -> Artifact:
         model = core.read_model(path)
         text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else "null"
     except Exception as error:
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
 
     def start(settings: Settings) -> Scorer:
         try:
             return OpenVinoScorer(core, model.clone(), settings.size)
         except Exception as error:
-            raise damaged(path, error) from error
+            raise damage_error(path, error) from error
 
-    return described(text, path, "openvino", start)
+    return artifact_from(text, path, "openvino", start)
 
 
 def build(program: Any) -> Any:
     """Make an OpenVINO model from a program; the network's input and output get names, but are no outputs."""
-    imported("openvino")
-    frontend = imported("openvino.frontend").FrontEndManager().load_by_framework("pytorch")
-    decoder = imported("openvino.frontend.pytorch.fx_decoder").TorchFXPythonDecoder
+    import_package("openvino")
+    frontend = import_package("openvino.frontend").FrontEndManager().load_by_framework("pytorch")
+    decoder = import_package("openvino.frontend.pytorch.fx_decoder").TorchFXPythonDecoder
     decoded = decoder.from_exported_program(program)  # must live until it is converted
     model = frontend.convert(frontend.load(decoded))
     for output, name in zip(model.outputs, OUTPUTS, strict=False):
@@ -103,7 +103,9 @@ def quantise(model: Any, pictures: np.ndarray, kept: set[bytes]) -> Any:
     """Return an OpenVINO model in INT8, see `destseg.artifacts.int8`."""
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
     weights = {node.get_friendly_name(): node.input_value(1).get_node().get_data() for node in nodes}
-    return quantised(model, pictures, [name for name, values in weights.items() if stays(values, kept)])
+    return quantise_convolutions(
+        model, pictures, [name for name, values in weights.items() if stays_float32(values, kept)]
+    )
 
 
 def write(path: Path, model: Any, artifact: Artifact) -> None:
@@ -111,7 +113,7 @@ def write(path: Path, model: Any, artifact: Artifact) -> None:
     model.set_rt_info(artifact.description(), [KEY])
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "model.xml")
-        imported("openvino").serialize(model, whole)
+        import_package("openvino").serialize(model, whole)
         write_whole(path.with_suffix(".bin"), partial(_copy, whole.with_suffix(".bin")))
         write_whole(path, partial(_copy, whole))  # under exactly the given name
 
@@ -119,7 +121,7 @@ def write(path: Path, model: Any, artifact: Artifact) -> None:
 def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
     """Write a copy of an exported model with other thresholds."""
     assert artifact.calibration is not None  # exported models always have thresholds
-    openvino = imported("openvino")
+    openvino = import_package("openvino")
     model = openvino.Core().read_model(source)
     comparison = model.output(OUTPUTS[2]).get_node().input_value(0).get_node()
     value = openvino.opset13.constant(np.float32(artifact.calibration.threshold))

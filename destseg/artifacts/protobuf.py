@@ -20,7 +20,7 @@ class Field(NamedTuple):
 
     def message(self) -> "Message":
         """Return the message that the field holds; an empty one if it holds a number."""
-        return Message() if isinstance(self.value, int) else Message.decoded(self.value)
+        return Message() if isinstance(self.value, int) else Message.decode(self.value)
 
 
 class Message:
@@ -30,7 +30,7 @@ class Message:
         self.fields = list(fields)
 
     @classmethod
-    def decoded(cls, content: bytes | memoryview) -> "Message":
+    def decode(cls, content: bytes | memoryview) -> "Message":
         """Read a message. Raises ValueError if the content is cut short or no message."""
         message, view, at = cls(), memoryview(content), 0
         while at < len(view):
@@ -51,7 +51,7 @@ class Message:
             at += size
         return message
 
-    def encoded(self) -> bytes:
+    def encode(self) -> bytes:
         """Return the message as bytes."""
         parts: list[bytes | memoryview] = []
         for number, value, kind in self.fields:

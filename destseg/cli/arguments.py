@@ -39,7 +39,7 @@ def wrong_usage() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-def given(kind: type, options: argparse.Namespace) -> dict[str, Any]:
+def fields_of(kind: type, options: argparse.Namespace) -> dict[str, Any]:
     """Return the options that are fields of a data class, by name."""
     names = {field.name for field in dataclasses.fields(kind)}
     return {name: value for name, value in vars(options).items() if name in names}

@@ -15,7 +15,7 @@ from destseg.cli.arguments import (
     add_steps,
     add_strict,
     add_teacher,
-    given,
+    fields_of,
     read_number,
     read_sides,
     read_whole_number,
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     minutes = "time between two checkpoints of an unfinished run"
     add("--checkpoint-minutes", type=read_number, default=10.0, metavar="MINUTES", help=minutes)
     add("--resume", action="store_true", help="continue an interrupted run with the same output")
-    share = "share of the pictures kept for calibration, at most 0.5; at least 10 of 20 or more"
+    share = "share of the pictures kept for calibration, at most 0.5; at least 10 if there are 20 or more"
     add("--held-out", type=read_number, default=Schedule.held_out, metavar="SHARE", help=share)
     add_false_positive_rate(parser)
     add_strict(parser)
@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    settings, schedule = given(Settings, options), given(Schedule, options)
+    settings, schedule = fields_of(Settings, options), fields_of(Schedule, options)
     with wrong_usage():
         Settings(**settings)
         Schedule.of(options.preset, **schedule)

@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _installation() -> list[str]:
-    from destseg.artifacts.artifact import imported
+    from destseg.artifacts.artifact import import_package
     from destseg.ops import kernels
 
     torch = _package("torch", importlib.import_module)
@@ -33,7 +33,7 @@ def _installation() -> list[str]:
         lines.append(f"CUDA: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'no'}")
     lines.append(f"threads: {kernels.thread_count()}")
     for name in ("onnxruntime", "openvino"):
-        engine = _package(name, imported)
+        engine = _package(name, import_package)
         lines.append(f"{name}: {engine.__version__ if engine else 'no'}")
     return lines
 

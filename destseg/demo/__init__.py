@@ -112,7 +112,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     report = model.evaluate(folder / PARTS, progress=progress)
     report.to_json(folder / "report.json")
     write_whole(folder / "table.txt", lambda file: file.write(f"{report.table()}\n".encode()))
-    shown = _shown(read_mvtec(folder / PARTS))
+    shown = _shown_samples(read_mvtec(folder / PARTS))
     overlays = [model.predict(sample.path).overlay() for sample in shown]
     for sample, overlay in zip(shown, overlays, strict=True):
         _write(folder / "overlays" / f"{sample.defect}_{sample.path.stem}.png", overlay)
@@ -124,7 +124,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     return Outcome(folder, report, settings)
 
 
-def _shown(samples: list[Sample]) -> list[Sample]:
+def _shown_samples(samples: list[Sample]) -> list[Sample]:
     """Return the first samples of each kind, whatever was found in them."""
     kinds: dict[str, list[Sample]] = {}
     for sample in samples:

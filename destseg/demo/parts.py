@@ -77,7 +77,7 @@ class Part:
         notch = 7 - np.hypot(self.x + BODY_X - 1, self.y)
         dimple = 6.5 - np.hypot(self.x + BODY_X - 20, self.y - BODY_Y + 19)
         fine, coarse = generator.standard_normal((2, POINTS, POINTS), np.float32)
-        coarse = blurred(coarse, 3)
+        coarse = blur(coarse, 3)
         height = 5 + (THICKNESS - 5) * bevel**0.8 + 0.035 * fine + 0.12 * coarse
         height -= 3.0 * rise(notch, -0.5, 2.5) * bevel + 1.6 * rise(dimple, -0.3, 2.2)
         shade = 1 + 0.08 * fine + 0.16 * coarse + 0.08 * noise(generator, 4)
@@ -97,7 +97,7 @@ class Part:
         affine = fine * np.array(steps, float) + [(0, 0, width / 2), (0, 0, height / 2)]  # points to pixels
         how = Image.Transform.AFFINE, affine.ravel().tolist(), Image.Resampling.BILINEAR
         printed = np.asarray(drawn.transform((POINTS, POINTS), *how), np.float32) / 255
-        strength = 0.72 + 25 * blurred(self.colour[0] - 0.052, 3)
+        strength = 0.72 + 25 * blur(self.colour[0] - 0.052, 3)
         ink = (printed * self.body * (1 - self.unmarked) * strength).clip(0, 1)
         self.paint(ink, colour=rgb(0.44, 0.44, 0.42))
         self.gloss *= 1 - 0.8 * ink
@@ -150,7 +150,7 @@ class Part:
         y = BODY_Y if below else -BODY_Y
         inside = generator.uniform(17, 25) - np.hypot(self.x - x, self.y - y) + 9 * noise(generator, 14)
         self.flaw = self.unmarked = broken = rise(inside, 0, 1.2) * self.body
-        rough = blurred(generator.standard_normal((POINTS, POINTS), np.float32), 5)
+        rough = blur(generator.standard_normal((POINTS, POINTS), np.float32), 5)
         left = THICKNESS - 0.6 * inside.clip(0, 16) + 2.2 * rough + 1.5 * noise(generator, 40)
         height = np.minimum(left.clip(2), self.height - 0.6)
         colour = (1 + 0.4 * rough) * rgb(0.170, 0.166, 0.160)
@@ -185,7 +185,7 @@ def noise(generator: Generator, cells: int) -> ndarray:
     return perlin(angles, (POINTS, POINTS))
 
 
-def blurred(values: ndarray, width: int) -> ndarray:
+def blur(values: ndarray, width: int) -> ndarray:
     """Average (h, w) float32 twice over squares of an odd `width`; edges are repeated."""
     for _ in range(4):  # down, right, down, right
         around = np.pad(values, ((width // 2, width // 2), (0, 0)), mode="edge")

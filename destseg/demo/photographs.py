@@ -10,10 +10,10 @@ from numpy import ndarray
 from numpy.random import Generator
 from tqdm import tqdm
 
-from destseg.demo.parts import DEFECTS, FINER, POINTS, Part, blurred, rgb
+from destseg.demo.parts import DEFECTS, FINER, POINTS, Part, blur, rgb
 from destseg.files import write_whole
 from destseg.pictures.folders import is_picture, visible_files
-from destseg.pictures.prefetch import prefetched
+from destseg.pictures.prefetch import prefetch
 
 # Lowest and highest values of: the lamp's azimuth and elevation in degrees; the change of brightness from the
 # picture's centre to its right edge and to its lower edge; the exposure; red against blue.
@@ -52,7 +52,7 @@ def seen_from_above(part: Part, light: list[float]) -> ndarray:
     lamp, above = np.array(direction, np.float32), np.array((0, 0, 1), np.float32)
     height = part.height * np.float32(FINER)  # in distances between points
     lit = 1 - shadow(height, direction)
-    sky = 1 - 0.55 * ((blurred(height, 15) - height) / 8).clip(0, 1)  # hidden by neighbours
+    sky = 1 - 0.55 * ((blur(height, 15) - height) / 8).clip(0, 1)  # hidden by neighbours
     slope_y, slope_x = np.gradient(height)
     up = 1 / np.sqrt(1 + slope_x**2 + slope_y**2)
     normal = np.stack([-slope_x * up, -slope_y * up, up])
@@ -90,7 +90,7 @@ def shadow(height: ndarray, towards: tuple[float, float, float]) -> ndarray:
     for reach in range(2, 41, 2):
         beside = np.roll(height, (-round(reach * y / level), -round(reach * x / level)), axis=(0, 1))
         hidden = np.maximum(hidden, beside - (height + reach * z / level))
-    return blurred((hidden / 2.5).clip(0, 1), 5)  # the lamp is wide: shadows have soft edges
+    return blur((hidden / 2.5).clip(0, 1), 5)  # the lamp is wide: shadows have soft edges
 
 
 def with_noise(levels: ndarray, generator: Generator) -> ndarray:
@@ -114,7 +114,7 @@ def write_dataset(folder: Path, seed: int, train: int, good: int, flawed: int, p
     if foreign:
         raise ValueError(f"{foreign[0]} is no picture of this data set: move it away, or name another folder")
 
-    made = prefetched(lambda k: photograph(seed, k, paths[k].parent.name), range(len(paths)), workers=2)
+    made = prefetch(lambda k: photograph(seed, k, paths[k].parent.name), range(len(paths)), workers=2)
     bar = tqdm(paths, "making parts", disable=None if progress else True)
     for path, mask_path, (pixels, mask) in zip(bar, masks, made, strict=True):
         write_whole(path, partial(PIL.Image.fromarray(pixels).save, format="PNG"))

@@ -111,7 +111,7 @@ class Calibration:
             )
 
 
-def calibrated(
+def calibrate(
     results: Iterable[tuple[Source, Scored | Exception]],
     false_positive_rate: float,
     *,

@@ -227,13 +227,13 @@ def _draw_caption(picture: PIL.Image.Image, prediction: Prediction) -> None:
     else:
         return
     corners = [(x, y) for y in (0, picture.height - height) for x in (0, picture.width - width)]
-    x, y = min(corners, key=lambda corner: _masked(prediction.mask, corner, (width, height)))
+    x, y = min(corners, key=lambda corner: _mask_area(prediction.mask, corner, (width, height)))
     draw.rectangle((x, y, x + width - 1, y + height - 1), fill=(16, 16, 20, 200))
     colour = _ANOMALOUS if prediction.is_anomalous else _NORMAL
     draw.text((x + margin, y + height / 2), text, font=font, fill=colour, anchor="lm")
 
 
-def _masked(mask: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> int:
+def _mask_area(mask: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> int:
     (x, y), (width, height) = corner, size
     return int(mask[y : y + height, x : x + width].sum())
 

@@ -19,7 +19,7 @@ from destseg.files import write_whole
 from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Accumulator, Metrics
 from destseg.pictures.folders import Sample, Source, read_mask
-from destseg.pictures.roi import shrunk
+from destseg.pictures.roi import shrink_mask
 from destseg.settings import PROTOCOLS, check_choice
 
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "iap", "iap90")
@@ -157,8 +157,8 @@ def evaluate(
         part.update(anomaly_map[None], mask[None], [scored.score], [label], rois)
         verdict = None if threshold is None else scored.score > threshold
         rows.append(Row("/".join(sample.path.parts[-3:]), sample.defect, scored.score, verdict))
-    defects = {defect: _joint(parts, ["good", defect]) for defect in sorted(parts) if defect != "good"}
-    everything = _joint(parts, list(parts))
+    defects = {defect: _merge(parts, ["good", defect]) for defect in sorted(parts) if defect != "good"}
+    everything = _merge(parts, list(parts))
     return Report(
         **dataclasses.asdict(everything),
         protocol=protocol,
@@ -184,10 +184,10 @@ def _mask(sample: Sample, scored: Scored, protocol: str, scale: float) -> np.nda
         full = (round(scale * scored.size[0]), round(scale * scored.size[1]))
         return np.zeros((height, width) if protocol == "paper" else full, bool)
     mask = read_mask(sample.mask_path)
-    return mask if protocol == "full" else shrunk(mask, (height, width))
+    return mask if protocol == "full" else shrink_mask(mask, (height, width))
 
 
-def _joint(parts: dict[str, Accumulator], names: list[str]) -> Metrics:
+def _merge(parts: dict[str, Accumulator], names: list[str]) -> Metrics:
     joint = Accumulator()
     for name in names:
         if name in parts:

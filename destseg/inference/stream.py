@@ -9,7 +9,7 @@ from destseg.inference.scorer import Scorer
 from destseg.inference.scoring import Scored, score
 from destseg.pictures.folders import Source
 from destseg.pictures.framing import Framing
-from destseg.pictures.prefetch import prefetched
+from destseg.pictures.prefetch import prefetch
 from destseg.pictures.store import Picture, attempt, read
 
 DECODERS = 2  # threads that decode and scale ahead, if the scorer takes one input at a time
@@ -44,9 +44,9 @@ def stream(scorer: Scorer, framing: Framing, sources: Iterable[Source]) -> Gener
             (source, picture if isinstance(picture, Exception) else next(scored)) for source, picture in batch
         ]
 
-    pictures = prefetched(decode, sources, 0 if alone else decoders)
+    pictures = prefetch(decode, sources, 0 if alone else decoders)
     batches = _batches(pictures, scorer.batch if framing.tile is None else 1)
-    results = prefetched(score_all, batches, SCORERS if in_batches and not alone else 0)
+    results = prefetch(score_all, batches, SCORERS if in_batches and not alone else 0)
     try:
         for batch in results:
             yield from batch
@@ -64,7 +64,7 @@ def predictions(
         return source, scored if isinstance(scored, Exception) else calibration.judge(scored, source.name)
 
     results = stream(scorer, framing, sources)
-    return prefetched(judge, results, JUDGES if scorer.batch > 1 and not _is_alone(sources) else 0)
+    return prefetch(judge, results, JUDGES if scorer.batch > 1 and not _is_alone(sources) else 0)
 
 
 def _is_alone(sources: Iterable[Source]) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from destseg.metrics.exact_curves import Curves
 from destseg.metrics.ground_truth import Pair, Pictures, Scores, pairs, per_picture, refuse_nan
-from destseg.metrics.normal_scores import BLOCK, NormalScores, divided, in_threads
+from destseg.metrics.normal_scores import BLOCK, NormalScores, divide, in_threads
 from destseg.ops.components import Instances, split
 from destseg.ops.kernels import thread_count
 from destseg.ops.ranking import largest, rank
@@ -83,8 +83,8 @@ class Accumulator:
         added = Accumulator(self.top, self._normals.memory, self._normals.folder)
         top = None if image_scores is not None else self.top
         for batch in _batches(pairs(maps, masks, regions)):
-            groups = divided(batch, lambda picture: picture[0].size)
-            parts = in_threads(lambda pictures: gathered(pictures, top), groups)
+            groups = divide(batch, lambda picture: picture[0].size)
+            parts = in_threads(lambda pictures: gather(pictures, top), groups)
             added._normals.add([part.normals for part in parts])
             for part in parts:
                 added._instances += part.instances
@@ -112,19 +112,19 @@ class Accumulator:
 
     def curves(self) -> Curves:
         """Return the curves of all pixels so far."""
-        sizes = _joined([part.sizes for part in self._instances]).astype(np.int64)
-        ranking = rank(_joined([part.positives for part in self._instances]), sizes)
+        sizes = _join([part.sizes for part in self._instances]).astype(np.int64)
+        ranking = rank(_join([part.positives for part in self._instances]), sizes)
         normals_above, normals = self._normals.count_above(ranking.scores)
         return Curves(
             *ranking,
             normals_above=normals_above,
             normals=normals,
-            found_at=_joined([part.found_at for part in self._instances]),
+            found_at=_join([part.found_at for part in self._instances]),
             normal_count=self._normals.size,
         )
 
 
-def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def _join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate(parts) if parts else np.empty(0)
 
 
@@ -160,7 +160,7 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     return 0.5 * float(below.sum()) / len(positives) / len(normals)
 
 
-class Gathered(NamedTuple):
+class GroupScores(NamedTuple):
     """The scores of a group of pictures."""
 
     normals: Scores  # of all of them
@@ -168,7 +168,7 @@ class Gathered(NamedTuple):
     image_scores: list[float]  # of each picture; empty if the user gave them
 
 
-def gathered(pictures: Sequence[Pair], top: int | None) -> Gathered:
+def gather(pictures: Sequence[Pair], top: int | None) -> GroupScores:
     """Divide the scores of pictures; `top` largest values make an image score, None makes no image scores."""
     dtype = np.result_type(np.float32, *(picture.scores for picture in pictures))
     counts = [int(picture.mask.size - np.count_nonzero(picture.mask)) for picture in pictures]
@@ -178,10 +178,10 @@ def gathered(pictures: Sequence[Pair], top: int | None) -> Gathered:
         for (scores, mask, _), count, end in zip(pictures, counts, itertools.accumulate(counts), strict=True)
     ]
     if any(roi is not None for _, _, roi in pictures):
-        counts = [(~mask if roi is None else roi)[~mask] for _, mask, roi in pictures]
-        normals = normals[np.concatenate(counts)]
+        inside = [(~mask if roi is None else roi)[~mask] for _, mask, roi in pictures]
+        normals = normals[np.concatenate(inside)]
     image_scores = [] if top is None else [mean_of_largest(_scores_inside(pair), top) for pair in pictures]
-    return Gathered(normals, instances, image_scores)
+    return GroupScores(normals, instances, image_scores)
 
 
 def _scores_inside(picture: Pair) -> Scores:

@@ -32,7 +32,7 @@ def in_threads(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return list(pool.map(function, items))
 
 
-def divided(items: Sequence[T], size: Callable[[T], int]) -> list[Sequence[T]]:
+def divide(items: Sequence[T], size: Callable[[T], int]) -> list[Sequence[T]]:
     """Divide items, in order, into one group per thread, of about the same total size each."""
     ends = np.cumsum([size(item) for item in items])
     shares = np.arange(1, thread_count()) / thread_count()
@@ -106,7 +106,7 @@ class NormalScores:
 
     def count_above(self, thresholds: Scores) -> tuple[Counts, Counts]:
         """Count the scores above, and those at or above, each of m falling thresholds: two (m,) int64."""
-        pending = divided(self._pending, lambda part: part.size)
+        pending = divide(self._pending, lambda part: part.size)
         blocks = [*self._blocks, *in_threads(_block, pending)]
         above, at_or_above = np.zeros(len(thresholds), np.int64), np.zeros(len(thresholds), np.int64)
 

@@ -81,7 +81,7 @@ class Lane:
                 self._stream = torch.cuda.Stream()
                 self._done = torch.cuda.Event(blocking=count > 1)  # a long wait leaves the processor free
                 if self.precision != torch.float32:
-                    self._graph = self._recorded(count)
+                    self._graph = self._record(count)
 
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """Return the maps of n inputs (n, h, w, 3) uint8."""
@@ -112,7 +112,7 @@ class Lane:
         maps = self.network.maps(normalise(pixels).to(self.precision))
         self._maps[:count].copy_(maps, non_blocking=True)
 
-    def _recorded(self, count: int) -> torch.cuda.CUDAGraph:
+    def _record(self, count: int) -> torch.cuda.CUDAGraph:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UP):

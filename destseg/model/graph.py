@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from destseg.inference.scoring import top_count
-from destseg.model.networks import DeSTSegNet, folded
+from destseg.model.networks import DeSTSegNet, fold_normalisations
 from destseg.model.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 EXAMPLE = (
@@ -38,12 +38,12 @@ class Inference(nn.Module):
 
     def __init__(self, network: DeSTSegNet, size: tuple[int, int], threshold: float) -> None:
         super().__init__()
-        self.network, self.size, self.threshold = folded(network).cpu(), size, threshold
+        self.network, self.size, self.threshold = fold_normalisations(network).cpu(), size, threshold
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN)[:, None, None])
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD)[:, None, None])
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        images = resized(pixels.permute(0, 3, 1, 2).float(), self.size)
+        images = resize_like_pillow(pixels.permute(0, 3, 1, 2).float(), self.size)
         maps = self.network.maps((images - self.mean) / self.std)
         score = maps.flatten(1).topk(top_count(self.size)).values.mean(dim=1)
         size = (pixels.shape[1], pixels.shape[2])
@@ -51,7 +51,7 @@ class Inference(nn.Module):
         return resized_maps, score, score > self.threshold, images, maps
 
 
-def resized(values: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_like_pillow(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize whole numbers 0 to 255, (n, c, h, w) float32, exactly as `pictures.decoding.resize` does.
 
     Pillow sums in fixed point, which decides how halves are rounded, and a single grey level changes a map.
@@ -59,9 +59,9 @@ def resized(values: Tensor, size: tuple[int, int]) -> Tensor:
     to a reduction by 16.
     """
     high, low = fixed_point_weights(values.shape[3], size[1])
-    values = _carried(values @ high.T, values @ low.T)
+    values = _carry(values @ high.T, values @ low.T)
     high, low = fixed_point_weights(values.shape[2], size[0])
-    return _carried(high @ values, low @ values)
+    return _carry(high @ values, low @ values)
 
 
 def fixed_point_weights(given: int, wanted: int) -> tuple[Tensor, Tensor]:
@@ -85,12 +85,12 @@ def fixed_point_weights(given: int, wanted: int) -> tuple[Tensor, Tensor]:
     return high.float(), low.float()
 
 
-def _carried(high: Tensor, low: Tensor) -> Tensor:
+def _carry(high: Tensor, low: Tensor) -> Tensor:
     """Combine the sums over both digits into whole numbers; halves are rounded up."""
     return torch.floor((high + torch.floor(low / 2**11) + 2**10) / 2**11)
 
 
-def traced(inference: Inference) -> torch.export.ExportedProgram:
+def trace(inference: Inference) -> torch.export.ExportedProgram:
     """Return the graph of an `Inference` for any number of pictures of any size.
 
     Notes on where in the source each node came from are removed: they would end up in exported files.

@@ -28,7 +28,7 @@ class Output(NamedTuple):
     distances: tuple[Tensor, ...]  # three of (n, 1, h_k, w_k), 1 - cosine similarity
 
 
-def resized(features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+def resize(features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     return F.interpolate(features, size=tuple(size), mode="bilinear", align_corners=False)
 
 
@@ -151,9 +151,9 @@ class Student(nn.Module):
         if self.encoder_decoder:
             size1, size2, size3 = (stage.shape[-2:] for stage in levels[:3])
             x = self.decoder_layer4(levels[3])
-            third = self.decoder_layer3(resized(x, size3))
-            second = self.decoder_layer2(resized(third, size2))
-            levels = [self.decoder_layer1(resized(second, size1)), second, third]
+            third = self.decoder_layer3(resize(x, size3))
+            second = self.decoder_layer2(resize(third, size2))
+            levels = [self.decoder_layer1(resize(second, size1)), second, third]
         if self.projections is None:
             return levels
         return [project(level) for project, level in zip(self.projections, levels, strict=True)]
@@ -260,7 +260,7 @@ class DeSTSegNet(nn.Module):
         if self.segmentation_net is None:
             maps = destmap_of_features(taught, learnt, size)
         else:
-            maps = resized(self.logits(taught, learnt).float().sigmoid(), size)
+            maps = resize(self.logits(taught, learnt).float().sigmoid(), size)
         return maps[:, 0].float().clamp(0, 1)  # rounding may take distances of features out of [0, 1]
 
     def forward(self, images: Tensor, clean: Tensor | None = None) -> Output:
@@ -272,7 +272,7 @@ class DeSTSegNet(nn.Module):
         return Output(probability, destmap(distances), distances)
 
 
-def folded(network: DeSTSegNet) -> DeSTSegNet:
+def fold_normalisations(network: DeSTSegNet) -> DeSTSegNet:
     """Return a copy for prediction, with batch normalisations merged into the convolutions before them.
 
     It gives the same outputs but for rounding; its parameters have other names.

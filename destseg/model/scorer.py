@@ -6,7 +6,7 @@ import torch
 from destseg.inference.scorer import Scorer
 from destseg.model.construction import torch_device
 from destseg.model.gpu_scorer import GpuScorer
-from destseg.model.networks import DeSTSegNet, folded, resized
+from destseg.model.networks import DeSTSegNet, fold_normalisations, resize
 from destseg.model.normalisation import normalise
 
 
@@ -22,7 +22,7 @@ class TorchScorer:
     batch = 1  # two inputs take longer together than one after the other (2-core x86-64, two threads)
 
     def __init__(self, network: DeSTSegNet, size: tuple[int, int]) -> None:
-        self.network, self.size = folded(network), size
+        self.network, self.size = fold_normalisations(network), size
 
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """See `Scorer.maps`."""
@@ -50,7 +50,7 @@ class PublishedScorer:
             self.network.teacher_net(images)
             output = self.network(images)
             assert output.probability is not None  # the published network has a segmentation part
-            return resized(output.probability, self.size)[:, 0].numpy()
+            return resize(output.probability, self.size)[:, 0].numpy()
 
 
 def scorer_of(network: DeSTSegNet, size: tuple[int, int], precision: str) -> Scorer:

@@ -84,7 +84,7 @@ def _corrupt_on_gpu(
     rows = [(c.rotation, c.angles.shape[0] - 1, c.angles.shape[1] - 1, c.share) for c in corruptions]
     table, angles = np.frombuffer(gpu.anomalies(rows), np.uint8), _lattices(corruptions)
     numbers = torch.from_numpy(np.concatenate([table, angles.view(np.uint8)]))
-    numbers = tensors.sent(numbers, pictures.device)  # one copy for all
+    numbers = tensors.send(numbers, pictures.device)  # one copy for all
     gradients = torch.empty(2 * len(angles), dtype=torch.float32, device=pictures.device)
     corrupted = torch.empty_like(pictures, dtype=torch.float32)
     masks = pictures.new_empty((n, 1, height, width))

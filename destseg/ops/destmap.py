@@ -12,10 +12,10 @@ from destseg.ops.features import (
     arrays,
     check,
     distances_on_gpu,
-    in_single,
-    normalised,
-    resized,
+    resize,
     thread_count,
+    to_single,
+    unit_vectors,
     wants_gradient,
 )
 
@@ -36,7 +36,7 @@ def destmap(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> T
 
     Equivalent to: `destmap_ref`. Source: DeSTSeg (arXiv 2211.11317), section 4.4.
     """
-    height, width = _checked(distances, size)
+    height, width = _check(distances, size)
     if wants_gradient(*distances):
         return destmap_ref(distances, size)
     if tensors.usable_on_gpu(*distances):
@@ -68,11 +68,11 @@ def _destmap_on_gpu(distances: Sequence[Tensor], height: int, width: int) -> Ten
 
 def destmap_ref(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> Tensor:
     """The definition of `destmap`, on any device; differentiable."""
-    size = _checked(distances, size)
+    size = _check(distances, size)
     product = distances[0]
     for distance in distances[1:]:
-        product = product * resized(distance, product.shape[-2:])
-    return resized(product, size)
+        product = product * resize(distance, product.shape[-2:])
+    return resize(product, size)
 
 
 def destmap_of_features(taught: Levels, learnt: Levels, size: Sequence[int] | None = None) -> Tensor:
@@ -97,7 +97,7 @@ def destmap_of_features(taught: Levels, learnt: Levels, size: Sequence[int] | No
         return destmap_of_features_ref(taught, learnt, size)
     if tensors.usable_on_gpu(*taught, *learnt):
         return _destmap_on_gpu(distances_on_gpu(taught, learnt), height, width)
-    taught, learnt = in_single(taught), in_single(learnt)
+    taught, learnt = to_single(taught), to_single(learnt)
     if not tensors.usable(*taught, *learnt):
         return destmap_of_features_ref(taught, learnt, size)
     channels_last = are_channels_last(*taught, *learnt)
@@ -116,13 +116,13 @@ def destmap_of_features_ref(taught: Levels, learnt: Levels, size: Sequence[int] 
     """The definition of `destmap_of_features`, on any device; differentiable."""
     check(taught, learnt)
     distances = [
-        1 - (normalised(t) * normalised(s)).sum(dim=1, keepdim=True)
+        1 - (unit_vectors(t) * unit_vectors(s)).sum(dim=1, keepdim=True)
         for t, s in zip(taught, learnt, strict=True)
     ]
     return destmap_ref(distances, size)
 
 
-def _checked(distances: Sequence[Tensor], size: Sequence[int] | None) -> tuple[int, int]:
+def _check(distances: Sequence[Tensor], size: Sequence[int] | None) -> tuple[int, int]:
     """Check distances and return the map's height and width."""
     if not distances:
         raise ValueError("distances must be those of at least one level, got none")

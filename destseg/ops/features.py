@@ -18,7 +18,7 @@ HALVES = (torch.float16, torch.bfloat16)
 VALUES_PER_THREAD = 1 << 19  # with fewer values, starting another thread costs more than it saves
 
 
-def normalised(features: Tensor) -> Tensor:
+def unit_vectors(features: Tensor) -> Tensor:
     """Divide each feature vector of (n, c, h, w) by its L2 norm + 1e-12, in at least single precision."""
     # The gradient of vector_norm at a vector of zeros is zero; that of a square root would not be finite.
     features = _at_least_single(features)
@@ -42,7 +42,7 @@ def check(taught: Levels, learnt: Levels) -> None:
         raise ValueError(f"features must be floating point of one precision, got {sorted(map(str, dtypes))}")
 
 
-def in_single(levels: Levels) -> list[Tensor]:
+def to_single(levels: Levels) -> list[Tensor]:
     """Return features in at least single precision."""
     return [_at_least_single(level) for level in levels]
 
@@ -51,7 +51,7 @@ def _at_least_single(features: Tensor) -> Tensor:
     return features.float() if features.dtype in HALVES else features
 
 
-def resized(image: Tensor, size: Sequence[int]) -> Tensor:
+def resize(image: Tensor, size: Sequence[int]) -> Tensor:
     """Resize (n, c, h, w) bilinearly (align_corners=False); return the tensor itself if the size is right."""
     if tuple(image.shape[-2:]) == tuple(size):
         return image
@@ -87,7 +87,7 @@ class GpuFeatures:
     def __init__(self, taught: Levels, learnt: Levels) -> None:
         self.channels_last = are_channels_last(*taught, *learnt)
         if len({level.dtype for level in (*taught, *learnt)}) > 1:
-            taught, learnt = in_single(taught), in_single(learnt)
+            taught, learnt = to_single(taught), to_single(learnt)
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         self.taught, self.learnt = (
             [level.detach().contiguous(memory_format=layout) for level in levels]

@@ -70,15 +70,15 @@ def perlin_ref(angles: Noise, size: tuple[int, int], rotation: float = 0.0) -> N
         corner = cell_y + below, cell_x + right
         return along_rows[corner] * (v - below) + along_columns[corner] * (u - right)
 
-    top = _mixed(dot(0, 0), dot(0, 1), _faded(u))
-    bottom = _mixed(dot(1, 0), dot(1, 1), _faded(u))
-    noise = math.sqrt(2) * _mixed(top, bottom, _faded(v))
+    top = _mix(dot(0, 0), dot(0, 1), _fade(u))
+    bottom = _mix(dot(1, 0), dot(1, 1), _fade(u))
+    noise = math.sqrt(2) * _mix(top, bottom, _fade(v))
     return np.where(inside, noise, 0.0).astype(angles.dtype)
 
 
-def _mixed(start: Noise, end: Noise, share: Noise) -> Noise:
+def _mix(start: Noise, end: Noise, share: Noise) -> Noise:
     return start + share * (end - start)
 
 
-def _faded(t: Noise) -> Noise:
+def _fade(t: Noise) -> Noise:
     return t**3 * (t * (t * 6 - 15) + 10)

@@ -19,10 +19,10 @@ from destseg.ops.features import (
     arrays,
     check,
     distances_on_gpu,
-    in_single,
-    normalised,
-    resized,
+    resize,
     thread_count,
+    to_single,
+    unit_vectors,
     wants_gradient,
 )
 
@@ -52,7 +52,7 @@ def similarity_input(taught: Levels, learnt: Levels, dtype: torch.dtype | None =
         return similarity_input_ref(taught, learnt, dtype)
     if tensors.usable_on_gpu(*taught, *learnt):
         return _similarity_input_on_gpu(taught, learnt, dtype)
-    taught, learnt = in_single(taught), in_single(learnt)
+    taught, learnt = to_single(taught), to_single(learnt)
     if not tensors.usable(*taught, *learnt):
         return similarity_input_ref(taught, learnt, dtype)
     channels_last = are_channels_last(*taught, *learnt)
@@ -71,8 +71,8 @@ def similarity_input_ref(taught: Levels, learnt: Levels, dtype: torch.dtype | No
     """The definition of `similarity_input`, on any device; differentiable."""
     check(taught, learnt)
     size = taught[0].shape[-2:]
-    products = [-(normalised(t) * normalised(s)) for t, s in zip(taught, learnt, strict=True)]
-    output = torch.cat([resized(product, size) for product in products], dim=1)
+    products = [-(unit_vectors(t) * unit_vectors(s)) for t, s in zip(taught, learnt, strict=True)]
+    output = torch.cat([resize(product, size) for product in products], dim=1)
     return output if dtype is None else output.to(dtype)
 
 
@@ -118,11 +118,11 @@ def cosine_distances(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
     if wants_gradient(*taught):
         return cosine_distances_ref(taught, learnt)
     if not tensors.usable_on_gpu(*taught, *learnt):
-        taught, learnt = in_single(taught), in_single(learnt)
+        taught, learnt = to_single(taught), to_single(learnt)
         if not tensors.usable(*taught, *learnt):
             return cosine_distances_ref(taught, learnt)
     if not wants_gradient(*learnt):
-        return _measured(taught, learnt)
+        return _distances(taught, learnt)
     return _CosineDistances.apply(*taught, *learnt)
 
 
@@ -130,7 +130,7 @@ def cosine_distances_ref(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
     """The definition of `cosine_distances`, on any device; differentiable also in the teacher."""
     check(taught, learnt)
     return tuple(
-        1 - (normalised(t) * normalised(s)).sum(dim=1, keepdim=True)
+        1 - (unit_vectors(t) * unit_vectors(s)).sum(dim=1, keepdim=True)
         for t, s in zip(taught, learnt, strict=True)
     )
 
@@ -144,7 +144,7 @@ class _CosineDistances(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *features: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(*features)
-        return _measured(*_halves(features))
+        return _distances(*_halves(features))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -167,7 +167,7 @@ class _CosineDistances(torch.autograd.Function):
         return (*(None for _ in taught), *gradients)
 
 
-def _measured(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
+def _distances(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
     """Compute `cosine_distances` with the kernel."""
     if tensors.usable_on_gpu(*taught, *learnt):
         return distances_on_gpu(taught, learnt)

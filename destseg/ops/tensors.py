@@ -44,7 +44,7 @@ def place(tensor: torch.Tensor) -> tuple[int, int]:
     return tensor.get_device(), torch.cuda.current_stream(tensor.device).cuda_stream
 
 
-def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Copy a tensor from CPU memory to a device; the CPU does not wait for a GPU."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 

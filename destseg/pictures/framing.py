@@ -74,7 +74,7 @@ class Framing:
         """Return the same framing with another region of interest; None keeps the present one."""
         return self if roi is None else replace(self, roi=RegionOfInterest(roi))
 
-    def scaled(self, size: tuple[int, int]) -> tuple[int, int]:
+    def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the height and width to which a picture of this height and width is scaled."""
         if self.tile is not None:
             factors = [side / tile for side, tile in zip(self.size, self.tile, strict=True)]
@@ -88,7 +88,7 @@ class Framing:
     def view(self, pixels: np.ndarray) -> View:
         """Scale a picture (h, w, 3) uint8."""
         size = (pixels.shape[0], pixels.shape[1])
-        return View(resize(pixels, self.scaled(size)), size)
+        return View(resize(pixels, self.scaled_size(size)), size)
 
     def roi_mask(self, view: View) -> np.ndarray | None:
         """Return which pixels of the scaled picture count, (h, w) bool; None: all of them."""

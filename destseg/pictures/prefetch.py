@@ -9,7 +9,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def prefetched(make: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R, None, None]:
+def prefetch(make: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R, None, None]:
     """Yield make(item) for each item, in order, made ahead by `workers` threads; with 0, made when asked for.
 
     At most workers + 1 items are taken ahead of the last result. However this generator ends, its threads

@@ -71,7 +71,7 @@ class RegionOfInterest:
         size = picture if size is None else size
         mask = self._masks.get((picture, size))
         if mask is None:
-            mask = shrunk(self._draw(picture), size)
+            mask = shrink_mask(self._draw(picture), size)
             if not mask.any():
                 height, width = picture
                 where = f"a picture of {height} x {width} pixels (height x width)"
@@ -115,7 +115,7 @@ Roi: TypeAlias = Mask | Polygon | RegionOfInterest
 """Everything that `RegionOfInterest` takes."""
 
 
-def shrunk(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def shrink_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize a mask (h, w) bool to size = (height, width); pixels covered by half or more are inside."""
     if mask.shape == tuple(size):
         return mask

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from destseg.pictures.decoding import to_rgb
 from destseg.pictures.folders import Source
 from destseg.pictures.framing import Frame, Framing, View
-from destseg.pictures.prefetch import prefetched
+from destseg.pictures.prefetch import prefetch
 
 logger = logging.getLogger("destseg")
 
@@ -84,7 +84,7 @@ class PictureStore:
         self._views: list[View | None] = []  # one per picture; None: decoded again at every reading
         self._frames: list[list[Frame]] = []  # of each picture
         failures = Failures(strict)
-        views = prefetched(lambda source: attempt(lambda: read(source, framing).view), sources, _threads())
+        views = prefetch(lambda source: attempt(lambda: read(source, framing).view), sources, _threads())
         bar = tqdm(views, "reading", len(sources), leave=False, disable=None if progress else True)
         for source, view in zip(sources, bar, strict=True):
             if isinstance(view, Exception):

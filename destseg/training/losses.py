@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cosine_loss(distances: Sequence[Tensor], region: Tensor | None = None) -> Tensor:
+def cosine_loss(distances: Sequence[Tensor], roi: Tensor | None = None) -> Tensor:
     """Return the student's loss from the cosine distances (n, 1, h_k, w_k) of all levels.
 
     Each level's distances are averaged over positions, and summed over levels AND inputs: the loss and its
@@ -22,12 +22,12 @@ def cosine_loss(distances: Sequence[Tensor], region: Tensor | None = None) -> Te
             the batch, and each position weighs as much as the share of its pixels that count.
     """
     zero = distances[0].new_zeros(())
-    if region is not None:
-        return sum((len(region) * weighted_mean(distance, region) for distance in distances), start=zero)
+    if roi is not None:
+        return sum((len(roi) * weighted_mean(distance, roi) for distance in distances), start=zero)
     return sum((distance.sum() / distance.shape[-2:].numel() for distance in distances), start=zero)
 
 
-def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 4.0, region: Tensor | None = None) -> Tensor:
+def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 4.0, roi: Tensor | None = None) -> Tensor:
     """Return the mean of -(1 - p)^gamma log p, where p is the probability of the true class.
 
     Args:
@@ -40,15 +40,15 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 4.0, region: Tensor 
     minus_log_p = F.softplus(logits * (1 - 2 * mask.to(logits.dtype)))
     # 1 - p = e^(log(1 - p)): a power of a saturated sigmoid would have no gradient for gamma below 1.
     minus_log_rest = F.softplus(logits * (2 * mask.to(logits.dtype) - 1))
-    return weighted_mean(torch.exp(-gamma * minus_log_rest) * minus_log_p, region)
+    return weighted_mean(torch.exp(-gamma * minus_log_rest) * minus_log_p, roi)
 
 
-def l1_loss(logits: Tensor, mask: Tensor, region: Tensor | None = None) -> Tensor:
+def l1_loss(logits: Tensor, mask: Tensor, roi: Tensor | None = None) -> Tensor:
     """Return the mean absolute difference between probability and mask; arguments as for `focal_loss`."""
-    return weighted_mean((at_least_single(logits).sigmoid() - mask.float()).abs(), region)
+    return weighted_mean((at_least_single(logits).sigmoid() - mask.float()).abs(), roi)
 
 
-def segmentation_loss(logits: Tensor, mask: Tensor, region: Tensor | None = None) -> Tensor:
+def segmentation_loss(logits: Tensor, mask: Tensor, roi: Tensor | None = None) -> Tensor:
     """Return the sum of focal and l1 loss.
 
     Args:
@@ -57,17 +57,17 @@ def segmentation_loss(logits: Tensor, mask: Tensor, region: Tensor | None = None
         roi: (n, 1, h, w), 1 where pixels count, 0 elsewhere; by default all count.
     """
     target = shrunk_mask(mask, logits.shape[-2:])
-    return focal_loss(logits, target, region=region) + l1_loss(logits, target, region)
+    return focal_loss(logits, target, roi=roi) + l1_loss(logits, target, roi)
 
 
-def weighted_mean(values: Tensor, region: Tensor | None) -> Tensor:
+def weighted_mean(values: Tensor, roi: Tensor | None) -> Tensor:
     """Return the mean of values (n, 1, h', w'), weighted by an ROI (n, 1, h, w); 0 where nothing counts.
 
     Each value weighs as much as the share of its pixels that count. Without an ROI all weigh the same.
     """
-    if region is None:
+    if roi is None:
         return values.mean()
-    weights = F.interpolate(region.to(values.dtype), size=tuple(values.shape[-2:]), mode="area")
+    weights = F.interpolate(roi.to(values.dtype), size=tuple(values.shape[-2:]), mode="area")
     return (values * weights).sum() / weights.sum().clamp(min=torch.finfo(values.dtype).tiny)
 
 

@@ -53,7 +53,7 @@ class Muon(Optimizer):
 
 
 def direction(values: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Return the nearly orthogonal matrix nearest to a tensor, in its shape, with a root mean square near 1."""
+    """Return the nearly orthogonal matrix nearest to a tensor, in its shape; root mean square about 1."""
     matrix = values.flatten(1) if values.ndim > 1 else values[None]
     nearest = orthogonal(matrix if dtype is None else matrix.to(dtype)).to(values.dtype)
     return nearest.mul_(max(matrix.shape) ** 0.5).view_as(values)

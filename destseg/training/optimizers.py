@@ -59,7 +59,7 @@ def _sgd(parts: list[tuple[nn.Module, float]]) -> Optimizer:
 
 
 @torch.no_grad()
-def count_in(average: AveragedModel, network: nn.Module) -> None:
+def update_average(average: AveragedModel, network: nn.Module) -> None:
     """Add a network's weights and buffers to their average.
 
     `AveragedModel.update_parameters` computes the same, but waits for a GPU.

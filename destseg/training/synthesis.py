@@ -13,7 +13,7 @@ from torch import Tensor
 
 from destseg.model.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from destseg.ops.corruption import Corruption, corrupt
-from destseg.pictures.prefetch import prefetched
+from destseg.pictures.prefetch import prefetch
 from destseg.pictures.store import PictureStore
 from destseg.settings import FLIPS, check_choice, checked_rotation
 from destseg.training.textures import DrawTexture, Generator
@@ -31,14 +31,14 @@ class Batch(NamedTuple):
     masks: Tensor  # (n, 1, h, w) uint8, 1 = anomaly
     clean: Tensor
     indices: list[int] | Tensor  # of the inputs in their store
-    regions: Tensor | None = None  # (n, 1, h, w) uint8, 1 = counts; None where all pixels do
+    rois: Tensor | None = None  # (n, 1, h, w) uint8, 1 = counts; None where all pixels do
 
 
 class Drawn(NamedTuple):
     """The ingredients of a batch, one of each for every input."""
 
     pictures: list[Any]
-    regions: list[np.ndarray | None]  # (h, w) bool, which pixels count; None: all of them
+    rois: list[np.ndarray | None]  # (h, w) bool, which pixels count; None: all of them
     textures: list[Any]
     corruptions: list[Corruption]
     indices: list[int]  # of the inputs in their store
@@ -52,7 +52,7 @@ class Synthesis:
         draw_texture: draws the texture of an anomaly.
         batch_size: inputs in a batch; if there are fewer inputs, some come more than once.
         seed: seed of all random numbers.
-        rotate: 0, degrees (uniform either way), or "90" for multiples of 90 plus +-5; see `augmented`.
+        rotate: 0, degrees (uniform either way), or "90" for multiples of 90 plus +-5; see `augment`.
         flip: "", "horizontal", "vertical" or "both"; each mirrors half of the inputs.
     """
 
@@ -82,12 +82,12 @@ class Synthesis:
             torch.from_numpy(np.stack(arrays)) for arrays in (drawn.pictures, drawn.textures)
         )
         corrupted, masks = corrupt(pictures, textures, drawn.corruptions, IMAGENET_MEAN, IMAGENET_STD)
-        regions = stacked(drawn.regions, self.normals.size)
-        return Batch(corrupted, masks, normalise(pictures), drawn.indices, regions)
+        rois = stack_rois(drawn.rois, self.normals.size)
+        return Batch(corrupted, masks, normalise(pictures), drawn.indices, rois)
 
     def batches(self, steps: range, workers: int) -> Iterator[Batch]:
         """Yield the batches of some steps, made ahead by `workers` threads."""
-        return prefetched(self.batch, steps, workers)
+        return prefetch(self.batch, steps, workers)
 
     def drawn(
         self,
@@ -106,9 +106,9 @@ class Synthesis:
         for k in range(self.batch_size):
             generator = np.random.default_rng([self.seed, step, k])
             index = self._index(step * self.batch_size + k)
-            picture, region = take(index, generator)
+            picture, roi = take(index, generator)
             drawn.pictures.append(picture)
-            drawn.regions.append(region)
+            drawn.rois.append(roi)
             drawn.textures.append(texture(generator))
             drawn.corruptions.append(draw_corruption(generator))
             drawn.indices.append(index)
@@ -116,12 +116,12 @@ class Synthesis:
 
     def input(self, index: int, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
         """Return an input and its ROI as a store does, rotated and mirrored if that is wanted."""
-        picture, region = self.normals.input(index)
+        picture, roi = self.normals.input(index)
         if self.changes_pictures:
-            if region is not None:
-                region = _augmented_region(region, copy.deepcopy(generator), self.rotate, self.flip)
-            picture = augmented(picture, generator, self.rotate, self.flip)
-        return picture, region
+            if roi is not None:
+                roi = _augment_roi(roi, copy.deepcopy(generator), self.rotate, self.flip)
+            picture = augment(picture, generator, self.rotate, self.flip)
+        return picture, roi
 
     def clean(self, indices: Iterable[int]) -> Tensor:
         """Return the clean inputs of these indices, as stored, (n, 3, h, w) float32 normalised."""
@@ -148,7 +148,7 @@ def draw_corruption(generator: Generator) -> Corruption:
     return Corruption(angles, rotation, 0.8 * generator.random())
 
 
-def augmented(picture: np.ndarray, generator: Generator, rotate: Rotate, flip: str) -> np.ndarray:
+def augment(picture: np.ndarray, generator: Generator, rotate: Rotate, flip: str) -> np.ndarray:
     """Rotate a picture (h, w, 3) uint8 about its centre and mirror it at random; see `Synthesis`.
 
     Pictures that are not square make half turns where square ones make quarter turns.
@@ -170,16 +170,16 @@ def augmented(picture: np.ndarray, generator: Generator, rotate: Rotate, flip: s
     return picture
 
 
-def _augmented_region(region: np.ndarray, generator: Generator, rotate: Rotate, flip: str) -> np.ndarray:
+def _augment_roi(roi: np.ndarray, generator: Generator, rotate: Rotate, flip: str) -> np.ndarray:
     """Rotate and mirror an ROI (h, w) bool like its picture, with the same draws; FILL does not count."""
-    level = np.repeat(region[..., None], 3, axis=2) * np.uint8(255)
-    return augmented(level, generator, rotate, flip)[..., 0] > max(127, *FILL)
+    level = np.repeat(roi[..., None], 3, axis=2) * np.uint8(255)
+    return augment(level, generator, rotate, flip)[..., 0] > max(127, *FILL)
 
 
-def stacked(regions: Sequence[np.ndarray | None], size: tuple[int, int]) -> Tensor | None:
+def stack_rois(rois: Sequence[np.ndarray | None], size: tuple[int, int]) -> Tensor | None:
     """Return ROIs, each (h, w) bool or None, in the form of a `Batch`; None where all of them are None."""
-    if all(region is None for region in regions):
+    if all(roi is None for roi in rois):
         return None
     everything = np.ones(size, bool)
-    stack = np.stack([everything if region is None else region for region in regions])
+    stack = np.stack([everything if roi is None else roi for roi in rois])
     return torch.from_numpy(stack[:, None].astype(np.uint8))

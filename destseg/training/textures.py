@@ -33,13 +33,13 @@ def from_normals(store: PictureStore) -> DrawTexture:
 
     def draw(generator: Generator) -> np.ndarray:
         if generator.random() < 0.5:
-            return shuffled(store[int(generator.integers(len(store)))], generator)
-        return procedural(store.size, generator)
+            return shuffle_patches(store[int(generator.integers(len(store)))], generator)
+        return procedural_texture(store.size, generator)
 
     return draw
 
 
-def shuffled(picture: np.ndarray, generator: Generator) -> np.ndarray:
+def shuffle_patches(picture: np.ndarray, generator: Generator) -> np.ndarray:
     """Cut a picture (h, w, 3) uint8 into 2 x 2 to 8 x 8 patches, shuffle, mirror, turn and recolour them.
 
     Patches are mirrored in both directions, and square ones are turned by a quarter, each half of the time.
@@ -60,10 +60,10 @@ def shuffled(picture: np.ndarray, generator: Generator) -> np.ndarray:
         patches[turned] = patches[turned].swapaxes(1, 2)
     mosaic = patches.reshape(cells, cells, patch_height, patch_width, 3).swapaxes(1, 2)
     mosaic = mosaic.reshape(cells * patch_height, cells * patch_width, 3)
-    return resize(recoloured(mosaic, generator), (height, width))
+    return resize(recolour(mosaic, generator), (height, width))
 
 
-def recoloured(picture: np.ndarray, generator: Generator) -> np.ndarray:
+def recolour(picture: np.ndarray, generator: Generator) -> np.ndarray:
     """Permute the channels of (h, w, 3) uint8, and change contrast (or invert) and brightness.
 
     Half of the time all channels change alike: on grey parts, colour would give the anomaly away.
@@ -76,7 +76,7 @@ def recoloured(picture: np.ndarray, generator: Generator) -> np.ndarray:
     return values.clip(0, 255).astype(np.uint8)
 
 
-def procedural(size: tuple[int, int], generator: Generator) -> np.ndarray:
+def procedural_texture(size: tuple[int, int], generator: Generator) -> np.ndarray:
     """Make a texture (h, w, 3) uint8: three octaves of noise between two colours, grain, and often bands."""
     noise = np.zeros(size, np.float32)
     first_octave = int(generator.integers(1, 4))

@@ -62,20 +62,16 @@ def new_trainer(
     return trainer
 
 
-def student_loss(
-    network: DeSTSegNet, corrupted: Tensor, clean: Tensor, regions: Tensor | None = None
-) -> Tensor:
+def student_loss(network: DeSTSegNet, corrupted: Tensor, clean: Tensor, rois: Tensor | None = None) -> Tensor:
     """Return the cosine loss, summed over the batch; the teacher sees the clean inputs."""
-    return cosine_loss(cosine_distances(*network.features(corrupted, clean)), regions)
+    return cosine_loss(cosine_distances(*network.features(corrupted, clean)), rois)
 
 
-def fusion_loss(
-    network: DeSTSegNet, corrupted: Tensor, masks: Tensor, regions: Tensor | None = None
-) -> Tensor:
+def fusion_loss(network: DeSTSegNet, corrupted: Tensor, masks: Tensor, rois: Tensor | None = None) -> Tensor:
     """Return focal + l1 loss of the segmentation network; teacher and student see the corrupted inputs."""
     with torch.no_grad():
         taught, learnt = network.features(corrupted)
-    return segmentation_loss(network.logits(taught, learnt), masks, regions)
+    return segmentation_loss(network.logits(taught, learnt), masks, rois)
 
 
 class Trainer:
@@ -150,10 +146,10 @@ class Trainer:
         first, count = (0, self.plan.steps[0]) if in_student_stage else self.plan.steps
         optimizers.set_rates(self.optimizer, (step - first + 0.5) / count)
         corrupted = batch.corrupted.to(self.device, non_blocking=True)
-        regions = None if batch.regions is None else batch.regions.to(self.device, non_blocking=True)
+        rois = None if batch.rois is None else batch.rois.to(self.device, non_blocking=True)
         loss_of = self._student_loss if in_student_stage else self._fusion_loss
         with self._autocast():
-            loss = loss_of(corrupted, batch, regions)
+            loss = loss_of(corrupted, batch, rois)
         # At the published scale whatever the batch: the student's rate belongs to a sum over 32 pictures.
         scaled = loss * (PUBLISHED_BATCH / len(corrupted)) if in_student_stage else loss
         self.optimizer.zero_grad()
@@ -178,7 +174,7 @@ class Trainer:
             return
         if self.average is None:
             self.average = AveragedModel(network, use_buffers=True)
-        optimizers.count_in(self.average, network)
+        optimizers.update_average(self.average, network)
         if step == end - 1:
             network.load_state_dict(self.average.module.state_dict())
             self.average = None
@@ -208,15 +204,15 @@ class Trainer:
         self._taught = None
         return optimizers.segmentation_optimizer(self.network, self.plan.precision)
 
-    def _fusion_loss(self, corrupted: Tensor, batch: Batch, regions: Tensor | None) -> Tensor:
-        return fusion_loss(self.network, corrupted, batch.masks.to(self.device), regions)
+    def _fusion_loss(self, corrupted: Tensor, batch: Batch, rois: Tensor | None) -> Tensor:
+        return fusion_loss(self.network, corrupted, batch.masks.to(self.device), rois)
 
-    def _student_loss(self, corrupted: Tensor, batch: Batch, regions: Tensor | None) -> Tensor:
+    def _student_loss(self, corrupted: Tensor, batch: Batch, rois: Tensor | None) -> Tensor:
         if self._taught is None:
-            return student_loss(self.network, corrupted, batch.clean.to(self.device), regions)
+            return student_loss(self.network, corrupted, batch.clean.to(self.device), rois)
         taught = [level[batch.indices].to(self.device) for level in self._taught]
         seen = corrupted if self.plan.parts["denoising"] else batch.clean.to(self.device)
-        return cosine_loss(cosine_distances(taught, self.network.student_net(seen)), regions)
+        return cosine_loss(cosine_distances(taught, self.network.student_net(seen)), rois)
 
     def _remember_teacher(self) -> None:
         """Compute the teacher's features of all clean inputs once, if that pays and they fit."""

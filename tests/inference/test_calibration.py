@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from destseg.inference.calibration import Calibration, calibrated, conformal_threshold, p_value, split
+from destseg.inference.calibration import Calibration, calibrate, conformal_threshold, p_value, split
 from destseg.inference.scoring import Scored
 from destseg.pictures.folders import Source
 
@@ -143,7 +143,7 @@ def test_no_anomaly_map_is_kept():
             yield result
             del result
 
-    found = calibrated(results(), 0.5, progress=False)
+    found = calibrate(results(), 0.5, progress=False)
     assert len(alive) == 5 and max(alive) <= 1  # the last one, while the next is made
     assert found.scores == (0.1, 0.2, 0.3, 0.4, 0.5)
     assert found.pixel_scores == (0.05, 0.1, 0.15, 0.2, 0.25)
@@ -155,7 +155,7 @@ def broken(k):
 
 
 def test_unreadable_pictures_are_left_out_of_a_calibration_by_name(caplog):
-    found = calibrated([result_of(0), broken(1), result_of(2)], 0.5, progress=False)
+    found = calibrate([result_of(0), broken(1), result_of(2)], 0.5, progress=False)
     assert found.scores == (0.1, 0.3) and found.pixel_scores == (0.05, 0.15)
     assert caplog.messages == ["left out: picture 1 is broken", "left out 1 of 3 pictures"]
 
@@ -163,19 +163,19 @@ def test_unreadable_pictures_are_left_out_of_a_calibration_by_name(caplog):
 def test_a_strict_calibration_ends_at_the_first_unreadable_picture():
     results = iter([result_of(0), broken(1), result_of(2)])
     with pytest.raises(ValueError, match=r"^picture 1 is broken$"):
-        calibrated(results, 0.5, strict=True, progress=False)
+        calibrate(results, 0.5, strict=True, progress=False)
     assert len(list(results)) == 1
 
 
 def test_a_calibration_takes_at_least_one_readable_picture():
     with pytest.raises(ValueError, match="none of 2 pictures can be read; the first: picture 0 is broken"):
-        calibrated([broken(0), broken(1)], 0.5, progress=False)
+        calibrate([broken(0), broken(1)], 0.5, progress=False)
 
 
 def test_a_calibration_says_whether_its_pictures_are_too_few(caplog):
-    assert calibrated([result_of(0)], 0.5, trained_on=True, progress=False).trained_on
-    calibrated([result_of(k) for k in range(3)], 0.2, progress=False)
-    calibrated([result_of(k) for k in range(4)], 0.2, progress=False)
+    assert calibrate([result_of(0)], 0.5, trained_on=True, progress=False).trained_on
+    calibrate([result_of(k) for k in range(3)], 0.2, progress=False)
+    calibrate([result_of(k) for k in range(4)], 0.2, progress=False)
     assert caplog.messages == [
         "the only picture was trained on and calibrated with: no rate is guaranteed",
         "3 calibration pictures guarantee a false-positive rate of 0.25, not of 0.2: that takes 4",

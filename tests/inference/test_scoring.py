@@ -261,10 +261,10 @@ def test_what_is_scored_knows_its_picture_and_what_counts():
     found = scored(Edges((64, 64)), framing, pixels)
     assert found.pixels is pixels and found.size == (200, 100) and found.roi is framing.roi
     assert found.anomaly_map.shape == (64, 64) and found.anomaly_map.dtype == np.float32
-    region = found.region((64, 64))
+    region = found.roi_mask((64, 64))
     assert region[:, :32].all() and not region[:, 32:].any()
     everywhere = scored(Edges((64, 64)), Framing((64, 64)), pixels)
-    assert everywhere.roi is None and everywhere.region((64, 64)) is None
+    assert everywhere.roi is None and everywhere.roi_mask((64, 64)) is None
     assert np.array_equal(everywhere.resized_map((64, 64)), everywhere.anomaly_map)
     assert everywhere.resized_map((9, 5)).shape == (9, 5)
 

@@ -317,7 +317,7 @@ def test_closing_closes_all_that_is_behind_it(folder, batch, way, monkeypatch):
 
         return call
 
-    monkeypatch.setattr(road, "prefetched", kept(road.prefetched))
+    monkeypatch.setattr(road, "prefetch", kept(road.prefetch))
     monkeypatch.setattr(road, "_batches", kept(road._batches))
     arguments = (Grey(batch), Framing(SIZE))
     results = {

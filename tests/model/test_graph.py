@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from destseg.model.construction import random_network
-from destseg.model.graph import Inference, fixed_point_weights, resized, traced
+from destseg.model.graph import Inference, fixed_point_weights, resize_like_pillow, trace
 from destseg.pictures.decoding import resize
 from destseg.settings import Settings
 
@@ -34,14 +34,14 @@ def test_weights_are_those_of_pillow(given):
 @pytest.mark.parametrize("size", [*SIZES, (517, 733), (1000, 100)])
 def test_the_graph_resizes_to_the_very_grey_levels_of_pillow(size):
     pixels = pictures(size)
-    found = resized(torch.from_numpy(pixels).permute(0, 3, 1, 2).float(), (64, 96))
+    found = resize_like_pillow(torch.from_numpy(pixels).permute(0, 3, 1, 2).float(), (64, 96))
     np.testing.assert_array_equal(found[0].permute(1, 2, 0), resize(pixels[0], (64, 96)))
 
 
 @pytest.mark.parametrize("preset", ["paper", "stpm"])
 def test_graphs_of_every_preset_hold_standard_operators_only(preset):
     network = random_network(Settings(preset)).eval()
-    program = traced(Inference(network, (64, 64), 0.5))
+    program = trace(Inference(network, (64, 64), 0.5))
     called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert called and all(
         name.startswith(("aten.", "<built-in function")) for name in called
@@ -86,7 +86,7 @@ def test_the_graph_leaves_the_network_alone(light):
 
 def test_a_traced_program_takes_any_number_of_pictures_of_any_size(light):
     inference = Inference(light.network_, (64, 96), light.threshold_).eval()
-    program = traced(inference).module()
+    program = trace(inference).module()
     for count, size in ((1, (64, 96)), (3, (150, 111)), (2, (33, 200))):
         pixels = torch.from_numpy(pictures(size, count, seed=2))
         with torch.no_grad():

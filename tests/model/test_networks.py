@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from destseg.model.networks import ConvNormRelu, DeSTSegNet, SegmentationNet, Student, Teacher, folded
+from destseg.model.networks import (
+    ConvNormRelu,
+    DeSTSegNet,
+    SegmentationNet,
+    Student,
+    Teacher,
+    fold_normalisations,
+)
 from destseg.training.losses import cosine_loss
 
 RECORDED_AGREEMENT = 1e-4
@@ -221,7 +228,7 @@ def test_maps_of_nan_stay_nan():
 def test_a_folded_network_gives_the_same_maps_and_leaves_the_network_alone(light):
     network, images = light.network_, torch.randn(2, 3, 64, 96)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    small = folded(network)
+    small = fold_normalisations(network)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in small.modules())
     assert not any(parameter.requires_grad for parameter in small.parameters())
     with torch.no_grad():

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from destseg.ops import kernels
-from destseg.ops.features import normalised
+from destseg.ops.features import unit_vectors
 from destseg.ops.similarity import (
     cosine_distances,
     cosine_distances_ref,
@@ -102,15 +102,15 @@ def either(request):
 
 
 def test_feature_vectors_get_unit_length():
-    found = normalised(vectors([3, 4], [0, -2], [0, 0]))
+    found = unit_vectors(vectors([3, 4], [0, -2], [0, 0]))
     torch.testing.assert_close(found, vectors([0.6, 0.8], [0, -1], [0, 0]), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_with_in_single(dtype):
     level = vectors([300, 400], [0, 100]).to(dtype)  # whose squares overflow float16
-    assert normalised(level).dtype == torch.float32
-    torch.testing.assert_close(normalised(level).double(), vectors([0.6, 0.8], [0, 1]), rtol=0, atol=2e-3)
+    assert unit_vectors(level).dtype == torch.float32
+    torch.testing.assert_close(unit_vectors(level).double(), vectors([0.6, 0.8], [0, 1]), rtol=0, atol=2e-3)
     (distance,) = cosine_distances([level], [level])
     assert distance.dtype == torch.float32
     torch.testing.assert_close(distance, torch.zeros(1, 1, 1, 2), rtol=0, atol=1e-5)

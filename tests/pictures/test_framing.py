@@ -43,7 +43,7 @@ def assembled(framing, view):
 )
 def test_what_a_picture_is_scaled_to(arguments, expected):
     framing = Framing((64, 128), **arguments)
-    assert framing.scaled((200, 100)) == expected
+    assert framing.scaled_size((200, 100)) == expected
     view = framing.view(noise(200, 100))
     assert view.size == (200, 100)
     assert np.array_equal(view.pixels, resize(noise(200, 100), expected))
@@ -54,7 +54,7 @@ def test_a_stretched_picture_is_one_input_as_it_is():
     view = framing.view(noise(70, 30))
     (frame,) = framing.frames(view)
     assert framing.cut(view, frame) is view.pixels
-    assert framing.counting(view, frame) is None and framing.region(view) is None
+    assert framing.input_roi(view, frame) is None and framing.roi_mask(view) is None
     assert (weights_of(frame) == 1).all() and weights_of(frame).shape == (64, 96)
 
 
@@ -63,7 +63,7 @@ def test_padding_repeats_the_edge_and_does_not_count():
     view = framing.view(noise(16, 8))
     assert view.pixels.shape == (8, 4, 3)
     (frame,) = framing.frames(view)
-    found, counting = framing.cut(view, frame), framing.counting(view, frame)
+    found, counting = framing.cut(view, frame), framing.input_roi(view, frame)
     assert np.array_equal(found[:, 2:6], view.pixels)
     assert np.array_equal(found[:, 0], view.pixels[:, 0]) and np.array_equal(found[:, 7], view.pixels[:, 3])
     assert np.array_equal(counting, np.tile([False, False, True, True, True, True, False, False], (8, 1)))
@@ -110,7 +110,7 @@ def test_frames_without_a_pixel_of_the_region_are_left_out():
     view = framing.view(noise(192, 192))
     (frame,) = framing.frames(view)
     assert (frame.rows, frame.columns) == (slice(0, 64), slice(0, 64))
-    counting = framing.counting(view, frame)
+    counting = framing.input_roi(view, frame)
     assert counting[:21, :21].all() and counting.sum() == 21 * 21
 
 
@@ -118,7 +118,7 @@ def test_another_region_for_one_call():
     framing = Framing((64, 64), roi=RegionOfInterest([(0, 0), (9, 0), (9, 9)]))
     assert framing.within(None) is framing
     other = framing.within(np.ones((4, 4), bool))
-    assert other.size == (64, 64) and other.region(other.view(noise(80, 80))).all()
+    assert other.size == (64, 64) and other.roi_mask(other.view(noise(80, 80))).all()
 
 
 def test_settings_make_the_same_framing_again():

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from destseg.pictures.prefetch import prefetched
+from destseg.pictures.prefetch import prefetch
 
 any_number = pytest.mark.parametrize("workers", [0, 1, 3])
 
@@ -43,7 +43,7 @@ def test_prefetching_raises_an_error_at_its_place(workers):
     threads = threading.active_count()
     found = []
     with pytest.raises(RuntimeError, match="step 4"):
-        for value in prefetched(make, range(2, 9), workers):
+        for value in prefetch(make, range(2, 9), workers):
             found.append(value)
     assert found == [2, 3]
     assert threading.active_count() == threads
@@ -55,14 +55,14 @@ def test_prefetching_keeps_its_order_when_later_ones_are_ready_first(workers):
         time.sleep(0.01 * (step % 3))
         return step
 
-    assert list(prefetched(make, range(9, 0, -1), workers)) == list(range(9, 0, -1))
-    assert list(prefetched(make, range(0), workers)) == []
+    assert list(prefetch(make, range(9, 0, -1), workers)) == list(range(9, 0, -1))
+    assert list(prefetch(make, range(0), workers)) == []
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_prefetching_stops_when_nobody_wants_more(workers):
     threads, made = threading.active_count(), []
-    values = prefetched(lambda step: made.append(step) or step, range(1000), workers)
+    values = prefetch(lambda step: made.append(step) or step, range(1000), workers)
     assert [next(values), next(values)] == [0, 1]
     values.close()
     assert threading.active_count() == threads
@@ -72,7 +72,7 @@ def test_prefetching_stops_when_nobody_wants_more(workers):
 @any_number
 def test_endless_items_are_taken_no_further_than_one_more_than_workers_ahead(workers):
     source, made = Source(), []
-    values = prefetched(lambda item: made.append(item) or -item, source.items(), workers)
+    values = prefetch(lambda item: made.append(item) or -item, source.items(), workers)
     assert source.taken == 0  # nothing happens before the first is wanted
     for item in range(50):
         assert next(values) == -item
@@ -84,10 +84,10 @@ def test_endless_items_are_taken_no_further_than_one_more_than_workers_ahead(wor
 
 @any_number
 def test_items_may_be_of_any_kind_and_number(workers):
-    assert list(prefetched(str.upper, ["a", "b", "c"], workers)) == ["A", "B", "C"]
-    assert list(prefetched(str.upper, iter("abc"), workers)) == ["A", "B", "C"]
-    assert list(prefetched(str.upper, {"a": 1}, workers)) == ["A"]
-    assert list(prefetched(str.upper, (letter for letter in ""), workers)) == []
+    assert list(prefetch(str.upper, ["a", "b", "c"], workers)) == ["A", "B", "C"]
+    assert list(prefetch(str.upper, iter("abc"), workers)) == ["A", "B", "C"]
+    assert list(prefetch(str.upper, {"a": 1}, workers)) == ["A"]
+    assert list(prefetch(str.upper, (letter for letter in ""), workers)) == []
 
 
 @any_number
@@ -100,7 +100,7 @@ def test_what_items_come_from_is_closed_after_the_last_of_the_threads(workers):
         finally:
             running_at_close.append(threading.active_count() - threads)
 
-    values = prefetched(lambda item: item, items(), workers)
+    values = prefetch(lambda item: item, items(), workers)
     assert next(values) == 0
     assert running_at_close == []
     values.close()
@@ -110,7 +110,7 @@ def test_what_items_come_from_is_closed_after_the_last_of_the_threads(workers):
 @any_number
 def test_an_error_while_making_closes_what_items_come_from(workers):
     source = Source()
-    values = prefetched(lambda item: 1 // (3 - item), source.items(), workers)
+    values = prefetch(lambda item: 1 // (3 - item), source.items(), workers)
     with pytest.raises(ZeroDivisionError):
         list(values)
     assert source.closed
@@ -123,14 +123,14 @@ def test_an_error_of_the_items_themselves_arrives(workers):
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        list(prefetched(lambda item: item, items(), workers))
+        list(prefetch(lambda item: item, items(), workers))
 
 
 @any_number
 def test_prefetching_from_prefetched_work_closes_all_of_it(workers):
     source = Source()
-    inner = prefetched(lambda item: item + 1, source.items(), workers)
-    outer = prefetched(lambda item: 10 * item, inner, workers)
+    inner = prefetch(lambda item: item + 1, source.items(), workers)
+    outer = prefetch(lambda item: 10 * item, inner, workers)
     assert [next(outer), next(outer)] == [10, 20]
     assert source.taken <= 2 + 2 * (workers + 1)
     outer.close()
@@ -141,5 +141,5 @@ def test_prefetching_from_prefetched_work_closes_all_of_it(workers):
 @pytest.mark.parametrize("workers", [2, 4])
 def test_as_many_are_made_at_once_as_there_are_workers(workers):
     together = threading.Barrier(workers, timeout=10)
-    values = prefetched(lambda item: (together.wait(), item), range(2 * workers), workers)
+    values = prefetch(lambda item: (together.wait(), item), range(2 * workers), workers)
     assert [item for _, item in values] == list(range(2 * workers))

@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 import torch
 
-from destseg.pictures.roi import RegionOfInterest, shrunk
+from destseg.pictures.roi import RegionOfInterest, shrink_mask
 
 TRIANGLE = [(1, 1), (5, 1), (1, 5)]
 DRAWN = """
@@ -65,8 +65,8 @@ def test_at_another_size_half_a_pixel_is_inside():
 def test_shrinking_agrees_with_the_share_covered():
     mask = np.random.default_rng(0).random((40, 60)) < 0.5
     mask = np.kron(mask[:5, :6], np.ones((8, 10), bool)).astype(bool)
-    assert np.array_equal(shrunk(mask, (5, 6)), mask[4::8, 5::10])
-    assert shrunk(mask, (40, 60)) is mask
+    assert np.array_equal(shrink_mask(mask, (5, 6)), mask[4::8, 5::10])
+    assert shrink_mask(mask, (40, 60)) is mask
 
 
 def test_the_last_masks_are_kept_and_cannot_be_changed():
@@ -77,7 +77,7 @@ def test_the_last_masks_are_kept_and_cannot_be_changed():
         first[0, 0] = True
     for side in range(10, 20):
         region.mask((side, side))
-    assert len(region._rendered) <= 4
+    assert len(region._masks) <= 4
 
 
 @pytest.mark.parametrize("roi", [TRIANGLE, drawing()])

@@ -11,7 +11,7 @@ from destseg import bench
 def test_the_published_side_predicts_what_the_model_predicts(light, tmp_path):
     light.save(tmp_path / "part.destseg")
     pixels = np.random.default_rng(0).integers(0, 256, (80, 50, 3), dtype=np.uint8)
-    _, found = bench.published(tmp_path / "part.destseg")(pixels)
+    _, found = bench.published_predictor(tmp_path / "part.destseg")(pixels)
     expected = light.predict(pixels)
     np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, atol=1e-5, rtol=0)
     assert found.score == pytest.approx(expected.score, abs=1e-5)
