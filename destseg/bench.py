@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import destseg
 from destseg.artifacts.artifact import Artifact
-from destseg.artifacts.formats import EXPORTED, FORMATS, read
+from destseg.artifacts.formats import EXPORTED, FORMATS, format_of, read
 from destseg.artifacts.int8_pictures import cost_table, synthetic_metrics
 from destseg.detector import DeSTSeg, load
 from destseg.inference.calibration import Calibration
@@ -33,6 +33,7 @@ from destseg.settings import Settings, input_size
 logger = logging.getLogger("destseg")
 
 PRESETS = ("paper", "fast")
+PATIENCE = 10.0  # seconds that a process has to end by itself, before it is ended
 TURN = 0.5  # seconds that each side works before the next takes its turn
 
 
@@ -119,14 +120,14 @@ def export_everywhere(side: Side) -> list[Side]:
     height, width = model.settings.size
     normal = np.random.default_rng(0).integers(0, 256, (8, height, width, 3), dtype=np.uint8)
     sides = [side]
-    for engine, precision in itertools.product(EXPORTED, ("float32", "int8")):
-        path = side.path.with_name(f"{side.name}-{precision}{EXPORTED[engine].ending}")
+    for form, precision in [(form, one) for form in EXPORTED.values() for one in form.precisions]:
+        path = side.path.with_name(f"{side.name}-{precision}{form.ending}")
         try:
-            model.export(path, engine, precision, normal=normal, calibration=normal)
+            model.export(path, form.name, precision, normal=normal, calibration=normal)
         except ImportError as error:
-            logger.warning("left out: %s %s: %s", engine, precision, error)
+            logger.warning("left out: %s %s: %s", form.name, precision, error)
         else:
-            sides.append(Side(side.name, engine, precision, path))
+            sides.append(Side(side.name, form.name, precision, path))
     return sides
 
 
@@ -154,21 +155,20 @@ def measure(sides: Sequence[Side], size: tuple[int, int], seconds: float) -> lis
         for end in ends:
             end.send(None)
             memory.append(end.recv())
+        for process in processes:
+            process.join(PATIENCE)
     finally:
         os.environ.pop("OMP_NUM_THREADS")
         os.environ |= {} if threads is None else {"OMP_NUM_THREADS": threads}
         for process in processes:
             process.terminate()
             process.join()
-    sizes = [sum(part.stat().st_size for part in _parts(side.path)) for side in sides]
+    files = [format_of(side.path).files(side.path) for side in sides]
+    sizes = [sum(file.stat().st_size for file in parts) for parts in files]
     return [
         Cost(1000 * float(np.median(side_times)), len(side_times) / sum(side_times), peak, size)
         for side_times, peak, size in zip(times, memory, sizes, strict=True)
     ]
-
-
-def _parts(path: Path) -> list[Path]:
-    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
 
 
 def _work(side: Side, size: tuple[int, int], parent: Connection) -> None:

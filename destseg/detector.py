@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import PIL.Image
 
 from destseg.artifacts.artifact import Artifact
-from destseg.artifacts.formats import FORMATS, check_name, read
+from destseg.artifacts.formats import FORMATS, check_name, format_of, read
 from destseg.files import FilePath, check_writable
 from destseg.inference.calibration import Calibration, calibrate, split
 from destseg.inference.prediction import Prediction
@@ -266,7 +266,7 @@ class DeSTSeg:
     def evaluate(
         self, dataset: FilePath, protocol: str = "full", progress: bool = True, *, roi: Roi | None = None
     ) -> Report:
-        """Compute the six metrics on a directory of the MVTec layout.
+        """Compute the metrics on a directory of the MVTec layout.
 
         Args:
             dataset: directory that holds test/<defect> and ground_truth/<defect>.
@@ -423,7 +423,7 @@ class DeSTSeg:
 
     def _save_exported(self, path: Path, loaded: Artifact) -> None:
         assert loaded.path is not None  # it was read from there
-        form = FORMATS[loaded.engine]
+        form = format_of(loaded.path)
         check_name(path, form)
         if self.settings.roi is not None:
             raise ValueError("the exported graph judges whole pictures: calibrate without roi before saving")

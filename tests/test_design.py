@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import destseg
+from destseg.artifacts.formats import EXPORTED, NO_MODELS
 
 PACKAGE = pathlib.Path(destseg.__file__).parent
 ROOT = pathlib.Path(__file__).parents[1]
@@ -187,9 +188,13 @@ def test_nobody_asks_what_kind_of_network_or_scorer_there_is(module):
 
 
 def test_one_place_knows_which_kind_of_file_a_name_says():
-    for module in set(MODULES) - {"artifacts.formats", "artifacts.onnx_file", "artifacts.openvino_file"}:
+    endings = {form.ending for form in EXPORTED.values()} | NO_MODELS.keys()
+    for module in set(MODULES):
         constants = {node.value for node in ast.walk(tree(module)) if isinstance(node, ast.Constant)}
-        assert not constants & {".onnx", ".xml", ".pt2"}, module
+        belongs = module == "artifacts.formats" or (
+            module.startswith("artifacts.") and module.endswith("_file")
+        )
+        assert belongs or not constants & endings, module
 
 
 @pytest.mark.parametrize("header", sorted(CSRC.glob("**/*.h")), ids=lambda path: path.name)

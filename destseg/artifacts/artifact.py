@@ -11,7 +11,7 @@ from typing import Any
 from destseg.inference.calibration import Calibration
 from destseg.inference.scorer import Scorer
 from destseg.pictures.roi import RegionOfInterest
-from destseg.settings import Settings
+from destseg.settings import EXPORT_PRECISIONS, Settings
 
 INPUT = "pixels"  # of an exported graph
 OUTPUTS = ("anomaly_map", "score", "is_anomalous")
@@ -35,7 +35,7 @@ class Artifact:
         settings: the model's settings.
         calibration: its thresholds; None before calibration.
         versions: the versions of destseg and torch that wrote the file.
-        engine: what runs the model: "torch", "onnx" or "openvino".
+        engine: what runs the model: "torch", or the name of an exported file's format.
         precision: precision of the network in the file, "float32" or "int8".
         losses: one per training step; none in exported files.
         network: the network's tensors by name; None in exported files.
@@ -71,6 +71,7 @@ class Format:
 
     Attributes:
         name: the format's name.
+        package: the package that runs its models, by the name to import.
         ending: how the names of such files end; "" for all endings of no other format.
         read: read the file at a path. Raises FileNotFoundError, ImportError where its engine is missing, or
             ValueError.
@@ -78,19 +79,30 @@ class Format:
             has its own type of content: what `build` makes, or a network's tensors by name.
         set_threshold: copy a file with other thresholds and settings; takes the paths of the file and of the
             copy, which may be the same, and the artifact that has the new thresholds and settings.
+        files: return the files that belong to the one at a path, itself among them.
         build: make the content from a program of torch.export, see `destseg.model.graph`; None for formats
             without a graph.
         quantise: return the content in INT8; takes the content that `build` made, inputs (n, h, w, 3) uint8
-            from which to learn ranges, and the weights, as bytes, of convolutions that stay in float32.
+            from which to learn ranges, and the weights, as bytes, of convolutions that stay in float32. None
+            for formats without INT8.
     """
 
     name: str
+    package: str
     ending: str
     read: Callable[[Path], Artifact]
     write: Callable[[Path, Any, Artifact], None]
     set_threshold: Callable[[Path, Path, Artifact], None]
+    files: Callable[[Path], list[Path]] = lambda path: [path]
     build: Callable[[Any], Any] | None = None
     quantise: Callable[[Any, Any, set[bytes]], Any] | None = None
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that a model can be exported in; none for formats of fitted models."""
+        if self.build is None:
+            return ()
+        return EXPORT_PRECISIONS if self.quantise else EXPORT_PRECISIONS[:1]
 
 
 def artifact_from(text: str, path: Path, engine: str, start: Callable[[Settings], Scorer]) -> Artifact:

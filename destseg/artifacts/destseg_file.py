@@ -73,4 +73,4 @@ def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
     write(target, network, artifact)
 
 
-FORMAT = Format("destseg", "", read, write, set_threshold)
+FORMAT = Format("destseg", "torch", "", read, write, set_threshold)

@@ -47,7 +47,7 @@ def export(
         normal, strict, calibration: as for `DeSTSeg.export`.
     """
     settings, thresholds, path = artifact.settings, artifact.calibration, Path(path)
-    assert thresholds is not None and form.build is not None and form.quantise is not None
+    assert thresholds is not None and form.build is not None  # `wanted_format` has seen to it
     unsupported = [
         name for name in ("keep_aspect", "tile", "roi") if getattr(settings, name) not in (None, False)
     ]
@@ -67,7 +67,7 @@ def export(
     with _quietly():
         program = trace(Inference(network, settings.size, thresholds.threshold))
         content = form.build(program)
-        if ranges is not None:
+        if ranges is not None and form.quantise is not None:
             content = form.quantise(content, ranges, float32_weights(program))
     if held_out is None:
         if ranges is not None:
@@ -99,14 +99,16 @@ def wanted_format(path: FilePath, name: str | None, precision: str) -> Format:
     Raises ValueError where path, format and precision do not fit together.
     """
     check_choice("precision", precision, EXPORT_PRECISIONS)
-    if name is not None:
+    if name is None:
+        form = format_of(path)
+        if form.build is None:
+            allowed = " or ".join(exported.ending for exported in EXPORTED.values())
+            raise ValueError(f"the exported file's name must end in {allowed}, got {os.fspath(path)}")
+    else:
         check_choice("format", name, EXPORTED)
-        check_name(path, FORMATS[name])
-        return FORMATS[name]
-    form = format_of(path)
-    if form.build is None:
-        allowed = " or ".join(exported.ending for exported in EXPORTED.values())
-        raise ValueError(f"the exported file's name must end in {allowed}, got {os.fspath(path)}")
+        form = FORMATS[name]
+        check_name(path, form)
+    check_choice(f"precision of {form.name} files", precision, form.precisions)
     return form
 
 

@@ -139,4 +139,4 @@ def _with_threshold(graph: Message, value: bytes) -> Message:
     return Message(fields)
 
 
-FORMAT = Format("onnx", ".onnx", read, write, set_threshold, build, quantise)
+FORMAT = Format("onnx", "onnxruntime", ".onnx", read, write, set_threshold, build=build, quantise=quantise)

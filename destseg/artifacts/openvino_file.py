@@ -66,7 +66,7 @@ class OpenVinoScorer:
 def read(path: Path) -> Artifact:
     """Read an exported model; OpenVINO compiles it when its scorer is asked for."""
     core = import_package("openvino").Core()
-    for part in (path, path.with_suffix(".bin")):
+    for part in _files(path):
         if not part.is_file():
             raise FileNotFoundError(f"no such file: {part}" + (", the weights" if part != path else ""))
     try:
@@ -134,4 +134,8 @@ def _copy(source: Path, target: BinaryIO) -> None:
         shutil.copyfileobj(file, target)
 
 
-FORMAT = Format("openvino", ".xml", read, write, set_threshold, build, quantise)
+def _files(path: Path) -> list[Path]:
+    return [path, path.with_suffix(".bin")]
+
+
+FORMAT = Format("openvino", "openvino", ".xml", read, write, set_threshold, _files, build, quantise)

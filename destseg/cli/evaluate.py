@@ -7,7 +7,7 @@ from destseg.cli.arguments import add_device, add_model, add_roi, wrong_usage
 from destseg.cli.output import check_output
 from destseg.settings import PROTOCOLS, check_device
 
-HELP = "Compute the six metrics on a test set in the MVTec layout."
+HELP = "Compute the metrics on a test set in the MVTec layout."
 EXAMPLE = "destseg evaluate part.destseg parts --json report.json --csv pictures.csv"
 
 

@@ -24,6 +24,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _installation() -> list[str]:
     from destseg.artifacts.artifact import import_package
+    from destseg.artifacts.formats import EXPORTED
     from destseg.ops import kernels
 
     torch = _package("torch", importlib.import_module)
@@ -32,9 +33,9 @@ def _installation() -> list[str]:
     if torch:
         lines.append(f"CUDA: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'no'}")
     lines.append(f"threads: {kernels.thread_count()}")
-    for name in ("onnxruntime", "openvino"):
-        engine = _package(name, import_package)
-        lines.append(f"{name}: {engine.__version__ if engine else 'no'}")
+    for form in EXPORTED.values():
+        engine = _package(form.package, import_package)
+        lines.append(f"{form.package}: {engine.__version__ if engine else 'no'}")
     return lines
 
 

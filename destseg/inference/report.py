@@ -1,4 +1,4 @@
-"""Evaluation on a test set of the MVTec layout: the six metrics, per defect and per picture."""
+"""Evaluation on a test set of the MVTec layout: the metrics, per defect and per picture."""
 
 import csv
 import dataclasses
@@ -46,7 +46,7 @@ class Summary(NamedTuple):
 
 @dataclass(frozen=True)
 class Report(Metrics):
-    """The six metrics of a test set, named as in `destseg.metrics.Metrics`, with the results behind them.
+    """The metrics of a test set, named as in `destseg.metrics.Metrics`, with the results behind them.
 
     Attributes beside the metrics:
         protocol: "full" or "paper", see `destseg.settings.PROTOCOLS`.

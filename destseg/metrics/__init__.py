@@ -34,7 +34,7 @@ def evaluate(
     top: int = 100,
     image_labels: ArrayLike | None = None,
 ) -> Metrics:
-    """Compute all six metrics of a test set.
+    """Compute all metrics of a test set.
 
     Args:
         maps: n anomaly maps (h, w), higher is more anomalous; infinities are allowed, NaN is not.

@@ -1,4 +1,4 @@
-"""Collects maps and masks and computes their six metrics, exactly and within a bound of memory."""
+"""Collects maps and masks and computes their metrics, exactly and within a bound of memory."""
 
 import dataclasses
 import itertools
@@ -22,7 +22,7 @@ MEMORY = 2**32  # bytes of normal pixels' scores that are kept in memory
 
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-    """The six metrics, each a share in [0, 1] or nan where undefined, and the number of defects behind them.
+    """The metrics, each a share in [0, 1] or nan where undefined, and the number of defects behind them.
 
     Attributes:
         image_auroc: area under the ROC curve of image scores.
@@ -107,7 +107,7 @@ class Accumulator:
         self._instances += other._instances
 
     def compute(self) -> Metrics:
-        """Compute the six metrics of all pictures so far."""
+        """Compute the metrics of all pictures so far."""
         return metrics_of(self.curves(), self.image_scores, self.image_labels)
 
     def curves(self) -> Curves:
