@@ -120,7 +120,8 @@ def export_everywhere(side: Side) -> list[Side]:
     height, width = model.settings.size
     normal = np.random.default_rng(0).integers(0, 256, (8, height, width, 3), dtype=np.uint8)
     sides = [side]
-    for form, precision in [(form, one) for form in EXPORTED.values() for one in form.precisions]:
+    kinds = [(form, precision) for form in EXPORTED.values() for precision in form.precisions]
+    for form, precision in kinds:
         path = side.path.with_name(f"{side.name}-{precision}{form.ending}")
         try:
             model.export(path, form.name, precision, normal=normal, calibration=normal)

@@ -1,5 +1,6 @@
 """Exported models on their engines against the model that they were made from."""
 
+import dataclasses
 import pathlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import torch
 from engines import NAMES, needs, pictures, run_whole
 
 import destseg
-from destseg.artifacts.formats import read
+from destseg.artifacts.formats import FORMATS, read
 
 SIZES = ((64, 96), (64, 64), (200, 150), (97, 131), (51, 40), (1, 2), (700, 61))
 
@@ -254,3 +255,10 @@ def test_exported_models_are_saved_in_their_own_format(exported, ending, tmp_pat
         with pytest.raises(ValueError, match="is no model"):
             model.save(tmp_path / f"part{other}")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_format_without_int8_refuses_it_before_any_work(light, tmp_path, monkeypatch):
+    plain = dataclasses.replace(FORMATS["onnx"], quantise=None)
+    monkeypatch.setitem(FORMATS, "onnx", plain)
+    with pytest.raises(ValueError, match=r"precision of onnx files must be one of float32, got 'int8'"):
+        light.export(tmp_path / "part.onnx", "onnx", "int8")

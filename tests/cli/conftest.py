@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from engines import PACKAGES, needs
 
 import destseg
 
-MAKING = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("openvino",)}
 WITHOUT_TORCH = (
     "import sys; sys.modules['torch'] = None; import destseg.cli; sys.exit(destseg.cli.main(sys.argv[1:]))"
 )
@@ -23,13 +23,12 @@ def model(fitted: "destseg.DeSTSeg", tmp_path_factory: pytest.TempPathFactory) -
     return path
 
 
-@pytest.fixture(scope="session", params=MAKING)
+@pytest.fixture(scope="session", params=PACKAGES)
 def exported(
     request: pytest.FixtureRequest, light: "destseg.DeSTSeg", tmp_path_factory: pytest.TempPathFactory
 ) -> pathlib.Path:
     """The file of an exported model, on each engine. Not to be changed by tests."""
-    for name in MAKING[request.param]:
-        pytest.importorskip(name)
+    needs(request.param)
     path = tmp_path_factory.mktemp("exported") / f"part{request.param}"
     light.export(path)
     return path

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import PIL.Image
 import pytest
+from engines import PACKAGES, needs
 
 BLOCKED = """
 import sys
@@ -26,13 +27,12 @@ def run(code, *arguments, blocked=NEEDED_TO_MAKE_FILES):
     return process.stdout
 
 
-@pytest.fixture(scope="module", params=["onnx", "openvino"])
+@pytest.fixture(scope="module", params=PACKAGES)
 def exported(request, light, tmp_path_factory):
     """An exported model, and a folder of six pictures."""
-    pytest.importorskip({"onnx": "onnxscript", "openvino": "openvino"}[request.param])
-    pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[request.param])
+    needs(request.param)
     folder = tmp_path_factory.mktemp("exported")
-    path = folder / ("part.onnx" if request.param == "onnx" else "part.xml")
+    path = folder / f"part{request.param}"
     light.export(path)
     (folder / "pictures").mkdir()
     for k in range(6):
