@@ -1,5 +1,6 @@
-// The only file that knows Python. Arrays arrive allocated and validated by destseg/ops; they are never
-// copied or converted on the way (noconvert), and the interpreter's lock is free while a kernel runs.
+// Python bindings of the CPU kernels; the other files here do not depend on Python. destseg/ops allocates and
+// validates all arrays. They are neither copied nor converted on the way in (noconvert). The GIL is released while
+// a kernel runs.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -7,6 +8,7 @@
 #include <algorithm>
 #include <numeric>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "components.h"
@@ -23,28 +25,26 @@ namespace {
 template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
 
-template <typename T>
-using Arrays = std::vector<Array<T>>;
+using Arrays = std::vector<Array<float>>;
 
-// What would corrupt memory if it were otherwise; the message is for whoever calls past destseg/ops.
+// Checks what would otherwise corrupt memory. Only callers that bypass destseg/ops ever see the message.
 void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
 }
 
-template <typename T>
-void perlin(const Array<T>& angles, double rotation, Array<T>& noise) {
+void perlin(const Array<float>& angles, double rotation, Array<float>& noise) {
   require(angles.ndim() == 2 && angles.shape(0) > 1 && angles.shape(1) > 1, "angles must be at least 2 x 2");
   require(noise.ndim() == 2, "noise must be (h, w)");
-  const T* in = angles.data();
-  T* out = noise.mutable_data();
+  const float* in = angles.data();
+  float* out = noise.mutable_data();
   const int64_t cells_y = angles.shape(0) - 1, cells_x = angles.shape(1) - 1;
   const int64_t height = noise.shape(0), width = noise.shape(1);
   py::gil_scoped_release unlocked;
   destseg::perlin(in, cells_y, cells_x, rotation, height, width,
-                  [&](int64_t i, const T* row) { std::copy(row, row + width, out + i * width); });
+                  [&](int64_t i, const float* row) { std::copy(row, row + width, out + i * width); });
 }
 
-// lattices: the angles of all samples, one after the other; cells: (n, 2) how many along rows and columns.
+// lattices: the angles of all samples, concatenated. cells: (n, 2), the number of cells vertically and horizontally.
 void corrupt(const Array<uint8_t>& pictures, const Array<uint8_t>& textures, const Array<float>& lattices,
              const Array<int64_t>& cells, const Array<double>& rotations, const Array<float>& shares,
              float threshold, const Array<float>& scale, const Array<float>& offset, int64_t threads,
@@ -76,7 +76,7 @@ Array<T> to_array(const std::vector<T>& values) {
   return Array<T>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
-// Returns the sizes, whose number only the kernel knows.
+// Returns the sizes: only the kernel knows how many components there are.
 Array<int64_t> components(const Array<uint8_t>& masks, bool corners, Array<int32_t>& labels) {
   require(masks.ndim() == 3 && labels.size() == masks.size(), "masks and labels must be (n, h, w)");
   const int64_t n = masks.shape(0), height = masks.shape(1), width = masks.shape(2);
@@ -91,9 +91,10 @@ Array<int64_t> components(const Array<uint8_t>& masks, bool corners, Array<int32
   return to_array(sizes);
 }
 
-// Returns each instance's size and the score at which it is found.
+// Returns the size of each instance and the score at which it is found.
 template <typename T>
-py::tuple split(const Array<T>& scores, const Array<uint8_t>& mask, Array<T>& normals, Array<T>& positives) {
+std::pair<Array<int64_t>, Array<T>> split(const Array<T>& scores, const Array<uint8_t>& mask, Array<T>& normals,
+                                          Array<T>& positives) {
   require(scores.ndim() == 2 && mask.ndim() == 2, "scores and mask must be (h, w)");
   const int64_t height = scores.shape(0), width = scores.shape(1), pixels = height * width;
   require(mask.shape(0) == height && mask.shape(1) == width, "scores and mask must be of one size");
@@ -115,10 +116,10 @@ py::tuple split(const Array<T>& scores, const Array<uint8_t>& mask, Array<T>& no
     destseg::split(in, height, width, runs, sizes, normals_out, positives_out);
     found_at = destseg::found_at(positives_out, sizes);
   }
-  return py::make_tuple(to_array(sizes), to_array(found_at));
+  return {to_array(sizes), to_array(found_at)};
 }
 
-// Returns how many distinct scores there are; so much of the three outputs is written.
+// Returns the number m of distinct scores. Only the first m entries of the three outputs are written.
 int64_t rank(const Array<float>& positives, const Array<int64_t>& sizes, Array<float>& scores,
              Array<int64_t>& counts, Array<double>& overlap) {
   int64_t pixels = 0;
@@ -149,14 +150,13 @@ void count_above(const Array<T>& rising, const Array<T>& thresholds, Array<int64
   destseg::count_above(scores, count, limits, m, above_out, at_or_above_out);
 }
 
-// The features of both networks, of every level: (n, h, w, c) where channels come last, else (n, c, h, w).
-template <typename T>
+// The features of both networks on every level: (n, h, w, c) if channels come last, else (n, c, h, w).
 struct Features {
-  std::vector<destseg::Level<T>> levels;
+  std::vector<destseg::Level> levels;
   int64_t n = 0, channels = 0;
   destseg::Order order;
 
-  Features(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last)
+  Features(const Arrays& taught, const Arrays& learnt, bool channels_last)
       : order(channels_last ? destseg::Order::channels_last : destseg::Order::channels_first) {
     require(!taught.empty() && taught.size() == learnt.size(), "taught and learnt must have the same levels");
     for (size_t k = 0; k < taught.size(); ++k) {
@@ -173,106 +173,84 @@ struct Features {
     }
   }
 
-  void require_positions(const Arrays<T>& values) const {
+  void require_positions(const Arrays& values) const {
     require(values.size() == levels.size(), "there must be one array of positions a level");
     for (size_t k = 0; k < levels.size(); ++k)
       require(values[k].size() == n * levels[k].height * levels[k].width, "it must hold one value a position");
   }
 };
 
-template <typename T>
-std::vector<T*> outputs(Arrays<T>& arrays) {
-  std::vector<T*> pointers;
-  for (Array<T>& array : arrays) pointers.push_back(array.mutable_data());
+std::vector<float*> outputs(Arrays& arrays) {
+  std::vector<float*> pointers;
+  for (Array<float>& array : arrays) pointers.push_back(array.mutable_data());
   return pointers;
 }
 
-template <typename T>
-void similarity_input(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last, int64_t threads,
-                      Array<T>& output) {
-  const Features<T> features(taught, learnt, channels_last);
+void similarity_input(const Arrays& taught, const Arrays& learnt, bool channels_last, int64_t threads,
+                      Array<float>& output) {
+  const Features features(taught, learnt, channels_last);
   const int64_t pixels = features.levels[0].height * features.levels[0].width;
   require(output.size() == features.n * features.channels * pixels, "output must be (n, sum of c, h_1, w_1)");
-  T* out = output.mutable_data();
+  float* out = output.mutable_data();
   py::gil_scoped_release unlocked;
   destseg::similarity_input(features.levels, features.n, features.order, threads, out);
 }
 
-template <typename T>
-void cosine_distances(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last, int64_t threads,
-                      Arrays<T>& distances) {
-  const Features<T> features(taught, learnt, channels_last);
+void cosine_distances(const Arrays& taught, const Arrays& learnt, bool channels_last, int64_t threads,
+                      Arrays& distances) {
+  const Features features(taught, learnt, channels_last);
   features.require_positions(distances);
-  const std::vector<T*> out = outputs(distances);
+  const std::vector<float*> out = outputs(distances);
   py::gil_scoped_release unlocked;
   destseg::cosine_distances(features.levels, features.n, features.order, threads, out);
 }
 
-template <typename T>
-void cosine_gradients(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last, int64_t threads,
-                      const Arrays<T>& slopes, Arrays<T>& gradients) {
-  const Features<T> features(taught, learnt, channels_last);
+void cosine_gradients(const Arrays& taught, const Arrays& learnt, bool channels_last, int64_t threads,
+                      const Arrays& slopes, Arrays& gradients) {
+  const Features features(taught, learnt, channels_last);
   features.require_positions(slopes);
   require(gradients.size() == learnt.size(), "there must be one gradient a level");
-  std::vector<const T*> in;
+  std::vector<const float*> in;
   for (size_t k = 0; k < learnt.size(); ++k) {
     require(gradients[k].size() == learnt[k].size(), "gradients must be as large as learnt");
     in.push_back(slopes[k].data());
   }
-  const std::vector<T*> out = outputs(gradients);
+  const std::vector<float*> out = outputs(gradients);
   py::gil_scoped_release unlocked;
   destseg::cosine_gradients(features.levels, features.n, features.order, threads, in, out);
 }
 
-// distances: (n, h_k, w_k) of every level; output: (n, h, w).
-template <typename T>
-void destmap(const Arrays<T>& distances, int64_t threads, Array<T>& output) {
+// distances: (n, h_k, w_k) for every level. output: (n, h, w).
+void destmap(const Arrays& distances, int64_t threads, Array<float>& output) {
   require(!distances.empty() && output.ndim() == 3, "there must be distances, and output must be (n, h, w)");
-  std::vector<destseg::Planes<T>> levels;
-  for (const Array<T>& level : distances) {
+  std::vector<destseg::Planes> levels;
+  for (const Array<float>& level : distances) {
     require(level.ndim() == 3 && level.shape(0) == output.shape(0), "distances must be (n, h, w)");
     require(level.shape(1) > 0 && level.shape(2) > 0, "distances must not be empty");
     levels.push_back({level.data(), level.shape(1), level.shape(2)});
   }
   const int64_t n = output.shape(0), height = output.shape(1), width = output.shape(2);
-  T* out = output.mutable_data();
+  float* out = output.mutable_data();
   py::gil_scoped_release unlocked;
   destseg::destmap(levels, n, height, width, threads, out);
 }
 
-template <typename T>
-void destmap_of_features(const Arrays<T>& taught, const Arrays<T>& learnt, bool channels_last, int64_t threads,
-                         Array<T>& output) {
-  const Features<T> features(taught, learnt, channels_last);
+void destmap_of_features(const Arrays& taught, const Arrays& learnt, bool channels_last, int64_t threads,
+                         Array<float>& output) {
+  const Features features(taught, learnt, channels_last);
   require(output.ndim() == 3 && output.shape(0) == features.n, "output must be (n, h, w)");
   const int64_t height = output.shape(1), width = output.shape(2);
-  T* out = output.mutable_data();
+  float* out = output.mutable_data();
   py::gil_scoped_release unlocked;
   destseg::destmap_of_features(features.levels, features.n, features.order, height, width, threads, out);
 }
 
 template <typename T>
 void bind_for_dtype(py::module_& module) {
-  module.def("perlin", &perlin<T>, py::arg("angles").noconvert(), py::arg("rotation"),
-             py::arg("noise").noconvert());
   module.def("split", &split<T>, py::arg("scores").noconvert(), py::arg("mask").noconvert(),
              py::arg("normals").noconvert(), py::arg("positives").noconvert());
   module.def("count_above", &count_above<T>, py::arg("rising").noconvert(), py::arg("thresholds").noconvert(),
              py::arg("above").noconvert(), py::arg("at_or_above").noconvert());
-  module.def("similarity_input", &similarity_input<T>, py::arg("taught").noconvert(),
-             py::arg("learnt").noconvert(), py::arg("channels_last"), py::arg("threads"),
-             py::arg("output").noconvert());
-  module.def("cosine_distances", &cosine_distances<T>, py::arg("taught").noconvert(),
-             py::arg("learnt").noconvert(), py::arg("channels_last"), py::arg("threads"),
-             py::arg("distances").noconvert());
-  module.def("cosine_gradients", &cosine_gradients<T>, py::arg("taught").noconvert(),
-             py::arg("learnt").noconvert(), py::arg("channels_last"), py::arg("threads"),
-             py::arg("slopes").noconvert(), py::arg("gradients").noconvert());
-  module.def("destmap", &destmap<T>, py::arg("distances").noconvert(), py::arg("threads"),
-             py::arg("output").noconvert());
-  module.def("destmap_of_features", &destmap_of_features<T>, py::arg("taught").noconvert(),
-             py::arg("learnt").noconvert(), py::arg("channels_last"), py::arg("threads"),
-             py::arg("output").noconvert());
 }
 
 }  // namespace
@@ -281,6 +259,17 @@ PYBIND11_MODULE(_C, module) {
   module.doc() = "Compiled kernels of destseg; call them through destseg.ops, which validates.";
   bind_for_dtype<float>(module);
   bind_for_dtype<double>(module);
+  module.def("perlin", &perlin, py::arg("angles").noconvert(), py::arg("rotation"), py::arg("noise").noconvert());
+  module.def("similarity_input", &similarity_input, py::arg("taught").noconvert(), py::arg("learnt").noconvert(),
+             py::arg("channels_last"), py::arg("threads"), py::arg("output").noconvert());
+  module.def("cosine_distances", &cosine_distances, py::arg("taught").noconvert(), py::arg("learnt").noconvert(),
+             py::arg("channels_last"), py::arg("threads"), py::arg("distances").noconvert());
+  module.def("cosine_gradients", &cosine_gradients, py::arg("taught").noconvert(), py::arg("learnt").noconvert(),
+             py::arg("channels_last"), py::arg("threads"), py::arg("slopes").noconvert(),
+             py::arg("gradients").noconvert());
+  module.def("destmap", &destmap, py::arg("distances").noconvert(), py::arg("threads"), py::arg("output").noconvert());
+  module.def("destmap_of_features", &destmap_of_features, py::arg("taught").noconvert(), py::arg("learnt").noconvert(),
+             py::arg("channels_last"), py::arg("threads"), py::arg("output").noconvert());
   module.def("corrupt", &corrupt, py::arg("pictures").noconvert(), py::arg("textures").noconvert(),
              py::arg("lattices").noconvert(), py::arg("cells").noconvert(), py::arg("rotations").noconvert(),
              py::arg("shares").noconvert(), py::arg("threshold"), py::arg("scale").noconvert(),

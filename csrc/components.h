@@ -1,13 +1,13 @@
-// Connected components of a stack of masks, by union and find over runs.
+// Connected components of a stack of masks, by union-find over runs.
 //
-// A run is a stretch of foreground within one row. Each row's runs are read from words of 64 pixels, joined
-// with the runs they touch in the row above (the method of Rosenfeld and Pfaltz, 1966, on runs instead of
-// pixels), and numbered once the picture is read. The larger root always hangs from the smaller, so a root is
-// its component's first run and numbers follow raster order, as the reference's do.
+// A run is a maximal stretch of foreground pixels within one row. The runs of a row are found in words of 64 pixels and
+// joined with the runs that they touch in the row above (the method of Rosenfeld and Pfaltz, 1966, on runs instead of
+// pixels). They are numbered after the whole picture has been read. Of two roots, the larger always becomes the child
+// of the smaller. So a root is the first run of its component, and numbers follow raster order, as in the reference.
 //
-// A 1024 x 1024 mask with discs takes 0.34 ms; OpenCV 1.0, scipy 2.2, the numpy reference 5.6; noise of which half
-// is set 5.1 ms, 7.9, 10.8 and 94 (one thread of a Xeon at 2.7 GHz, 2026-11-22). Splitting a map by discs takes
-// 1.2 ms, the reference 23 (with other work beside).
+// Times for a 1024 x 1024 mask (one thread of a Xeon at 2.7 GHz, 2026-11-22): with discs 0.34 ms (OpenCV: 1.0 ms,
+// scipy: 2.2 ms, the numpy reference: 5.6 ms); with noise, half of the pixels set, 5.1 ms (7.9, 10.8 and 94 ms).
+// Splitting a map by discs takes 1.2 ms (the reference: 23 ms), measured with other work on the machine.
 #pragma once
 
 #include <algorithm>
@@ -34,7 +34,7 @@ inline int32_t lowest_bit(uint64_t word) {
 #endif
 }
 
-// One bit per pixel for up to 64 pixels: whether it is foreground.
+// One bit per pixel, for up to 64 pixels: 1 if it is foreground.
 DESTSEG_INLINE uint64_t foreground_bits(const uint8_t* pixels, int32_t count) {
   constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7fu, kHigh = 0x8080808080808080u;
   uint64_t bytes[8] = {};
@@ -42,8 +42,8 @@ DESTSEG_INLINE uint64_t foreground_bits(const uint8_t* pixels, int32_t count) {
   if (!(bytes[0] | bytes[1] | bytes[2] | bytes[3] | bytes[4] | bytes[5] | bytes[6] | bytes[7])) return 0;
   uint64_t bits = 0;
   for (int32_t k = 0; k < 8; ++k) {
-    const uint64_t flags = (((bytes[k] & kLow) + kLow) | bytes[k]) & kHigh;  // a byte's top bit: not zero
-    bits |= (((flags >> 7) * 0x0102040810204080u) >> 56) << (8 * k);         // the eight flags side by side
+    const uint64_t flags = (((bytes[k] & kLow) + kLow) | bytes[k]) & kHigh;  // top bit of each byte: is it not 0?
+    bits |= (((flags >> 7) * 0x0102040810204080u) >> 56) << (8 * k);         // packs the eight flags into one byte
   }
   return bits;
 }
@@ -51,8 +51,8 @@ DESTSEG_INLINE uint64_t foreground_bits(const uint8_t* pixels, int32_t count) {
 // The runs of one picture, in raster order: run r covers columns [edges[2r], edges[2r + 1]) of its row.
 struct Runs {
   std::vector<int32_t> edges;
-  std::vector<int32_t> parents;     // of the union-find forest; a root is its own parent
-  std::vector<int32_t> row_starts;  // the first run of each row, and the number of runs
+  std::vector<int32_t> parents;     // in the union-find forest; a root is its own parent
+  std::vector<int32_t> row_starts;  // the first run of each row, then the number of runs
 
   int32_t begin(int32_t run) const { return edges[static_cast<size_t>(2 * run)]; }
   int32_t end(int32_t run) const { return edges[static_cast<size_t>(2 * run + 1)]; }
@@ -63,7 +63,7 @@ struct Runs {
     return run;
   }
 
-  // Joins two trees, and returns the root of both.
+  // Joins two trees and returns their common root.
   int32_t join(int32_t root_a, int32_t root_b) {
     return parent(std::max(root_a, root_b)) = std::min(root_a, root_b);
   }
@@ -83,7 +83,7 @@ inline void read_row(const uint8_t* row, int32_t width, int32_t* buffer, Runs& r
   runs.edges.insert(runs.edges.end(), buffer, edge);
 }
 
-// Joins the runs [middle, stop) of a row with those they touch in the row above, [first, middle).
+// Joins the runs [middle, stop) of a row with the runs [first, middle) of the row above where they touch.
 inline void join_rows(int32_t first, int32_t middle, int32_t stop, int32_t reach, Runs& runs) {
   int32_t above = first;
   for (int32_t run = middle; run < stop; ++run) {
@@ -95,13 +95,13 @@ inline void join_rows(int32_t first, int32_t middle, int32_t stop, int32_t reach
   }
 }
 
-// Reads and joins the runs of one picture; corners: whether pixels that share only a corner touch.
+// Reads and joins the runs of one picture. corners: whether pixels that share only a corner are connected.
 inline void read_picture(const uint8_t* mask, int64_t height, int64_t width, bool corners, Runs& runs) {
   runs.edges.clear();
   runs.parents.clear();
   runs.row_starts.assign(1, 0);
   std::vector<int32_t> buffer(static_cast<size_t>(width + 1));
-  // The most there can be: address space, which is no memory until it is used.
+  // Reserves room for the most runs possible. Unused pages cost address space, but no memory.
   runs.edges.reserve(static_cast<size_t>(height * (width + 1)));
   runs.parents.reserve(static_cast<size_t>(height * (width + 1) / 2));
   int32_t above = 0, row = 0;
@@ -116,9 +116,10 @@ inline void read_picture(const uint8_t* mask, int64_t height, int64_t width, boo
   }
 }
 
-// Replaces each run's parent by the number of its component, counting on from sizes, which grows.
+// Replaces the parent of each run by the number of its component. Numbering continues after the components in `sizes`,
+// and the sizes of the new components are appended there.
 inline void number_runs(Runs& runs, std::vector<int64_t>& sizes) {
-  std::vector<int32_t>& numbers = runs.parents;  // parents come first, so theirs are numbers already
+  std::vector<int32_t>& numbers = runs.parents;  // a parent precedes its children, so it is numbered already
   for (int32_t run = 0; run < runs.row_starts.back(); ++run) {
     int32_t& number = numbers[static_cast<size_t>(run)];
     if (number == run) {
@@ -132,7 +133,7 @@ inline void number_runs(Runs& runs, std::vector<int64_t>& sizes) {
 }
 
 inline void write_labels(const Runs& runs, int64_t height, int64_t width, int32_t* labels) {
-  constexpr int32_t kBlock = 16;  // whole blocks, cleared where they overhang, spare short runs a loop
+  constexpr int32_t kBlock = 16;  // filling whole blocks and clearing the excess is faster for short runs
   std::vector<int32_t> last_rows(static_cast<size_t>(width + kBlock));
   for (int64_t i = 0; i < height; ++i) {
     const bool overhang_is_overwritten = (height - i - 1) * width >= kBlock;
@@ -148,7 +149,7 @@ inline void write_labels(const Runs& runs, int64_t height, int64_t width, int32_
   }
 }
 
-// masks: n x height x width, 0 is background; labels: the same shape. Returns the size of each component.
+// masks: n x height x width, 0 is background. labels: the same shape. Returns the size of each component.
 inline std::vector<int64_t> components(const uint8_t* masks, int64_t n, int64_t height, int64_t width,
                                        bool corners, int32_t* labels) {
   std::vector<int64_t> sizes;
@@ -162,8 +163,8 @@ inline std::vector<int64_t> components(const uint8_t* masks, int64_t n, int64_t 
   return sizes;
 }
 
-// Copies a picture's scores by whole runs: those outside the numbered runs to normals, those of component 1,
-// 2, .. to positives, one component after the other; in raster order each.
+// Copies the scores of a picture, a whole run at a time. Scores outside the runs go to normals, in raster order. Scores
+// of component 1, 2, .. go to positives, one component after the other, each in raster order.
 template <typename T>
 void split(const T* scores, int64_t height, int64_t width, const Runs& runs,
            const std::vector<int64_t>& sizes, T* normals, T* positives) {
@@ -185,8 +186,8 @@ void split(const T* scores, int64_t height, int64_t width, const Runs& runs,
   }
 }
 
-// positives: the scores of each component, one component after the other. Returns, for each, the score that
-// more than half of its pixels reach: the one at index size / 2 in falling order.
+// positives: the scores of each component, one component after the other. Returns for each component the score that
+// more than half of its pixels reach: the one at index size / 2 in descending order.
 template <typename T>
 std::vector<T> found_at(const T* positives, const std::vector<int64_t>& sizes) {
   std::vector<T> scores, component;

@@ -1,14 +1,14 @@
-// Cosine distances of teacher and student features, and their gradient with respect to the student.
+// Cosine distances between teacher and student features, and their gradient with respect to the student.
 //
-// Features are never written out at unit length. One pass over a block of positions gives three sums over
-// channels - teacher squared, student squared, teacher times student. The distances follow from the sums
-// alone; the gradient is a weighted sum of both raw features, taken while the block is still in the cache.
-// Each memory order, channels first or last, has loops whose innermost index is contiguous.
+// Normalised features are never stored. One pass over a block of positions computes three sums over channels: teacher
+// squared, student squared, and teacher times student. The distances follow from these sums alone. The gradient is a
+// weighted sum of the raw teacher and student features, computed while the block is still in cache. Each memory order,
+// channels first or channels last, has its own loops with a contiguous innermost index.
 // Source: DeSTSeg (arXiv 2211.11317), section 3.2.
 //
-// Measured for the features of one 256 x 256 picture on one thread (2-core x86-64 with AVX-512, 2026-11-22), call
-// from Python included: distances 0.2 ms, where eager torch takes 0.8 ms channels last and 2.5 ms channels
-// first; loss and gradients 0.9 ms, where it takes 2.8 and 4.6 ms.
+// Times for the features of one 256 x 256 picture on one thread, including the call from Python (2-core x86-64 with
+// AVX-512, 2026-11-22): distances 0.2 ms (eager torch: 0.8 ms channels last, 2.5 ms channels first); loss and
+// gradients 0.9 ms (eager torch: 2.8 and 4.6 ms).
 #pragma once
 
 #include <algorithm>
@@ -21,29 +21,25 @@
 
 namespace destseg {
 
-constexpr double kNormOffset = 1e-12;     // keeps a vector of zeros from being divided by zero
-constexpr int64_t kBlockPositions = 256;  // whose sums stay in the first-level cache
+constexpr float kNormOffset = 1e-12f;     // added to every norm, so that a zero vector does not divide by zero
+constexpr int64_t kBlockPositions = 256;  // few enough for their sums to stay in the L1 cache
 
 enum class Order { channels_first, channels_last };
 
-// One level of both networks: n pictures in the same memory order.
-template <typename T>
+// The features of both networks on one level: n pictures, all in the same memory order.
 struct Level {
-  const T *taught, *learnt;
+  const float *taught, *learnt;
   int64_t channels, height, width;
 };
 
-// Neighbouring positions of one picture. Channel c of position p lies at c * stride + p where channels come
-// first, and at p * stride + c where they come last.
-template <typename T>
+// Consecutive positions of one picture. Channel c of position p is at c * stride + p if channels come first, and at
+// p * stride + c if they come last.
 struct Block {
-  const T *taught, *learnt;
+  const float *taught, *learnt;
   int64_t positions, channels, stride;
 };
 
-template <typename T>
-DESTSEG_INLINE Block<T> block_of(const Level<T>& level, Order order, int64_t image, int64_t begin,
-                                 int64_t end) {
+DESTSEG_INLINE Block block_of(const Level& level, Order order, int64_t image, int64_t begin, int64_t end) {
   const int64_t channels = level.channels, plane = level.height * level.width;
   const bool channels_last = order == Order::channels_last;
   const int64_t first = image * plane * channels + (channels_last ? begin * channels : begin);
@@ -51,19 +47,17 @@ DESTSEG_INLINE Block<T> block_of(const Level<T>& level, Order order, int64_t ima
   return {level.taught + first, level.learnt + first, end - begin, channels, stride};
 }
 
-// For each of up to kBlockPositions positions, over its channels.
-template <typename T>
+// Sums over the channels, for each of up to kBlockPositions positions.
 struct Sums {
-  T taught[kBlockPositions], learnt[kBlockPositions];  // of squares
-  T both[kBlockPositions];                             // of products
+  float taught[kBlockPositions], learnt[kBlockPositions];  // of squares
+  float both[kBlockPositions];                             // of products
 };
 
-template <typename T>
-DESTSEG_INLINE void sum_channels(const Block<T>& block, Order order, Sums<T>& sums) {
+DESTSEG_INLINE void sum_channels(const Block& block, Order order, Sums& sums) {
   if (order == Order::channels_last) {
     for (int64_t p = 0; p < block.positions; ++p) {
-      const T *taught = block.taught + p * block.stride, *learnt = block.learnt + p * block.stride;
-      T taught_squared = 0, learnt_squared = 0, both = 0;
+      const float *taught = block.taught + p * block.stride, *learnt = block.learnt + p * block.stride;
+      float taught_squared = 0, learnt_squared = 0, both = 0;
 #pragma omp simd reduction(+ : taught_squared, learnt_squared, both)
       for (int64_t c = 0; c < block.channels; ++c) {
         taught_squared += taught[c] * taught[c];
@@ -76,11 +70,11 @@ DESTSEG_INLINE void sum_channels(const Block<T>& block, Order order, Sums<T>& su
     }
     return;
   }
-  std::fill_n(sums.taught, block.positions, T(0));
-  std::fill_n(sums.learnt, block.positions, T(0));
-  std::fill_n(sums.both, block.positions, T(0));
+  std::fill_n(sums.taught, block.positions, 0.0f);
+  std::fill_n(sums.learnt, block.positions, 0.0f);
+  std::fill_n(sums.both, block.positions, 0.0f);
   for (int64_t c = 0; c < block.channels; ++c) {
-    const T *taught = block.taught + c * block.stride, *learnt = block.learnt + c * block.stride;
+    const float *taught = block.taught + c * block.stride, *learnt = block.learnt + c * block.stride;
 #pragma omp simd
     for (int64_t p = 0; p < block.positions; ++p) {
       sums.taught[p] += taught[p] * taught[p];
@@ -90,57 +84,52 @@ DESTSEG_INLINE void sum_channels(const Block<T>& block, Order order, Sums<T>& su
   }
 }
 
-// What brings both vectors of a position to unit length, from their squared lengths.
-template <typename T>
-DESTSEG_SHARED_FORMULA T unit_scale(T taught_squared, T learnt_squared) {
-  const T offset = static_cast<T>(kNormOffset);
-  return 1 / ((std::sqrt(taught_squared) + offset) * (std::sqrt(learnt_squared) + offset));
+// The factor that turns the product of two raw vectors into that of the unit vectors, from their squared lengths.
+DESTSEG_SHARED_FORMULA float unit_scale(float taught_squared, float learnt_squared) {
+  return 1 / ((std::sqrt(taught_squared) + kNormOffset) * (std::sqrt(learnt_squared) + kNormOffset));
 }
 
-// What the raw vectors of a position are multiplied with in the gradient of its distance.
-template <typename T>
+// The weights of the two raw vectors of a position in the gradient of its distance.
 struct GradientWeights {
-  T taught, learnt;
+  float taught, learnt;
 };
 
-// The distance's gradient with respect to the raw student vector, times a slope. For vectors t and s, and
-// D = 1 - (t . s) u with the scale u of above:
-// dD/ds = -u t + (t . s) u s / (|s| (|s| + offset)), whose second part is 0 for a student of length 0.
-template <typename T>
-DESTSEG_SHARED_FORMULA GradientWeights<T> gradient_weights(T taught_squared, T learnt_squared, T both, T slope) {
-  const T scale = slope * unit_scale(taught_squared, learnt_squared), length = std::sqrt(learnt_squared);
-  const T pull = both * scale / (length * (length + static_cast<T>(kNormOffset)));
-  return {-scale, length > 0 ? pull : T(0)};
+// The gradient of the distance with respect to the raw student vector, times `slope`. For vectors t and s and
+// u = unit_scale, the distance is D = 1 - (t . s) u, and
+// dD/ds = -u t + (t . s) u s / (|s| (|s| + offset)).
+// The second term is 0 for a student vector of length 0.
+DESTSEG_SHARED_FORMULA GradientWeights gradient_weights(float taught_squared, float learnt_squared, float both,
+                                                        float slope) {
+  const float scale = slope * unit_scale(taught_squared, learnt_squared), length = std::sqrt(learnt_squared);
+  const float pull = both * scale / (length * (length + kNormOffset));
+  return {-scale, length > 0 ? pull : 0.0f};
 }
 
 // 1 - cosine similarity of each position.
-template <typename T>
-DESTSEG_INLINE void block_distances(const Block<T>& block, Order order, T* distances) {
-  Sums<T> sums;
+DESTSEG_WIDE inline void block_distances(const Block& block, Order order, float* distances) {
+  Sums sums;
   sum_channels(block, order, sums);
   for (int64_t p = 0; p < block.positions; ++p) {
     distances[p] = 1 - sums.both[p] * unit_scale(sums.taught[p], sums.learnt[p]);
   }
 }
 
-// The distances' gradient with respect to the raw student features, times the slope of each position.
-template <typename T>
-DESTSEG_INLINE void block_gradients(const Block<T>& block, Order order, const T* slopes, T* gradients) {
-  Sums<T> sums;
+// The gradient of the distances with respect to the raw student features, times the slope of each position.
+DESTSEG_WIDE inline void block_gradients(const Block& block, Order order, const float* slopes, float* gradients) {
+  Sums sums;
   sum_channels(block, order, sums);
   for (int64_t p = 0; p < block.positions; ++p) {
-    const GradientWeights<T> weights =
-        gradient_weights(sums.taught[p], sums.learnt[p], sums.both[p], slopes[p]);
+    const GradientWeights weights = gradient_weights(sums.taught[p], sums.learnt[p], sums.both[p], slopes[p]);
     sums.taught[p] = weights.taught;
     sums.learnt[p] = weights.learnt;
   }
-  const T *weight_taught = sums.taught, *weight_learnt = sums.learnt;
+  const float *weight_taught = sums.taught, *weight_learnt = sums.learnt;
   const bool channels_last = order == Order::channels_last;
   for (int64_t k = 0; k < (channels_last ? block.positions : block.channels); ++k) {
-    const T *taught = block.taught + k * block.stride, *learnt = block.learnt + k * block.stride;
-    T* out = gradients + k * block.stride;
+    const float *taught = block.taught + k * block.stride, *learnt = block.learnt + k * block.stride;
+    float* out = gradients + k * block.stride;
     if (channels_last) {
-      const T first = weight_taught[k], second = weight_learnt[k];
+      const float first = weight_taught[k], second = weight_learnt[k];
 #pragma omp simd
       for (int64_t c = 0; c < block.channels; ++c) out[c] = first * taught[c] + second * learnt[c];
     } else {
@@ -152,31 +141,12 @@ DESTSEG_INLINE void block_gradients(const Block<T>& block, Order order, const T*
   }
 }
 
-DESTSEG_WIDE inline void block_distances_wide(const Block<float>& block, Order order, float* distances) {
-  block_distances(block, order, distances);
-}
-
-DESTSEG_WIDE inline void block_distances_wide(const Block<double>& block, Order order, double* distances) {
-  block_distances(block, order, distances);
-}
-
-DESTSEG_WIDE inline void block_gradients_wide(const Block<float>& block, Order order, const float* slopes,
-                                              float* gradients) {
-  block_gradients(block, order, slopes, gradients);
-}
-
-DESTSEG_WIDE inline void block_gradients_wide(const Block<double>& block, Order order, const double* slopes,
-                                              double* gradients) {
-  block_gradients(block, order, slopes, gradients);
-}
-
-// Calls body(k, block, position) for every block of every level k; position is that of the block's beginning
-// among all pictures' positions.
-template <typename T, typename Body>
-void for_each_block(const std::vector<Level<T>>& levels, int64_t n, Order order, int64_t threads,
-                    const Body& body) {
-  std::vector<int64_t> ends;  // of the levels, among all blocks
-  for (const Level<T>& level : levels) {
+// Calls body(k, block, position) for every block of every level k. position: the index of the block's first position
+// among the positions of all pictures.
+template <typename Body>
+void for_each_block(const std::vector<Level>& levels, int64_t n, Order order, int64_t threads, const Body& body) {
+  std::vector<int64_t> ends;  // of each level, in the sequence of all blocks
+  for (const Level& level : levels) {
     const int64_t blocks = (level.height * level.width + kBlockPositions - 1) / kBlockPositions;
     ends.push_back((ends.empty() ? 0 : ends.back()) + n * blocks);
   }
@@ -193,21 +163,20 @@ void for_each_block(const std::vector<Level<T>>& levels, int64_t n, Order order,
 }
 
 // distances[k]: (n, h_k, w_k).
-template <typename T>
-void cosine_distances(const std::vector<Level<T>>& levels, int64_t n, Order order, int64_t threads,
-                      const std::vector<T*>& distances) {
-  for_each_block(levels, n, order, threads, [&](size_t k, const Block<T>& block, int64_t position) {
-    block_distances_wide(block, order, distances[k] + position);
+inline void cosine_distances(const std::vector<Level>& levels, int64_t n, Order order, int64_t threads,
+                             const std::vector<float*>& distances) {
+  for_each_block(levels, n, order, threads, [&](size_t k, const Block& block, int64_t position) {
+    block_distances(block, order, distances[k] + position);
   });
 }
 
-// slopes[k]: (n, h_k, w_k), of whatever the distances are used for; gradients[k]: as the student's features.
-template <typename T>
-void cosine_gradients(const std::vector<Level<T>>& levels, int64_t n, Order order, int64_t threads,
-                      const std::vector<const T*>& slopes, const std::vector<T*>& gradients) {
-  for_each_block(levels, n, order, threads, [&](size_t k, const Block<T>& block, int64_t position) {
-    T* out = gradients[k] + (block.learnt - levels[k].learnt);
-    block_gradients_wide(block, order, slopes[k] + position, out);
+// slopes[k]: (n, h_k, w_k), the gradient of the loss with respect to the distances. gradients[k]: its gradient with
+// respect to the student's features, in their shape and order.
+inline void cosine_gradients(const std::vector<Level>& levels, int64_t n, Order order, int64_t threads,
+                             const std::vector<const float*>& slopes, const std::vector<float*>& gradients) {
+  for_each_block(levels, n, order, threads, [&](size_t k, const Block& block, int64_t position) {
+    float* out = gradients[k] + (block.learnt - levels[k].learnt);
+    block_gradients(block, order, slopes[k] + position, out);
   });
 }
 

@@ -1,6 +1,6 @@
-// The one way a kernel uses several threads: indices handed out one at a time, each worked on by one thread
-// alone, so results do not depend on how many threads there are. Plain std::thread, made for the call and gone
-// with it: no pool that a forked data worker would inherit broken, no second OpenMP runtime beside torch's.
+// The parallel loop of the CPU kernels. Threads take indices one at a time, and each index is processed by one thread
+// alone, so results do not depend on the number of threads. The threads are plain std::threads that live for one call.
+// A thread pool would be broken in forked data-loading workers, and OpenMP would add a second runtime beside torch's.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace destseg {
 
-// Calls body(index) for every index in [0, count), from at most `threads` threads; body must not throw.
+// Calls body(index) for every index in [0, count), on at most `threads` threads. body must not throw.
 template <typename Body>
 void parallel_for(int64_t count, int64_t threads, const Body& body) {
   std::atomic<int64_t> next{0};

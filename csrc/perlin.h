@@ -1,21 +1,23 @@
-// Perlin gradient noise, evaluated at rotated coordinates, and pictures corrupted where it is high.
+// Perlin gradient noise at rotated coordinates, and pictures corrupted where the noise is high.
 //
-// A lattice of unit gradients (cos a along rows, sin a along columns) lies over the picture; a pixel's noise
-// is the faded bilinear mixture of the four dot products between its cell's gradients and the offsets to the
-// cell's corners (Perlin, "Improving noise", 2002), times sqrt(2). Turning the noise by an angle is turning
-// the coordinates at which it is asked, so it needs no second pass and no resampling; pixels that fall
-// outside the picture are 0. Per output row the pixels inside form one interval, found once in double
-// precision. It is walked cell by cell (as rays are through voxels: Amanatides and Woo, 1987), which leaves
-// loops without branches or look-ups, in which all four dot products change evenly from pixel to pixel. A pixel on
-// the border of two cells may be counted to either: noise is continuous there.
+// A lattice of unit gradients covers the picture; the gradient at angle a is cos a vertically and sin a horizontally.
+// Each corner of a cell contributes the dot product of its gradient with the offset from the corner to the pixel. The
+// noise is the bilinear interpolation of these four dot products, with weights smoothed by a fade curve, times sqrt(2)
+// (Perlin, "Improving noise", 2002). Rotated noise is evaluated at rotated coordinates, which needs neither a second
+// pass nor resampling. Pixels whose coordinates fall outside the picture are 0.
 //
-// A corrupted picture takes one pass: a row of noise stays in the first-level cache, where it exceeds the
-// threshold the texture is blended in, and every pixel is normalised on the way out. Source: DeSTSeg (arXiv
-// 2211.11317), section 3.1.
+// In each output row, the pixels inside the picture form one interval, computed once in double precision. The interval
+// is traversed cell by cell, as in ray tracing through voxels (Amanatides and Woo, 1987). Within a cell, the four dot
+// products are linear in the column, so the inner loops have no branches and no look-ups. A pixel on the border of two
+// cells may be assigned to either, because the noise is continuous there.
 //
-// Measured for 256 x 256 pixels on one thread (2-core x86-64 with AVX-512, 2026-11-22): noise 0.03 ms at 1 x 1
-// cells, 0.10 to 0.15 ms at 32 x 32, where a look-up of every pixel's cell took 0.5 ms; blending 0.05 ms, where
-// a loop over channels took 0.38 ms.
+// Corrupting a picture takes one pass. A row of noise stays in the L1 cache. The texture is blended in where the noise
+// exceeds the threshold, and every pixel is normalised as it is written. Source: DeSTSeg (arXiv 2211.11317),
+// section 3.1.
+//
+// Times for 256 x 256 pixels on one thread (2-core x86-64 with AVX-512, 2026-11-22): noise 0.03 ms at 1 x 1 cells and
+// 0.10 to 0.15 ms at 32 x 32 (looking up the cell of every pixel: 0.5 ms); blending 0.05 ms (with a loop over
+// channels: 0.38 ms).
 #pragma once
 
 #include <algorithm>
@@ -28,15 +30,15 @@
 
 namespace destseg {
 
-// Pixels this close outside the border still count as inside, so that a quarter turn loses no edge.
+// Pixels at most this far outside the border count as inside. Otherwise rounding could drop an edge in a quarter turn.
 constexpr double kPerlinBorder = 1e-6;
 
-// One output row in source coordinates: pixel column j lies at (row + j * row_step, column + j * column_step).
+// One output row in source coordinates: its pixel j is at (row + j * row_step, column + j * column_step).
 struct PerlinLine {
   double row, row_step, column, column_step;
 };
 
-// How noise is turned, about the centre of the picture.
+// The rotation of the noise about the centre of the picture.
 struct PerlinTurn {
   double cosine, sine;
 };
@@ -55,7 +57,8 @@ DESTSEG_SHARED_FORMULA bool perlin_inside(const PerlinLine& line, int64_t j, int
          column >= -kPerlinBorder && column <= static_cast<double>(width - 1) + kPerlinBorder;
 }
 
-// Narrows [first, last], in columns, to where start + column * step lies in [0, end]; about, for it is rounded.
+// Narrows the columns [first, last] to those where start + column * step lies in [0, end]. The result is approximate
+// because of rounding.
 inline void perlin_narrow(double start, double step, double end, double& first, double& last) {
   if (step == 0) return;
   const double enter = (step > 0 ? -start : end - start) / step, leave = (step > 0 ? end - start : -start) / step;
@@ -63,24 +66,24 @@ inline void perlin_narrow(double start, double step, double end, double& first, 
   last = std::min(last, leave);
 }
 
-// The columns [begin, end) of a line that lie inside the picture; they are neighbours, as a picture is convex.
+// The columns [begin, end) of a line that lie inside the picture. They are contiguous, because a picture is convex.
 inline void perlin_interval(const PerlinLine& line, int64_t height, int64_t width, int64_t& begin, int64_t& end) {
   double first = 0, last = static_cast<double>(width - 1);
   perlin_narrow(line.row, line.row_step, static_cast<double>(height - 1), first, last);
   perlin_narrow(line.column, line.column_step, static_cast<double>(width - 1), first, last);
   begin = static_cast<int64_t>(std::min(first, static_cast<double>(width)));
   end = std::max(static_cast<int64_t>(std::max(last, -1.0)) + 1, begin);
-  // Which pixels are inside is for perlin_inside alone to say: the estimate is one or two columns off at most.
+  // This estimate is off by at most two columns. perlin_inside alone decides which pixels are inside.
   while (begin > 0 && perlin_inside(line, begin - 1, height, width)) --begin;
   while (end < width && perlin_inside(line, end, height, width)) ++end;
   while (begin < end && !perlin_inside(line, begin, height, width)) ++begin;
   while (begin < end && !perlin_inside(line, end - 1, height, width)) --end;
 }
 
-// One axis of the lattice along a row: column j lies `start + j * step` cells from the lattice's beginning.
+// One axis of the lattice along an output row: column j is at start + j * step, in cells.
 struct PerlinAxis {
   double start, step;
-  double next, stride;  // the column, as a fraction, at which the next cell begins; how far apart those are
+  double next, stride;  // fractional column where the next cell begins; columns per cell
   int32_t cell, direction, last;
 
   PerlinAxis(double start_, double step_, int64_t cells, int64_t column)
@@ -92,8 +95,8 @@ struct PerlinAxis {
     next = cell == last || step == 0 ? HUGE_VAL : (border - start) / step;
   }
 
-  // Enters the next cell, or stays, without a branch: which of two axes moves on is anybody's guess. The last
-  // cell has no end, so that rounding never leads out of the lattice.
+  // Enters the next cell if `moves`. There is no branch, because which of the two axes moves is unpredictable. The
+  // last cell has no end, so that rounding never leads out of the lattice.
   void advance(bool moves) {
     cell += moves ? direction : 0;
     next = cell == last ? HUGE_VAL : next + (moves ? stride : 0.0);
@@ -102,40 +105,37 @@ struct PerlinAxis {
   double offset(int64_t column) const { return start + static_cast<double>(column) * step - cell; }
 };
 
-// What a cell's noise is made of: four linear functions of the offset (v, u) to its first corner, the dot products
-// with the gradients at its top left and bottom left, and what each rises by on the way to the right.
-template <typename T>
+// Four linear functions of the offset (v, u) from the top left corner of a cell. Functions 0 and 2 are the dot products
+// of the top left and bottom left corners. Functions 1 and 3 are the differences between the dot products of the right
+// and left corners, at the top and at the bottom.
 struct PerlinCell {
-  T along_v[4], along_u[4], constant[4];
+  float along_v[4], along_u[4], constant[4];
 };
 
-// The factor that the components of the lattice's unit gradients have, so that noise fills [-1, 1].
-constexpr double kPerlinGain = 1.4142135623730951;
+// Scales the unit gradients so that the noise fills [-1, 1].
+constexpr float kPerlinGain = 1.4142135623730951f;
 
-// v and u point at the gradients of a cell's top left corner, of a lattice with points_x of them a row.
-template <typename T>
-DESTSEG_SHARED_FORMULA PerlinCell<T> perlin_cell(const T* v, const T* u, int64_t points_x) {
-  const T *v_below = v + points_x, *u_below = u + points_x;
+// v and u point to the gradient of the top left corner of the cell. A row of the lattice has points_x gradients.
+DESTSEG_SHARED_FORMULA PerlinCell perlin_cell(const float* v, const float* u, int64_t points_x) {
+  const float *v_below = v + points_x, *u_below = u + points_x;
   return {{v[0], v[1] - v[0], v_below[0], v_below[1] - v_below[0]},
           {u[0], u[1] - u[0], u_below[0], u_below[1] - u_below[0]},
           {0, -u[1], -v_below[0], v_below[0] - v_below[1] - u_below[1]}};
 }
 
-// A cell's linear function f at an offset to its first corner.
-template <typename T>
-DESTSEG_SHARED_FORMULA T perlin_linear(const PerlinCell<T>& cell, int32_t f, T v, T u) {
+// The value of linear function f at offset (v, u).
+DESTSEG_SHARED_FORMULA float perlin_linear(const PerlinCell& cell, int32_t f, float v, float u) {
   return cell.along_v[f] * v + cell.along_u[f] * u + cell.constant[f];
 }
 
-template <typename T>
-std::vector<PerlinCell<T>> perlin_cells(const T* angles, int64_t cells_y, int64_t cells_x) {
+inline std::vector<PerlinCell> perlin_cells(const float* angles, int64_t cells_y, int64_t cells_x) {
   const size_t points_x = static_cast<size_t>(cells_x + 1);
-  std::vector<T> gradients_v(static_cast<size_t>(cells_y + 1) * points_x), gradients_u(gradients_v.size());
+  std::vector<float> gradients_v(static_cast<size_t>(cells_y + 1) * points_x), gradients_u(gradients_v.size());
   for (size_t k = 0; k < gradients_v.size(); ++k) {
-    gradients_v[k] = static_cast<T>(kPerlinGain) * std::cos(angles[k]);
-    gradients_u[k] = static_cast<T>(kPerlinGain) * std::sin(angles[k]);
+    gradients_v[k] = kPerlinGain * std::cos(angles[k]);
+    gradients_u[k] = kPerlinGain * std::sin(angles[k]);
   }
-  std::vector<PerlinCell<T>> cells;
+  std::vector<PerlinCell> cells;
   cells.reserve(static_cast<size_t>(cells_y * cells_x));
   for (size_t i = 0; i < static_cast<size_t>(cells_y); ++i) {
     for (size_t j = 0; j < static_cast<size_t>(cells_x); ++j) {
@@ -146,50 +146,49 @@ std::vector<PerlinCell<T>> perlin_cells(const T* angles, int64_t cells_y, int64_
   return cells;
 }
 
-template <typename T>
-DESTSEG_SHARED_FORMULA T perlin_fade(T t) {
+DESTSEG_SHARED_FORMULA float perlin_fade(float t) {
   return t * t * t * (t * (t * 6 - 15) + 10);
 }
 
-// The noise at offset (v, u), of the four linear functions there.
-template <typename T>
-DESTSEG_SHARED_FORMULA T perlin_mixed(T v, T u, T top, T top_rise, T bottom, T bottom_rise) {
-  const T fade_v = perlin_fade(v), fade_u = perlin_fade(u);
-  const T above = top + top_rise * fade_u, below = bottom + bottom_rise * fade_u;
+// The noise at offset (v, u), from the values of the four linear functions there.
+DESTSEG_SHARED_FORMULA float perlin_mixed(float v, float u, float top, float top_rise, float bottom,
+                                          float bottom_rise) {
+  const float fade_v = perlin_fade(v), fade_u = perlin_fade(u);
+  const float above = top + top_rise * fade_u, below = bottom + bottom_rise * fade_u;
   return above + (below - above) * fade_v;
 }
 
-constexpr int32_t kPerlinLanes = 16;  // most pixels evaluated at once, also beyond a cell's end and the row's
+constexpr int32_t kPerlinLanes = 16;  // most pixels evaluated at once; these may extend past the cell and the row
 
-// Pixels [first, first + lanes) of a cell's stretch, whose linear functions have a start and a step each.
-template <int32_t lanes, typename T>
-DESTSEG_INLINE void perlin_pixels(const T* start, const T* step, T v, T v_step, T u, T u_step, int64_t first,
-                                  T* noise) {
+// Evaluates pixels [first, first + lanes), counted from where the row enters the cell. start, step: the value of each
+// linear function at pixel 0, and its change from pixel to pixel.
+template <int32_t lanes>
+DESTSEG_INLINE void perlin_pixels(const float* start, const float* step, float v, float v_step, float u, float u_step,
+                                  int64_t first, float* noise) {
 #pragma omp simd
   for (int32_t lane = 0; lane < lanes; ++lane) {
-    const T k = static_cast<T>(static_cast<int32_t>(first) + lane);
+    const float k = static_cast<float>(static_cast<int32_t>(first) + lane);
     noise[first + lane] = perlin_mixed(v + k * v_step, u + k * u_step, start[0] + k * step[0], start[1] + k * step[1],
                                        start[2] + k * step[2], start[3] + k * step[3]);
   }
 }
 
-// noise: columns [begin, end) of one row, and room for kPerlinLanes more.
-template <typename T>
-DESTSEG_INLINE void perlin_row(const PerlinCell<T>* cells, int64_t cells_x, PerlinAxis y, PerlinAxis x,
-                               int64_t begin, int64_t end, T* noise) {
-  const T v_step = static_cast<T>(y.step), u_step = static_cast<T>(x.step);
+// Writes columns [begin, end) of a row of noise, which must have room for kPerlinLanes more.
+DESTSEG_WIDE inline void perlin_row(const PerlinCell* cells, int64_t cells_x, PerlinAxis y, PerlinAxis x,
+                                    int64_t begin, int64_t end, float* noise) {
+  const float v_step = static_cast<float>(y.step), u_step = static_cast<float>(x.step);
   while (begin < end) {
-    const PerlinCell<T>& cell = cells[y.cell * cells_x + x.cell];
-    const T v = static_cast<T>(y.offset(begin)), u = static_cast<T>(x.offset(begin));
-    T start[4], step[4];
+    const PerlinCell& cell = cells[y.cell * cells_x + x.cell];
+    const float v = static_cast<float>(y.offset(begin)), u = static_cast<float>(x.offset(begin));
+    float start[4], step[4];
 #pragma omp simd
     for (int32_t f = 0; f < 4; ++f) {
       start[f] = perlin_linear(cell, f, v, u);
       step[f] = cell.along_v[f] * v_step + cell.along_u[f] * u_step;
     }
     const double last = std::min(std::min(y.next, x.next), static_cast<double>(end - 1));
-    const int64_t count = static_cast<int64_t>(last) + 1 - begin;  // 0 where two borders are one pixel apart
-    T* out = noise + begin;
+    const int64_t count = static_cast<int64_t>(last) + 1 - begin;  // 0 if there is no pixel between two borders
+    float* out = noise + begin;
     int64_t k = 0;
     for (; k < count - kPerlinLanes / 2; k += kPerlinLanes)
       perlin_pixels<kPerlinLanes>(start, step, v, v_step, u, u_step, k, out);
@@ -201,56 +200,46 @@ DESTSEG_INLINE void perlin_row(const PerlinCell<T>* cells, int64_t cells_x, Perl
   }
 }
 
-DESTSEG_WIDE inline void perlin_row_wide(const PerlinCell<float>* cells, int64_t cells_x, const PerlinAxis& y,
-                                         const PerlinAxis& x, int64_t begin, int64_t end, float* noise) {
-  perlin_row(cells, cells_x, y, x, begin, end, noise);
-}
-
-DESTSEG_WIDE inline void perlin_row_wide(const PerlinCell<double>* cells, int64_t cells_x, const PerlinAxis& y,
-                                         const PerlinAxis& x, int64_t begin, int64_t end, double* noise) {
-  perlin_row(cells, cells_x, y, x, begin, end, noise);
-}
-
-// angles: (cells_y + 1) x (cells_x + 1) in radians; rotation in radians about the centre. Calls
-// visit(i, noise) with each finished row of `width` values, which is overwritten by the next.
-template <typename T, typename Visit>
-void perlin(const T* angles, int64_t cells_y, int64_t cells_x, double rotation, int64_t height, int64_t width,
+// angles: (cells_y + 1) x (cells_x + 1), in radians. rotation: in radians, about the centre. Calls visit(i, noise) for
+// every row i, with `width` values that the next row overwrites.
+template <typename Visit>
+void perlin(const float* angles, int64_t cells_y, int64_t cells_x, double rotation, int64_t height, int64_t width,
             const Visit& visit) {
-  const std::vector<PerlinCell<T>> cells = perlin_cells(angles, cells_y, cells_x);
+  const std::vector<PerlinCell> cells = perlin_cells(angles, cells_y, cells_x);
   const PerlinTurn turn{std::cos(rotation), std::sin(rotation)};
   const double scale_y = static_cast<double>(cells_y) / static_cast<double>(height);
   const double scale_x = static_cast<double>(cells_x) / static_cast<double>(width);
-  std::vector<T> noise(static_cast<size_t>(width + kPerlinLanes));
-  T* row = noise.data();
+  std::vector<float> noise(static_cast<size_t>(width + kPerlinLanes));
+  float* row = noise.data();
   for (int64_t i = 0; i < height; ++i) {
     const PerlinLine line = perlin_line(turn, i, height, width);
     int64_t begin, end;
     perlin_interval(line, height, width, begin, end);
     const PerlinAxis y(line.row * scale_y, line.row_step * scale_y, cells_y, begin);
     const PerlinAxis x(line.column * scale_x, line.column_step * scale_x, cells_x, begin);
-    perlin_row_wide(cells.data(), cells_x, y, x, begin, end, row);
-    std::fill(row, row + begin, T(0));
-    std::fill(row + end, row + width, T(0));
+    perlin_row(cells.data(), cells_x, y, x, begin, end, row);
+    std::fill(row, row + begin, 0.0f);
+    std::fill(row + end, row + width, 0.0f);
     visit(i, row);
   }
 }
 
-// What one anomaly is made of: its lattice stands at `angles`, (cells_y + 1) x (cells_x + 1).
+// The parameters of one synthetic anomaly. angles: (cells_y + 1) x (cells_x + 1).
 struct Corruption {
   const float* angles;
   int64_t cells_y, cells_x;
   double rotation;
-  float share;  // of the picture that shines through the texture
+  float share;  // the weight of the picture where the texture is blended in
 };
 
-// One value of a pixel, of which the picture keeps a share, and its way to normalised values.
+// Blends one channel of a pixel and normalises it. kept: the weight of the picture.
 DESTSEG_SHARED_FORMULA float corrupted_value(uint8_t picture, uint8_t texture, float kept, float scale, float offset) {
   const float blend = kept * static_cast<float>(picture) + (1.0f - kept) * static_cast<float>(texture);
   return blend * scale + offset;
 }
 
-// One row: picture and texture are width x 3 bytes, corrupted, scale, offset and kept width x 3 floats; kept is
-// overwritten. Every loop is over all channels alike, which the compiler vectorises.
+// Corrupts one row. picture and texture: width x 3 bytes. corrupted, scale, offset and kept: width x 3 floats; kept is
+// scratch memory. The last loop treats all channels alike, so that the compiler can vectorise it.
 DESTSEG_WIDE inline void corrupt_row(const uint8_t* picture, const uint8_t* texture, const float* noise, float share,
                                      float threshold, const float* scale, const float* offset, int64_t width,
                                      float* kept, float* corrupted, uint8_t* mask) {
@@ -264,8 +253,8 @@ DESTSEG_WIDE inline void corrupt_row(const uint8_t* picture, const uint8_t* text
   }
 }
 
-// pictures, textures: n x height x width x 3; corrupted: the same shape, blend * scale + offset per channel;
-// masks: n x height x width, 0 or 1.
+// pictures, textures: n x height x width x 3. corrupted: the same shape, blend * scale + offset per channel. masks:
+// n x height x width, 0 or 1.
 inline void corrupt(const uint8_t* pictures, const uint8_t* textures, const std::vector<Corruption>& corruptions,
                     float threshold, const float* scale, const float* offset, int64_t height, int64_t width,
                     int64_t threads, float* corrupted, uint8_t* masks) {

@@ -1,16 +1,16 @@
-// The segmentation network's input: on each level, minus the products of teacher and student features of unit
-// length, resized to the first level's size and stacked.
+// The input of the segmentation network. On each level, the normalised teacher and student features are multiplied
+// element by element and negated. The products are resized to the size of the first level, and the levels are
+// concatenated along the channels.
 //
-// Features are never written out at unit length: the sums that cosine.h takes give each position one weight
-// for its raw products. The output is made in bands of rows. The products that a band needs of the coarse
-// levels stay in the second-level cache, from where they are resized into their place among the output's
-// channels, so features are read once and the output is written once.
+// Normalised features are never stored: the sums of cosine.h give one weight per position for the raw products. The
+// output is computed in bands of rows. The products that a band needs from the coarser levels stay in the L2 cache
+// until they are resized into their output channels. So the features are read once and the output is written once.
 // Source: DeSTSeg (arXiv 2211.11317), section 3.3.
 //
-// Measured for the features of one 256 x 256 picture on one thread (2-core x86-64 with AVX-512, 2026-11-22), call
-// from Python included: 0.8 to 1.1 ms channels last, where eager torch takes 2 to 7 ms, and 1.3 to 2.0 ms
-// channels first, where it takes 11 to 24 ms; torch.compile takes 4 to 17 ms. How much depends on what memory
-// the allocator hands out. Filling an output of this size takes 0.3 ms.
+// Times for the features of one 256 x 256 picture on one thread, including the call from Python (2-core x86-64 with
+// AVX-512, 2026-11-22): channels last 0.8 to 1.1 ms (eager torch: 2 to 7 ms), channels first 1.3 to 2.0 ms (eager
+// torch: 11 to 24 ms); torch.compile takes 4 to 17 ms. The spread depends on the memory that the allocator returns.
+// Filling an output of this size takes 0.3 ms.
 #pragma once
 
 #include <algorithm>
@@ -25,25 +25,24 @@
 
 namespace destseg {
 
-constexpr int64_t kBandRows = 8;  // that one thread makes at a time
+constexpr int64_t kBandRows = 8;  // rows of the output that a thread computes at a time
 
-// Minus the products of both unit vectors, for positions [begin, end) of one picture, in its order with a
-// stride of their own; the sign is that of the published segmentation network.
-template <typename T>
-DESTSEG_INLINE void negative_products(const Level<T>& level, Order order, int64_t image, int64_t begin,
-                                      int64_t end, int64_t stride, T* products) {
+// Writes the negated products of the unit vectors, for positions [begin, end) of one picture. They have the memory
+// order of the features, but a stride of their own. The published segmentation network expects the negative sign.
+DESTSEG_INLINE void negative_products(const Level& level, Order order, int64_t image, int64_t begin, int64_t end,
+                                      int64_t stride, float* products) {
   const bool channels_last = order == Order::channels_last;
-  Sums<T> sums;
+  Sums sums;
   for (; begin < end; begin += kBlockPositions) {
-    const Block<T> block = block_of(level, order, image, begin, std::min(begin + kBlockPositions, end));
+    const Block block = block_of(level, order, image, begin, std::min(begin + kBlockPositions, end));
     sum_channels(block, order, sums);
-    T* weight = sums.both;
+    float* weight = sums.both;
     for (int64_t p = 0; p < block.positions; ++p) weight[p] = -unit_scale(sums.taught[p], sums.learnt[p]);
     for (int64_t k = 0; k < (channels_last ? block.positions : block.channels); ++k) {
-      const T *taught = block.taught + k * block.stride, *learnt = block.learnt + k * block.stride;
-      T* out = products + k * stride;
+      const float *taught = block.taught + k * block.stride, *learnt = block.learnt + k * block.stride;
+      float* out = products + k * stride;
       if (channels_last) {
-        const T scale = weight[k];
+        const float scale = weight[k];
 #pragma omp simd
         for (int64_t c = 0; c < block.channels; ++c) out[c] = scale * (taught[c] * learnt[c]);
       } else {
@@ -55,49 +54,47 @@ DESTSEG_INLINE void negative_products(const Level<T>& level, Order order, int64_
   }
 }
 
-// A picture's rows [first, last] of the output, (n, channels, height, width) of the first level's size.
-template <typename T>
+// Rows [first, last] of one picture in the output. channels, height and width are those of the whole output.
 struct Band {
-  const std::vector<Level<T>>& levels;
-  const std::vector<Taps<T>>&rows, &columns;  // of every level
+  const std::vector<Level>& levels;
+  const std::vector<Taps>&rows, &columns;  // per level
   int64_t channels, height, width;
   int64_t image, first, last;
-  T* out;  // of the picture
+  float* out;  // the picture's part of the output
 };
 
-// Channels last: each position is written from its first channel to its last, level after level.
-template <typename T>
-DESTSEG_INLINE void band_channels_last(const Band<T>& band) {
+// Channels last: writes each position from its first channel to its last, one level after the other.
+DESTSEG_INLINE void band_channels_last(const Band& band) {
   struct Source {
-    int64_t channels, pitch, top;    // of the rows in `products`, the first of which is the level's row `top`
-    std::vector<T> products, mixed;  // mixed: one row, resized along the height
-    const T* row;
+    int64_t channels, pitch, top;        // pitch: values per row; top: the row of the level where products begin
+    std::vector<float> products, mixed;  // mixed: one row, resized vertically
+    const float* row;
   };
   std::vector<Source> sources;
   for (size_t k = 0; k < band.levels.size(); ++k) {
-    const Level<T>& level = band.levels[k];
+    const Level& level = band.levels[k];
     const int64_t pitch = level.width * level.channels;
     const int64_t top = band.rows[k].low.data()[band.first], end = band.rows[k].high.data()[band.last] + 1;
-    sources.push_back({level.channels, pitch, top, std::vector<T>(static_cast<size_t>((end - top) * pitch)),
-                       std::vector<T>(static_cast<size_t>(pitch)), nullptr});
+    sources.push_back({level.channels, pitch, top, std::vector<float>(static_cast<size_t>((end - top) * pitch)),
+                       std::vector<float>(static_cast<size_t>(pitch)), nullptr});
     negative_products(level, Order::channels_last, band.image, top * level.width, end * level.width,
                       level.channels, sources[k].products.data());
   }
-  T* out = band.out + band.first * band.width * band.channels;
+  float* out = band.out + band.first * band.width * band.channels;
   for (int64_t i = band.first; i <= band.last; ++i) {
     for (size_t k = 0; k < sources.size(); ++k) {
       Source& source = sources[k];
-      const T share = band.rows[k].share.data()[i];
-      const T* low = source.products.data() + (band.rows[k].low.data()[i] - source.top) * source.pitch;
-      const T* high = source.products.data() + (band.rows[k].high.data()[i] - source.top) * source.pitch;
+      const float share = band.rows[k].share.data()[i];
+      const float* low = source.products.data() + (band.rows[k].low.data()[i] - source.top) * source.pitch;
+      const float* high = source.products.data() + (band.rows[k].high.data()[i] - source.top) * source.pitch;
       if (share != 0) mix(low, high, share, source.pitch, source.mixed.data());
       source.row = share != 0 ? source.mixed.data() : low;
     }
     for (int64_t j = 0; j < band.width; ++j) {
       for (size_t k = 0; k < sources.size(); ++k) {
         const int64_t channels = sources[k].channels;
-        const T* low = sources[k].row + band.columns[k].low.data()[j] * channels;
-        const T* high = sources[k].row + band.columns[k].high.data()[j] * channels;
+        const float* low = sources[k].row + band.columns[k].low.data()[j] * channels;
+        const float* high = sources[k].row + band.columns[k].high.data()[j] * channels;
         mix(low, high, band.columns[k].share.data()[j], channels, out);
         out += channels;
       }
@@ -105,16 +102,15 @@ DESTSEG_INLINE void band_channels_last(const Band<T>& band) {
   }
 }
 
-// Channels first: one channel after the other, each source row being resized along the width once.
-template <typename T>
-DESTSEG_INLINE void band_channels_first(const Band<T>& band) {
+// Channels first: writes one channel after the other. Each source row is resized horizontally only once.
+DESTSEG_INLINE void band_channels_first(const Band& band) {
   const int64_t width = band.width, plane = band.height * width;
-  std::vector<T> products, widened;
-  T* out = band.out;
+  std::vector<float> products, widened;
+  float* out = band.out;
   for (size_t k = 0; k < band.levels.size(); ++k) {
-    const Level<T>& level = band.levels[k];
+    const Level& level = band.levels[k];
     const int32_t *low_row = band.rows[k].low.data(), *high_row = band.rows[k].high.data();
-    const T* row_share = band.rows[k].share.data();
+    const float* row_share = band.rows[k].share.data();
     const int64_t top = low_row[band.first], end = high_row[band.last] + 1;
     const int64_t stride = (end - top) * level.width;
     if (level.height == band.height && level.width == width) {
@@ -129,12 +125,12 @@ DESTSEG_INLINE void band_channels_first(const Band<T>& band) {
                       products.data());
     for (int64_t c = 0; c < level.channels; ++c) {
       for (int64_t i = 0; i < end - top; ++i) {
-        const T* row = products.data() + c * stride + i * level.width;
+        const float* row = products.data() + c * stride + i * level.width;
         widen(row, band.columns[k], width, widened.data() + i * width);
       }
       for (int64_t i = band.first; i <= band.last; ++i) {
-        const T* low = widened.data() + (low_row[i] - top) * width;
-        const T* high = widened.data() + (high_row[i] - top) * width;
+        const float* low = widened.data() + (low_row[i] - top) * width;
+        const float* high = widened.data() + (high_row[i] - top) * width;
         mix(low, high, row_share[i], width, out + i * width);
       }
       out += plane;
@@ -142,32 +138,28 @@ DESTSEG_INLINE void band_channels_first(const Band<T>& band) {
   }
 }
 
-DESTSEG_WIDE inline void band_wide(const Band<float>& band, Order order) {
+DESTSEG_WIDE inline void write_band(const Band& band, Order order) {
   order == Order::channels_last ? band_channels_last(band) : band_channels_first(band);
 }
 
-DESTSEG_WIDE inline void band_wide(const Band<double>& band, Order order) {
-  order == Order::channels_last ? band_channels_last(band) : band_channels_first(band);
-}
-
-// out: (n, sum of channels, h, w) of the first level's size, in the order of the levels.
-template <typename T>
-void similarity_input(const std::vector<Level<T>>& levels, int64_t n, Order order, int64_t threads, T* out) {
+// out: (n, sum of channels, h_1, w_1), or (n, h_1, w_1, sum of channels) if channels come last. The channels of the
+// first level come first.
+inline void similarity_input(const std::vector<Level>& levels, int64_t n, Order order, int64_t threads, float* out) {
   const int64_t height = levels[0].height, width = levels[0].width;
   int64_t channels = 0;
-  std::vector<Taps<T>> rows, columns;
-  for (const Level<T>& level : levels) {
+  std::vector<Taps> rows, columns;
+  for (const Level& level : levels) {
     channels += level.channels;
     rows.emplace_back(level.height, height);
     columns.emplace_back(level.width, width);
   }
-  expect_writes(out, n * channels * height * width * static_cast<int64_t>(sizeof(T)));
+  expect_writes(out, n * channels * height * width * static_cast<int64_t>(sizeof(float)));
   const int64_t bands = (height + kBandRows - 1) / kBandRows;
   parallel_for(n * bands, threads, [&](int64_t index) {
     const int64_t image = index / bands, first = index % bands * kBandRows;
     const int64_t last = std::min(first + kBandRows, height) - 1;
-    T* picture = out + image * channels * height * width;
-    band_wide({levels, rows, columns, channels, height, width, image, first, last, picture}, order);
+    float* picture = out + image * channels * height * width;
+    write_band({levels, rows, columns, channels, height, width, image, first, last, picture}, order);
   });
 }
 

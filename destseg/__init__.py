@@ -20,7 +20,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import names when they are asked for: `destseg --help` needs none of them."""
+    """Import a public name when it is first used: `destseg --help` needs none of them."""
     if name == "metrics":
         return importlib.import_module("destseg.metrics")
     if name in _HOMES:

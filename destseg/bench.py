@@ -1,4 +1,4 @@
-"""What prediction costs: each preset, engine and precision, beside the published network in the same run."""
+"""Measures what prediction costs, for presets, engines and precisions, beside the published network."""
 
 import itertools
 import logging
@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 import destseg
 from destseg.artifacts.artifact import Artifact
-from destseg.artifacts.formats import EXPORTED, FORMATS, read
-from destseg.artifacts.int8_pictures import loss_table, synthetic_metrics
+from destseg.artifacts.formats import EXPORTED, FORMATS, format_of, read
+from destseg.artifacts.int8_pictures import cost_table, synthetic_metrics
 from destseg.detector import DeSTSeg, load
 from destseg.inference.calibration import Calibration
 from destseg.inference.stream import predictions
@@ -33,11 +33,12 @@ from destseg.settings import Settings, input_size
 logger = logging.getLogger("destseg")
 
 PRESETS = ("paper", "fast")
-TURN = 0.5  # seconds that each side works before it is the next one's turn
+PATIENCE = 10.0  # seconds that a process has to end by itself, before it is ended
+TURN = 0.5  # seconds that each side works before the next takes its turn
 
 
 class Side(NamedTuple):
-    """One of those that are compared."""
+    """One of the models that are compared."""
 
     name: str  # of the preset or the file
     engine: str
@@ -49,10 +50,10 @@ class Side(NamedTuple):
 class Cost(NamedTuple):
     """What one side costs."""
 
-    milliseconds: float  # median of one picture, from decoded pixels to Prediction, batch 1
-    per_second: float  # pictures, over all its turns
+    milliseconds: float  # for one picture, from decoded pixels to Prediction, batch 1; median
+    per_second: float  # pictures per second, over all its turns
     memory: int  # largest resident size of its process in bytes
-    size: int  # of its files in bytes
+    size: int  # size of its files in bytes
 
 
 def table(
@@ -63,15 +64,15 @@ def table(
 ) -> str:
     """Time models against the published network and return a table.
 
-    Each side has a process of its own with as many threads as operations have here, and they take turns, so that
-    a slow phase of the machine hits all alike.
+    Each side runs in a process of its own, with as many threads as an operation may use here. The sides take
+    turns, so that a slow phase of the machine hits all alike.
 
     Args:
-        models: files written by `DeSTSeg.save` or `DeSTSeg.export`; without any, untrained networks of each
-            preset on each engine that is installed.
-        size: input size in pixels of untrained networks and of the published one.
-        seconds: that each side works.
-        dataset: of the MVTec layout; what the models find in it stands beside their costs.
+        models: files written by `DeSTSeg.save` or `DeSTSeg.export`; if there are none, untrained networks of
+            each preset on each installed engine.
+        size: input size, in pixels, of untrained networks and of the published one.
+        seconds: how long each side works.
+        dataset: test set in the MVTec layout; the table then also shows the models' metrics on it.
     """
     if dataset is not None and not models:
         raise ValueError("a dataset goes with models: untrained networks find nothing in it")
@@ -85,12 +86,12 @@ def table(
                 sides.append(Side(path.name, artifact.engine, artifact.precision, path))
         else:
             for preset in PRESETS:
-                sides += exported(untrained(preset, size, Path(folder)))
-        costs = measured(sides, input_size(size), seconds)
+                sides += export_everywhere(untrained(preset, size, Path(folder)))
+        costs = measure(sides, input_size(size), seconds)
         if dataset is not None:
             reports = [load(side.path, "cpu").evaluate(dataset) for side in sides[1:]]
-            found = [(report.image_auroc, report.pixel_ap, report.iap) for report in reports]
-            rows = [f"{100 * auroc:7.1f} {100 * ap:5.1f} {100 * iap:5.1f}" for auroc, ap, iap in found]
+            shares = [(report.image_auroc, report.pixel_ap, report.iap) for report in reports]
+            rows = [f"{100 * auroc:7.1f} {100 * ap:5.1f} {100 * iap:5.1f}" for auroc, ap, iap in shares]
             quality = ["  AUROC    AP   IAP", "", *rows]
     lines = ["model                 engine    precision      ms  pictures/s  times  peak MB  file MB"]
     for side, cost in zip(sides, costs, strict=True):
@@ -105,7 +106,7 @@ def table(
 
 
 def untrained(preset: str, size: int | tuple[int, int], folder: Path) -> Side:
-    """Save a model of random weights, which takes as long as any other."""
+    """Save a model with random weights, which is as fast as any other."""
     settings, calibration = Settings(preset, image_size=size), Calibration((0.5,), (0.5,), 0.5)
     artifact = Artifact(settings, calibration, {"destseg": destseg.__version__, "torch": "any"})
     path = folder / f"{preset}.destseg"
@@ -113,24 +114,25 @@ def untrained(preset: str, size: int | tuple[int, int], folder: Path) -> Side:
     return Side(preset, "torch", "float32", path)
 
 
-def exported(side: Side) -> list[Side]:
-    """Export a model to every engine that is installed, and return all of them."""
+def export_everywhere(side: Side) -> list[Side]:
+    """Export a model to every installed engine, and return the sides with the model itself."""
     model = load(side.path, "cpu")
     height, width = model.settings.size
     normal = np.random.default_rng(0).integers(0, 256, (8, height, width, 3), dtype=np.uint8)
     sides = [side]
-    for engine, precision in itertools.product(EXPORTED, ("float32", "int8")):
-        path = side.path.with_name(f"{side.name}-{precision}{EXPORTED[engine].ending}")
+    kinds = [(form, precision) for form in EXPORTED.values() for precision in form.precisions]
+    for form, precision in kinds:
+        path = side.path.with_name(f"{side.name}-{precision}{form.ending}")
         try:
-            model.export(path, engine, precision, normal=normal, calibration=normal)
+            model.export(path, form.name, precision, normal=normal, calibration=normal)
         except ImportError as error:
-            logger.warning("left out: %s %s: %s", engine, precision, error)
+            logger.warning("left out: %s %s: %s", form.name, precision, error)
         else:
-            sides.append(Side(side.name, engine, precision, path))
+            sides.append(Side(side.name, form.name, precision, path))
     return sides
 
 
-def measured(sides: Sequence[Side], size: tuple[int, int], seconds: float) -> list[Cost]:
+def measure(sides: Sequence[Side], size: tuple[int, int], seconds: float) -> list[Cost]:
     """Return what each side costs on one picture of the given height and width."""
     context = multiprocessing.get_context("spawn")
     ends, processes = [], []
@@ -138,44 +140,41 @@ def measured(sides: Sequence[Side], size: tuple[int, int], seconds: float) -> li
     os.environ["OMP_NUM_THREADS"] = str(thread_count())  # the processes read it when they begin
     try:
         for side in sides:
-            own, other = context.Pipe()
-            process = context.Process(
-                target=_work, args=(side, size, other), daemon=True
-            )
+            end, child_end = context.Pipe()
+            process = context.Process(target=_work, args=(side, size, child_end), daemon=True)
             process.start()
-            other.close()
-            ends.append(own)
+            child_end.close()
+            ends.append(end)
             processes.append(process)
-            own.recv()  # it has warmed up: none is measured while another one loads
+            end.recv()  # it has warmed up: no side is measured while another loads
         times: list[list[float]] = [[] for _ in sides]
         for _ in tqdm(range(max(1, round(seconds / TURN))), "timing", disable=None):
-            for own, found in zip(ends, times, strict=True):
-                own.send(TURN)
-                found += own.recv()
+            for end, side_times in zip(ends, times, strict=True):
+                end.send(TURN)
+                side_times += end.recv()
         memory = []
-        for own in ends:
-            own.send(None)
-            memory.append(own.recv())
+        for end in ends:
+            end.send(None)
+            memory.append(end.recv())
+        for process in processes:
+            process.join(PATIENCE)
     finally:
         os.environ.pop("OMP_NUM_THREADS")
         os.environ |= {} if threads is None else {"OMP_NUM_THREADS": threads}
         for process in processes:
             process.terminate()
             process.join()
-    sizes = [sum(part.stat().st_size for part in _parts(side.path)) for side in sides]
+    files = [format_of(side.path).files(side.path) for side in sides]
+    sizes = [sum(file.stat().st_size for file in parts) for parts in files]
     return [
-        Cost(1000 * float(np.median(found)), len(found) / sum(found), peak, size)
-        for found, peak, size in zip(times, memory, sizes, strict=True)
+        Cost(1000 * float(np.median(side_times)), len(side_times) / sum(side_times), peak, size)
+        for side_times, peak, size in zip(times, memory, sizes, strict=True)
     ]
 
 
-def _parts(path: Path) -> list[Path]:
-    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-
-
 def _work(side: Side, size: tuple[int, int], parent: Connection) -> None:
-    """Predict for as long as the parent says, until it says None; answer with the seconds of each picture."""
-    predict = published(side.path) if side.published else load(side.path, "cpu").predict
+    """Predict for as long as the parent says, until it says None; send back the seconds for each picture."""
+    predict = published_predictor(side.path) if side.published else load(side.path, "cpu").predict
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
     for _ in range(3):
         predict(pixels)
@@ -194,7 +193,7 @@ def _work(side: Side, size: tuple[int, int], parent: Connection) -> None:
 def _peak_memory() -> int:
     """Return the largest resident size of this process in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # where what getrusage says begins with the parent's
+    if status.exists():  # on Linux; there getrusage would start with the parent's size
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return 1024 * int(lines["VmHWM"].split()[0])
     import resource  # not on Windows
@@ -203,23 +202,23 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def published(path: Path) -> Callable[[np.ndarray], object]:
-    """Return what predicts as the published implementation does, with the network in a file."""
+def published_predictor(path: Path) -> Callable[[np.ndarray], object]:
+    """Return a function that predicts as the published implementation does, with the network in a file."""
     artifact = read(path)
-    assert artifact.network is not None and artifact.calibration is not None  # `untrained` made it
+    assert artifact.network is not None and artifact.calibration is not None  # `untrained` wrote both
     network = loaded_network(artifact.settings, artifact.network, str(path)).eval()
     scorer, framing = PublishedScorer(network, artifact.settings.size), framing_of(artifact.settings)
     calibration = artifact.calibration
     return lambda pixels: next(predictions(scorer, framing, calibration, as_pictures(pixels)))
 
 
-def loss(model: DeSTSeg, quantised: DeSTSeg, normal: Pictures, dataset: Any = None) -> str:
-    """Return lines that say what INT8 costs, on synthetic anomalies and on a data set of the MVTec layout."""
+def int8_cost(model: DeSTSeg, quantised: DeSTSeg, normal: Pictures, dataset: Any = None) -> str:
+    """Return lines that tell what INT8 costs, on synthetic anomalies and on an MVTec-like data set."""
     store = PictureStore(as_pictures(normal), framing_of(model.settings))
     pair = (model, quantised)
-    before, after = (synthetic_metrics(one.scorer, store, model.settings.seed) for one in pair)
-    found = {"synthetic anomalies": (before, after)}
+    before, after = (synthetic_metrics(either.scorer, store, model.settings.seed) for either in pair)
+    metrics = {"synthetic anomalies": (before, after)}
     if dataset is not None:
-        before, after = (one.evaluate(dataset) for one in pair)
-        found["data set"] = (before, after)
-    return loss_table(found)
+        before, after = (either.evaluate(dataset) for either in pair)
+        metrics["data set"] = (before, after)
+    return cost_table(metrics)

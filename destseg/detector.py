@@ -2,19 +2,17 @@
 
 import dataclasses
 import logging
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import PIL.Image
 
-import destseg
 from destseg.artifacts.artifact import Artifact
-from destseg.artifacts.formats import FORMATS, check_name, read
+from destseg.artifacts.formats import FORMATS, check_name, format_of, read
 from destseg.files import FilePath, check_writable
-from destseg.inference.calibration import Calibration, calibrated, split
+from destseg.inference.calibration import Calibration, calibrate, split
 from destseg.inference.prediction import Prediction
 from destseg.inference.report import Report, evaluate
 from destseg.inference.scorer import Scorer
@@ -23,7 +21,7 @@ from destseg.pictures.folders import Pictures, Source, as_pictures, is_several, 
 from destseg.pictures.framing import Framing, framing_of
 from destseg.pictures.roi import RegionOfInterest, Roi
 from destseg.pictures.store import MEMORY, Failures, PictureStore
-from destseg.settings import Schedule, Settings, check_device, check_rate, whole_number
+from destseg.settings import Schedule, Settings, check_device, check_duration, check_rate, whole_number
 
 if TYPE_CHECKING:
     from destseg.model.networks import DeSTSegNet
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("destseg")
 
 OnePicture: TypeAlias = bytes | bytearray | PIL.Image.Image
-"""What is certainly one picture; paths may be folders, and arrays stacks."""
+"""Types that are always a single picture; a path may be a folder, an array a stack."""
 
 
 class DeSTSeg:
@@ -41,22 +39,23 @@ class DeSTSeg:
     Args:
         preset, teacher, image_size, seed: see `destseg.settings.Settings`.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", "mps" or "xpu".
-        teacher_weights: file or state dict; `destseg.model.teachers.teacher_state` says where it looks without.
+        teacher_weights: file or state dict; by default see `destseg.model.teachers.teacher_state`.
+        roi: region of interest, a mask or a polygon, as `destseg.pictures.roi.RegionOfInterest` takes it.
         settings: the others of `destseg.settings.Settings`, by name: precision, inference_precision,
-            denoising, encoder_decoder, segmentation, tile, overlap, keep_aspect, roi. The region of interest
-            is a mask or a polygon, as `destseg.pictures.roi.RegionOfInterest` takes it.
+            denoising, encoder_decoder, segmentation, tile, overlap, keep_aspect.
 
     Attributes:
-        settings: all of them, checked; each can be read from the model by its name, and none be changed.
+        settings: all settings, checked. Each can be read from the model by its name; none can be changed.
         device, teacher_weights: as given.
 
     Learnt by `fit`:
-        network_: destseg.model.networks.DeSTSegNet; None before, and of an exported model.
+        network_: destseg.model.networks.DeSTSegNet; None before `fit`, and in an exported model.
         calibration_: destseg.inference.calibration.Calibration, the scores of held-out normal pictures.
-        threshold_, pixel_threshold_: made from it; above them a picture, or a pixel, counts as anomalous.
-        losses_: one value a training step, both stages one after the other.
+        threshold_, pixel_threshold_: a picture, or a pixel, that scores above them counts as anomalous.
+        losses_: one value per training step, the student stage first.
 
-    Raises ValueError that says what is allowed and what came.
+    Raises:
+        ValueError: a value is not allowed; the message says what is allowed and what came.
     """
 
     def __init__(
@@ -71,13 +70,13 @@ class DeSTSeg:
         roi: Roi | None = None,
         **settings: Any,
     ) -> None:
-        region = None if roi is None else RegionOfInterest(roi)
-        self._begin(Settings(preset, teacher, image_size, seed, roi=region, **settings), device)
-        self.teacher_weights = teacher_weights
+        checked_roi = None if roi is None else RegionOfInterest(roi)
+        checked = Settings(preset, teacher, image_size, seed, roi=checked_roi, **settings)
+        self._begin(checked, device, teacher_weights)
 
-    def _begin(self, settings: Settings, device: str) -> None:
+    def _begin(self, settings: Settings, device: str, teacher_weights: "Weights" = None) -> None:
         self.settings, self.device = settings, check_device(device)
-        self.teacher_weights: Weights = None
+        self.teacher_weights = teacher_weights
         if settings.inference_precision != "float32":
             from destseg.model.scorer import check_inference_precision
 
@@ -86,21 +85,21 @@ class DeSTSeg:
         self.calibration_: Calibration | None = None
         self.losses_: list[float] = []
         self._scorer: Scorer | None = None
-        self._exported: Artifact | None = None  # what was loaded from an exported file
+        self._exported: Artifact | None = None  # the exported file that the model was loaded from
 
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """The settings, which are read-only properties."""
+            """Settings are read-only properties."""
 
     @property
     def threshold_(self) -> float | None:
-        """Image scores above it are anomalous; None before calibration."""
+        """A picture whose image score exceeds it is anomalous; None before calibration."""
         return self.calibration_.threshold if self.calibration_ else None
 
     @property
     def pixel_threshold_(self) -> float | None:
-        """Values of the anomaly map above it belong to the mask; None before calibration."""
+        """Pixels of the anomaly map that exceed it belong to the mask; None before calibration."""
         return self.calibration_.pixel_threshold if self.calibration_ else None
 
     def fit(  # noqa: PLR0913 - a user names the few that matter to them
@@ -122,28 +121,33 @@ class DeSTSeg:
         memory: int = MEMORY,
         strict: bool = False,
     ) -> "DeSTSeg":
-        """Learn what normal parts look like, and calibrate on pictures held out of that.
+        """Learn what normal parts look like, and calibrate on pictures held out of training.
 
         Args:
             normal: directory, list of paths, (n, h, w, 3) uint8, or whatever `as_pictures` takes.
             steps: training steps of the student stage and of the segmentation stage; by default the preset's:
-                1000 and 4000 as published, for "fast" 600 and 800.
-            batch_size: pictures per step, by default 32, for "fast" 8; there may be fewer pictures than that.
-            texture_source: pictures whose texture anomalies take; by default they are made from `normal`.
-            rotate: 0, degrees either way, or "90" (quarter turns +-5), if parts lie like that in reality.
-            progress: on a terminal, say how long it will take, and show progress bars.
+                1000 and 4000 as published, 600 and 800 for "fast".
+            batch_size: pictures per step, by default 32, or 8 for "fast"; there may be fewer pictures.
+            texture_source: pictures that lend their texture to the synthetic anomalies; by default textures
+                are made from `normal`.
+            rotate: 0, degrees either way, or "90" (quarter turns +-5), if real parts lie like that.
+            progress: on a terminal, tell how long training will take, and show progress bars.
             resume: a checkpoint to continue from, written by a run with the same arguments.
             flip: "", "horizontal", "vertical" or "both", if mirrored parts are normal.
             false_positive_rate: wanted share of normal pictures called anomalous, see `calibrate`.
-            held_out: share of the pictures held out, 0 to 0.5, at least 10; see
+            held_out: share of the pictures to hold out, 0 to 0.5, but at least 10 pictures; see
                 `destseg.inference.calibration.split`.
-            checkpoint: file for the state of training, every `checkpoint_minutes` and on SIGINT or SIGTERM;
-                by default that of `resume`.
-            workers: threads that prepare batches; the result does not depend on it.
-            memory: bound in bytes on decoded pictures kept, on textures, and on the teacher's features, each.
+            checkpoint: file for the state of training, written every `checkpoint_minutes` and on SIGINT or
+                SIGTERM; by default the file of `resume`.
+            workers: threads that prepare batches; the result does not depend on their number.
+            memory: bound in bytes on decoded pictures, on textures, and on the teacher's features, each.
             strict: raise at the first unreadable picture instead of leaving it out with a warning.
 
-        Returns the model itself. Raises ValueError, OSError or TypeError for input it cannot work with.
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError, OSError, TypeError: an argument is not allowed, or pictures cannot be read.
         """
         schedule = Schedule.of(
             self.settings.preset,
@@ -155,6 +159,7 @@ class DeSTSeg:
             false_positive_rate=false_positive_rate,
         )
         workers = whole_number("workers", workers)
+        check_duration("checkpoint_minutes", checkpoint_minutes)
         path = check_writable(resume if checkpoint is None else checkpoint)
         sources = as_pictures(normal)
         texture_sources = None if texture_source is None else as_pictures(texture_source)
@@ -162,19 +167,20 @@ class DeSTSeg:
         from destseg.model.construction import new_network, torch_device
         from destseg.training.fit import Run, train
 
-        network = new_network(self.settings, self.teacher_weights).to(torch_device(self.device))
+        device = torch_device(self.device)
+        network = new_network(self.settings, self.teacher_weights).to(device)
         framing, textures = self._framing(), None
         store = PictureStore(sources, framing, memory, strict, progress)
         training, calibrating = split(store.pictures, self.settings.seed, held_out)
         normals, held = store.subset(training), [store.sources[k] for k in calibrating]
-        del store  # pictures that only calibrate are read again: they need no memory while others train
+        del store  # pictures held out are read again later, and need no memory during training
         if texture_sources is not None:
             textures = PictureStore(texture_sources, Framing(framing.size), memory, strict, progress)
         resumed = None if resume is None else Path(resume)
         run = Run(workers, memory, progress, path, checkpoint_minutes, resumed)
         losses = train(network, self.settings, schedule, normals, textures, run)
         self._take(network, losses)
-        self.calibration_ = self._calibrated(
+        self.calibration_ = self._calibrate(
             held, framing, false_positive_rate, trained_on=calibrating == training, progress=progress
         )
         return self
@@ -189,13 +195,13 @@ class DeSTSeg:
     ) -> "DeSTSeg":
         """Set the thresholds from normal pictures alone, by split-conformal prediction.
 
-        `destseg.inference.calibration` tells what the wanted rate means and what happens with too few pictures.
+        `destseg.inference.calibration` explains what the rate guarantees, and how many pictures it takes.
 
         Args:
-            normal: normal pictures that `fit` did not see; by default the scores of the last calibration.
-            false_positive_rate: wanted, between 0 and 1.
+            normal: normal pictures that `fit` did not see; by default the last calibration's scores serve.
+            false_positive_rate: the wanted rate, between 0 and 1.
             strict: raise at the first unreadable picture instead of leaving it out with a warning.
-            roi: region of interest of these pictures; it becomes the model's.
+            roi: region of interest in these pictures; it becomes the model's.
         """
         check_rate(false_positive_rate)
         if normal is not None:
@@ -203,10 +209,10 @@ class DeSTSeg:
             if roi is not None:
                 settings = dataclasses.replace(settings, roi=RegionOfInterest(roi))
             framing = framing_of(settings)
-            calibration = self._calibrated(as_pictures(normal), framing, false_positive_rate, strict=strict)
+            calibration = self._calibrate(as_pictures(normal), framing, false_positive_rate, strict=strict)
             self.settings, self.calibration_ = settings, calibration
         elif roi is not None:
-            raise ValueError("roi goes with normal pictures: the last calibration's scores have theirs")
+            raise ValueError("roi goes with normal pictures: the last calibration's scores keep their roi")
         else:
             self._check_ready()
             self.calibration_ = self._thresholds().at_rate(false_positive_rate)
@@ -225,16 +231,16 @@ class DeSTSeg:
         """Find defects in one picture, or in each of several. Threads may call it at the same time.
 
         Args:
-            image: one picture, as `destseg.pictures.decoding.to_rgb` takes it, gives a Prediction; a directory,
-                a list or a stack of pictures gives a list, with None for pictures that cannot be read: each
-                is reported by name in a warning.
+            image: one picture, as `destseg.pictures.decoding.to_rgb` takes it, gives a Prediction. A
+                directory, a list or a stack of pictures gives a list, with None for pictures that cannot be
+                read; each of these is named in a warning.
             strict: raise at the first unreadable picture of several.
-            roi: region of interest instead of the model's; the anomaly map is 0 outside. The false-positive
-                rate holds for parts of what the model was calibrated with, see
+            roi: region of interest in place of the model's; the anomaly map is 0 outside. The false-positive
+                rate holds if it is a part of the ROI that the model was calibrated with, see
                 `destseg.inference.scoring.scores`.
 
         Raises:
-            RuntimeError: before `fit`, without calibration, or where the network gives NaN.
+            RuntimeError: the model is not fitted or not calibrated, or the network gives NaN.
             ValueError, OSError, TypeError: a single picture cannot be read; UnreadableImage for files.
         """
         if is_several(image):
@@ -247,7 +253,7 @@ class DeSTSeg:
     ) -> Iterator[tuple[Source, Prediction | Exception]]:
         """Yield every picture with its Prediction, or with the error that kept it from being read.
 
-        Arguments and errors as for `predict`. Pictures are decoded ahead and none is kept.
+        Arguments and errors are as for `predict`. Pictures are decoded ahead, and none is kept.
         """
         scorer, thresholds, failures = self.scorer, self._thresholds(), Failures(strict)
         framing = self._framing().within(roi)
@@ -260,14 +266,14 @@ class DeSTSeg:
     def evaluate(
         self, dataset: FilePath, protocol: str = "full", progress: bool = True, *, roi: Roi | None = None
     ) -> Report:
-        """Compute the six metrics on a directory of the MVTec layout.
+        """Compute the metrics on a directory of the MVTec layout.
 
         Args:
             dataset: directory that holds test/<defect> and ground_truth/<defect>.
-            protocol: "full", masks at their own resolution and labels from the folder, or "paper", masks
-                resized to the network's input and labels from what is left of them there.
+            protocol: "full": masks at their own resolution, labels from the folder; or "paper": masks resized
+                to the network's input, labels from the resized masks.
             progress: show a progress bar on a terminal.
-            roi: region of interest instead of the model's: no pixel outside of it counts.
+            roi: region of interest in place of the model's: no pixel outside counts.
         """
         scorer, framing = self.scorer, self._framing().within(roi)
         samples = read_mvtec(dataset)
@@ -281,7 +287,7 @@ class DeSTSeg:
         A model that was loaded from an exported file is written in the same format, with its present
         thresholds: `destseg.load("part.onnx").calibrate(normal).save("other.onnx")`.
 
-        Raises ValueError where the path's ending belongs to another format, or an exported file has changed
+        Raises ValueError if the path's ending belongs to another format, or if the exported file has changed
         since it was loaded.
         """
         self._check_ready()
@@ -289,7 +295,7 @@ class DeSTSeg:
         if self._exported is not None:
             self._save_exported(path, self._exported)
             return
-        assert self.network_ is not None  # a model that is ready has a network, or was exported
+        assert self.network_ is not None  # a model that is ready has a network or was loaded from an export
         check_name(path, FORMATS["destseg"])
         FORMATS["destseg"].write(path, self.network_.state_dict(), self._artifact())
 
@@ -305,24 +311,24 @@ class DeSTSeg:
     ) -> None:
         """Write one graph from pixels to a verdict, for other engines.
 
-        `destseg.load` computes in the precision of the file. Code of your own that runs an OpenVINO graph
-        must ask for that: compiled without INFERENCE_PRECISION_HINT="f32", CPUs with AMX and GPUs compute in
-        16 bits, and scores differ by several hundredths.
+        `destseg.load` computes in the precision of the file. Your own code must ask OpenVINO for that, by
+        INFERENCE_PRECISION_HINT="f32". Otherwise CPUs with AMX and GPUs compute in 16 bits, and scores differ
+        by several hundredths.
 
         Args:
-            path: file to write, ending in .onnx or .xml (OpenVINO: weights lie beside it in .bin).
-            format: "onnx" or "openvino"; by default what the ending says.
+            path: file to write, ending in .onnx or .xml (OpenVINO; its weights lie beside it in .bin).
+            format: "onnx" or "openvino"; by default the ending decides.
             precision: "float32" or "int8".
-            normal: normal pictures, from which "int8" learns the ranges of its numbers; those of training
+            normal: normal pictures from which "int8" learns the ranges of its numbers; those of training
                 serve best.
             strict: raise at the first unreadable picture instead of leaving it out with a warning.
-            calibration: normal pictures that neither training nor `normal` has seen. The exported model is
-                calibrated with them by its own engine, at the model's false-positive rate. Without them the
-                model's thresholds stay; their rate does not hold for "int8", whose scores differ, and the
-                log says so.
+            calibration: normal pictures that are neither in `normal` nor were seen by training. The exported
+                model is calibrated with them by its own engine, at the model's false-positive rate. Without
+                them the model's thresholds stay; their rate does not hold for "int8", whose scores differ,
+                and a warning says so.
 
         Raises:
-            RuntimeError: before `fit`, without thresholds, or of a model that is an exported one itself.
+            RuntimeError: the model is not fitted, has no thresholds, or was loaded from an export itself.
             ValueError: the arguments do not fit together, or the model does more than stretch its pictures.
             ImportError: packages are missing; the message names the command that installs them.
         """
@@ -342,11 +348,15 @@ class DeSTSeg:
         """Return a model with the weights of a published checkpoint: a plain state dict, teacher included.
 
         Args:
-            path: the checkpoint. Parts switched off in the settings may be missing from it.
+            path: the checkpoint. Parts that the settings switch off may be missing from it.
             settings: as for the constructor, such as image_size and device.
 
-        It has no thresholds yet: call `calibrate` before `predict`. Raises FileNotFoundError, or ValueError
-        that names the first tensor that is missing or has another shape.
+        Returns:
+            A model without thresholds: call `calibrate` before `predict`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: a tensor is missing or has another shape; the message names the first.
         """
         from destseg.model.construction import loaded_network
         from destseg.model.tensorfile import read_tensors
@@ -357,11 +367,11 @@ class DeSTSeg:
 
     @classmethod
     def _of(cls, artifact: Artifact, settings: Settings, device: str) -> "DeSTSeg":
-        """Return the model in a file, with these settings in place of the file's own."""
+        """Return the model in a file, with these settings in place of the file's."""
         model = cls.__new__(cls)
         model._begin(settings, device)
         if artifact.network is None:
-            assert artifact.start is not None  # an exported file holds no tensors, but a graph
+            assert artifact.start is not None  # an exported file holds a graph instead of tensors
             model._scorer, model._exported = artifact.start(), artifact
         else:
             from destseg.model.construction import loaded_network
@@ -371,7 +381,7 @@ class DeSTSeg:
         return model
 
     def _take(self, network: "DeSTSegNet", losses: list[float]) -> None:
-        """Take a trained network; thresholds of another one are no longer of use."""
+        """Take a trained network, and drop the thresholds of an earlier one."""
         from destseg.model.construction import torch_device
         from destseg.model.scorer import ready_to_predict, scorer_of
 
@@ -381,7 +391,7 @@ class DeSTSeg:
 
     @property
     def scorer(self) -> Scorer:
-        """What turns inputs into anomaly maps. Raises RuntimeError before `fit`."""
+        """The scorer, which turns inputs into anomaly maps. Raises RuntimeError before `fit`."""
         self._check_ready()
         assert self._scorer is not None
         return self._scorer
@@ -400,21 +410,20 @@ class DeSTSeg:
     def _framing(self) -> Framing:
         return framing_of(self.settings)
 
-    def _calibrated(
+    def _calibrate(
         self, sources: Sequence[Source], framing: Framing, false_positive_rate: float, **options: Any
     ) -> Calibration:
         with closing(stream(self.scorer, framing, sources)) as results:
-            return calibrated(results, false_positive_rate, pictures=len(sources), **options)
+            return calibrate(results, false_positive_rate, pictures=len(sources), **options)
 
     def _artifact(self) -> Artifact:
-        import torch
+        from destseg.model.tensorfile import versions
 
-        versions = {"destseg": destseg.__version__, "torch": str(torch.__version__)}
-        return Artifact(self.settings, self.calibration_, versions, losses=self.losses_)
+        return Artifact(self.settings, self.calibration_, versions(), losses=self.losses_)
 
     def _save_exported(self, path: Path, loaded: Artifact) -> None:
         assert loaded.path is not None  # it was read from there
-        form = FORMATS[loaded.engine]
+        form = format_of(loaded.path)
         check_name(path, form)
         if self.settings.roi is not None:
             raise ValueError("the exported graph judges whole pictures: calibrate without roi before saving")
@@ -443,19 +452,21 @@ for _field in dataclasses.fields(Settings):
 def load(path: FilePath, device: str = "auto", inference_precision: str | None = None) -> DeSTSeg:
     """Load a model written by `DeSTSeg.save`, or by `DeSTSeg.export` as ONNX or OpenVINO.
 
-    An exported one runs on its engine, on the CPU, and needs no torch. Nothing in a file is executed.
+    An exported model runs on its engine, on the CPU, and needs no torch. Nothing in a file is executed.
 
-    With another `inference_precision` than that of its calibration the model has no thresholds: call
-    `calibrate` with normal pictures then. Calibrated in half precision and loaded without a GPU, it predicts
-    in float32, and a warning says that its thresholds are those of half precision.
+    With another `inference_precision` than its calibration's the model has no thresholds: call `calibrate`
+    with normal pictures. Where there is no GPU, a model calibrated in half precision predicts in float32, and
+    a warning says that its thresholds are those of half precision.
 
     Args:
         path: the file; of OpenVINO's two files the .xml.
-        device: as for `DeSTSeg`; an exported model runs on "cpu" or "auto" only.
-        inference_precision: as for `DeSTSeg`; by default the one that the model was calibrated in.
+        device: as for `DeSTSeg`; an exported model takes "cpu" or "auto" only.
+        inference_precision: as for `DeSTSeg`; by default the precision that the model was calibrated in.
 
-    Raises FileNotFoundError, ValueError where the file is damaged, truncated or something else, or
-    ImportError, naming the command that installs it, where its engine is missing.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, truncated or something else.
+        ImportError: the model's engine is missing; the message names the command that installs it.
     """
     artifact = read(path)
     settings = artifact.settings

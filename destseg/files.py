@@ -11,24 +11,24 @@ FilePath = str | os.PathLike[str]
 
 
 def write_whole(path: FilePath, write: Callable[[BinaryIO], object]) -> None:
-    """Have `write` fill a file beside `path`, then rename it there: a crash leaves old or new."""
+    """Let `write` fill a temporary file, then rename it to `path`: a crash leaves the old file or the new."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with open(beside, "xb") as file:
+        with open(temporary, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def check_writable(path: FilePath | None) -> Path | None:
-    """Find out before hours of work whether a file can be written there, and return its path; None for None.
+    """Check, before hours of work, that a file can be written, and return its path; None stays None.
 
-    Its folder is made. Raises IsADirectoryError where the path leads to a folder, or another OSError.
+    Makes the folder it is to lie in. Raises IsADirectoryError where the path is a folder, or another OSError.
     """
     if path is None:
         return None

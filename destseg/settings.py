@@ -1,6 +1,6 @@
-"""What a model is made of and how it is fitted, in plain values: the names, their defaults, what they may be.
+"""Settings of a model, of its training, evaluation and export: plain values, with their ranges and checks.
 
-Neither torch nor numpy is needed here, so the command line can ask what is allowed before anything loads.
+This module needs neither torch nor numpy, so the command line checks its options before anything loads.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ PRESETS: dict[str, dict[str, bool]] = {
     "fast": {"denoising": True, "encoder_decoder": True, "segmentation": True, "light": True},
     "stpm": {"denoising": False, "encoder_decoder": False, "segmentation": False, "light": False},
 }
-SCHEDULES = {  # steps of the two training stages, and pictures a step
+SCHEDULES = {  # steps of the two training stages, and pictures per step
     "paper": ((1000, 4000), 32),
     "fast": ((600, 800), 8),
     "stpm": ((1000, 4000), 32),
@@ -24,36 +24,43 @@ SCHEDULES = {  # steps of the two training stages, and pictures a step
 TEACHERS = ("resnet18", "embedded")
 PRECISIONS = ("auto", "float32", "bfloat16")
 INFERENCE_PRECISIONS = ("float32", "float16", "bfloat16")
+EXPORT_PRECISIONS = ("float32", "int8")
+PROTOCOLS = {  # how evaluation compares maps with masks
+    "full": "masks at their own resolution, labels from the folder",
+    "paper": "masks resized to the network's input, labels from the resized masks",
+}
 FLIPS = ("", "horizontal", "vertical", "both")
 DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d+)?")
 
 SMALLEST_SIDE = 64  # below it the student's fourth stage has a single position left to normalise over
-MOST_ENLARGED = 4  # a tile is at most enlarged by this: memory grows with its square
-MOST_OVERLAP = 0.75  # of a tile with its neighbour
+MOST_ENLARGED = 4  # the largest factor that a tile is enlarged by: memory grows with its square
+MOST_OVERLAP = 0.75  # the largest share of a tile's side that a neighbouring tile covers, too
 
 Sides = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a model is made of. Made once, checked once, stored in every file; never changed.
+    """Everything that defines a model. It is made and checked once, stored in every file, and never changed.
 
     Attributes:
         preset: "paper", the published network; "fast", a light one; or "stpm", the student-teacher baseline.
         teacher: "resnet18", torchvision's ImageNet weights; or "embedded", the one in this package.
         image_size: sides of the network's input in pixels, one number or (height, width), at least 64 each.
-        seed: of everything drawn at random, a whole number of at least 0.
-        precision: of training: "float32", "bfloat16", or "auto", see `destseg.training.trainer`.
-        inference_precision: of prediction: "float32"; on a GPU also "float16" or "bfloat16".
-        denoising, encoder_decoder, segmentation: parts of the network, for ablations; None: as the preset.
-        tile: side in pixels of what of a picture becomes one input, or (height, width), for large pictures;
-            None: the whole picture becomes one.
-        overlap: share of a tile's side that neighbouring tiles have in common, at least; 0 to 0.75.
-        keep_aspect: scale pictures alike in both directions. The rest of the input is padding, which nothing
-            learns from and no score counts.
-        roi: region of interest, a `destseg.pictures.roi.RegionOfInterest`; None: everything counts.
+        seed: seed of all random numbers, a whole number of at least 0.
+        precision: precision of training: "float32", "bfloat16", or "auto", see `destseg.training.trainer`.
+        inference_precision: precision of prediction: "float32"; on a GPU also "float16" or "bfloat16".
+        denoising, encoder_decoder, segmentation: parts of the network, to be switched off in ablations; None:
+            as the preset has them.
+        tile: for large pictures, the side of the tiles that become one input each, in pixels of the picture,
+            or (height, width); None: the whole picture becomes one input.
+        overlap: least share of a tile's side that neighbouring tiles have in common, 0 to 0.75.
+        keep_aspect: scale both sides of a picture alike, and pad the rest of the input. Padding is neither
+            trained on nor scored.
+        roi: region of interest, a `destseg.pictures.roi.RegionOfInterest`; None: the whole picture counts.
 
-    Raises ValueError that says what is allowed and what came.
+    Raises:
+        ValueError: a value is not allowed; the message says what is allowed and what came.
     """
 
     preset: str = "paper"
@@ -75,10 +82,10 @@ class Settings:
         check_choice("teacher", self.teacher, TEACHERS)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("inference_precision", self.inference_precision, INFERENCE_PRECISIONS)
-        for name, own in PRESETS[self.preset].items():
+        for name, default in PRESETS[self.preset].items():
             if name != "light":
-                given = getattr(self, name)
-                self._set(name, own if given is None else bool(given))
+                value = getattr(self, name)
+                self._set(name, default if value is None else bool(value))
         self._set("seed", whole_number("seed", self.seed))
         self._set("image_size", one_or_two(input_size(self.image_size)))
         self._set("overlap", checked_overlap(self.overlap))
@@ -87,7 +94,7 @@ class Settings:
             self._set("tile", one_or_two(checked_tile(self.tile, self.size, self.keep_aspect)))
 
     def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)  # only while it is being made
+        object.__setattr__(self, name, value)  # called by __post_init__ only
 
     @property
     def size(self) -> tuple[int, int]:
@@ -102,10 +109,10 @@ class Settings:
     @property
     def parts(self) -> dict[str, bool]:
         """Which parts the network has: the arguments of `destseg.model.networks.DeSTSegNet`."""
-        return {name: getattr(self, name, own) for name, own in PRESETS[self.preset].items()}
+        return {name: getattr(self, name, default) for name, default in PRESETS[self.preset].items()}
 
     def stored(self) -> dict[str, Any]:
-        """Return what a file holds of them: numbers, strings, lists, and what the region stores of itself."""
+        """Return the settings as a file holds them: numbers, strings, lists; the ROI in its stored form."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["image_size"] = list(self.size)
         values["tile"] = None if self.tile_size is None else list(self.tile_size)
@@ -113,20 +120,20 @@ class Settings:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> "Settings":
-        """Return what `stored` was made of, but for the region, which is left as it was stored.
+        """Make settings from their stored form; the ROI is left in its own.
 
-        Raises ValueError for names that this version does not know, and as the constructor does.
+        Raises ValueError for names that this version does not know, and where the constructor does.
         """
         unknown = sorted(map(str, stored.keys() - {field.name for field in dataclasses.fields(cls)}))
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}: a newer version of destseg wrote them")
         sides = {name: one_or_two(stored[name]) for name in ("image_size", "tile") if stored.get(name)}
-        return cls(**stored | sides)
+        return cls(**{**stored, **sides})
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a model is fitted; `destseg.DeSTSeg.fit` says what each of these is.
+    """How a model is fitted; `destseg.DeSTSeg.fit` describes each field.
 
     Raises ValueError that says what is allowed and what came.
     """
@@ -142,6 +149,7 @@ class Schedule:
         is_pair = isinstance(self.steps, Sequence) and len(self.steps) == 2
         if not is_pair or not all(isinstance(count, int) and count >= 0 for count in self.steps):
             raise ValueError(f"steps must be two whole numbers, (student, segmentation), got {self.steps!r}")
+        object.__setattr__(self, "steps", tuple(self.steps))
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise ValueError(f"batch_size must be a whole number of at least 1, got {self.batch_size!r}")
         check_choice("flip", self.flip, FLIPS)
@@ -154,23 +162,24 @@ class Schedule:
     def of(
         cls, preset: str, steps: tuple[int, int] | None, batch_size: int | None, **others: Any
     ) -> "Schedule":
-        """Return a schedule with the preset's own steps and batch size in place of None."""
-        own_steps, own_batch_size = SCHEDULES[preset]
+        """Return a schedule; the preset's steps and batch size take the place of None."""
+        default_steps, default_batch_size = SCHEDULES[preset]
         return cls(
-            own_steps if steps is None else steps,
-            own_batch_size if batch_size is None else batch_size,
+            default_steps if steps is None else steps,
+            default_batch_size if batch_size is None else batch_size,
             **others,
         )
 
     @property
     def changes_pictures(self) -> bool:
-        """Whether clean pictures are rotated or flipped, so that nothing about them can be kept."""
+        """Whether training rotates or flips clean pictures, so that nothing can be computed once and kept."""
         return bool(self.flip) or self.rotate != 0
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str] | Mapping[str, object]) -> None:
+    """Raise ValueError unless the value is one of those allowed; `name` is for the error."""
     if value not in tuple(allowed):
-        choices = ", ".join(repr(one) if not one else one for one in allowed)
+        choices = ", ".join(choice or repr(choice) for choice in allowed)
         raise ValueError(f"{name} must be one of {choices}, got {value!r}")
 
 
@@ -182,15 +191,21 @@ def check_rate(false_positive_rate: float) -> None:
         )
 
 
+def check_duration(name: str, value: float) -> None:
+    """Raise ValueError unless the value is a number of at least 0; `name` is for the error."""
+    if not value >= 0:  # NaN fails, too
+        raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+
+
 def check_device(device: str) -> str:
-    """Return the name of a device; whether the machine has it is only known when it is used."""
+    """Check the form of a device's name and return it; whether the machine has the device shows later."""
     if not isinstance(device, str) or not DEVICE.fullmatch(device):
         raise ValueError(f"device must be auto, cpu, cuda, cuda:1 or the like, got {device!r}")
     return device
 
 
 def whole_number(name: str, value: Any, least: int = 0) -> int:
-    """Return a whole number of at least `least`, numpy's among them, as Python's; `name` is for the error."""
+    """Return a whole number of at least `least` as a Python int; `name` is for the error."""
     try:
         number = int(operator.index(value))
     except TypeError:
@@ -224,23 +239,24 @@ def input_size(image_size: Any) -> tuple[int, int]:
 
 
 def checked_tile(tile: Any, size: tuple[int, int], keep_aspect: bool) -> tuple[int, int]:
-    """Return height and width of a tile for a network whose input has this height and width."""
+    """Return height and width of a tile; `size` is the height and width of the network's input."""
     try:
         sides = two_sides(tile)
     except ValueError as error:
         raise ValueError(f"tile must be a number of pixels or (height, width), got {tile!r}") from error
-    if any(side * MOST_ENLARGED < own for side, own in zip(sides, size, strict=True)):
-        least = tuple(math.ceil(own / MOST_ENLARGED) for own in size)
+    if any(side * MOST_ENLARGED < wanted for side, wanted in zip(sides, size, strict=True)):
+        least = tuple(math.ceil(wanted / MOST_ENLARGED) for wanted in size)
         raise ValueError(f"tile must be at least a quarter of the input, {least}, got {tile!r}")
     if keep_aspect and sides[0] * size[1] != sides[1] * size[0]:
         raise ValueError(
-            f"keep_aspect with tile: its (height, width) must have the aspect of the input, {size}, got {sides}"
+            f"keep_aspect with tile: its (height, width) must have the aspect of the input, {size}, "
+            f"got {sides}"
         )
     return sides
 
 
 def checked_overlap(overlap: Any) -> float:
-    """Return a share from 0 to 0.75."""
+    """Return the overlap, a share from 0 to 0.75."""
     if isinstance(overlap, bool) or not isinstance(overlap, (int, float)) or not 0 <= overlap <= MOST_OVERLAP:
         raise ValueError(
             f"overlap must be a share of a tile's side from 0 to {MOST_OVERLAP}, got {overlap!r}"
@@ -249,7 +265,7 @@ def checked_overlap(overlap: Any) -> float:
 
 
 def two_sides(sides: Any) -> tuple[int, int]:
-    """Return height and width of one whole number or of two, numpy's among them; ValueError for others."""
+    """Return height and width from one whole number or two. Raises ValueError for anything else."""
     pair = sides if isinstance(sides, (tuple, list)) else (sides, sides)
     try:
         height, width = map(operator.index, pair)
@@ -259,6 +275,6 @@ def two_sides(sides: Any) -> tuple[int, int]:
 
 
 def one_or_two(sides: Sequence[int]) -> Sides:
-    """Return height and width, or one number where they are equal."""
+    """Return (height, width), or a single number where they are equal."""
     height, width = sides
     return height if height == width else (height, width)

@@ -50,7 +50,7 @@ def tolerance() -> dict[torch.dtype, float]:
 @pytest.fixture(scope="session")
 def teacher_weights(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A file of random teacher weights in torchvision's names, for tests that need some and not which."""
-    from destseg.networks import Teacher
+    from destseg.model.networks import Teacher
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -94,21 +94,22 @@ def fitted(few_parts: pathlib.Path, teacher_weights: pathlib.Path) -> "destseg.D
 
 
 @pytest.fixture(scope="session")
-def light() -> "destseg.DeSTSeg":
+def light(tmp_path_factory: pytest.TempPathFactory) -> "destseg.DeSTSeg":
     """A calibrated light model of random weights, 64 x 96, whose normalisations do something."""
-    from destseg.networks import DeSTSegNet
-    from destseg.presets import parts_of
+    from destseg.model.networks import DeSTSegNet
+    from destseg.settings import Settings
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = DeSTSegNet(**parts_of("fast"))
+        network = DeSTSegNet(**Settings("fast").parts)
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 torch.nn.init.uniform_(module.weight, 0.5, 1.5)
                 torch.nn.init.uniform_(module.bias, -0.2, 0.2)
                 torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
                 torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    model = destseg.DeSTSeg("fast", image_size=(64, 96), device="cpu")
-    model._adopt(network, [])
+    path = tmp_path_factory.mktemp("light") / "light.pth"
+    torch.save(network.state_dict(), path)
+    model = destseg.DeSTSeg.from_checkpoint(path, preset="fast", image_size=(64, 96), device="cpu")
     normal = np.random.default_rng(1).integers(0, 256, (12, 64, 96, 3), dtype=np.uint8)
     return model.calibrate(normal, 0.2)

@@ -12,7 +12,7 @@ import types
 import pytest
 import torch
 
-from destseg.ops import _native
+from destseg.ops import kernels, tensors
 
 SOURCES = pathlib.Path(__file__).resolve().parents[1] / "csrc"
 
@@ -47,8 +47,8 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
         pytest.skip("needs a GPU")
     if request.param != "emulated":
         return torch.device(request.param)
-    kernels = request.getfixturevalue("emulated_kernels")
-    monkeypatch.setattr(_native, "gpu_kernels", lambda: kernels)
-    monkeypatch.setattr(_native, "on_gpu", lambda tensor: tensor.is_cpu)
-    monkeypatch.setattr(_native, "place", lambda tensor: (0, 0))
+    emulated = request.getfixturevalue("emulated_kernels")
+    monkeypatch.setattr(kernels, "gpu", lambda: emulated)
+    monkeypatch.setattr(tensors, "on_gpu", lambda tensor: tensor.is_cpu)
+    monkeypatch.setattr(tensors, "place", lambda tensor: (0, 0))
     return torch.device("cpu")

@@ -1,43 +1,36 @@
-"""The design held over the syntax tree: who may import whom, and what is written in one place only."""
+"""The design, held over the syntax tree: who may import whom, where torch may stand, what is said once."""
 
 import ast
 import functools
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
 import destseg
+from destseg.artifacts.formats import EXPORTED, NO_MODELS
 
 PACKAGE = pathlib.Path(destseg.__file__).parent
-TESTS = pathlib.Path(__file__).parent
-CSRC = TESTS.parent / "csrc"
-LONGEST_FILE = 300  # lines
-SUFFIXES = (".py", ".h", ".cpp", ".cu")  # of the files this holds for
+ROOT = pathlib.Path(__file__).parents[1]
+CSRC = ROOT / "csrc"
 
-# From the bottom up: a module imports from its own layer and those before it.
-LAYERS = (
-    {"ops._native", "ops._features"},
-    {"ops.*"},
-    {"files", "images", "folders", "result"},
-    {"curves", "tensor_curves", "ground_truth", "normal_scores", "gathering", "metrics"},
-    {"roi", "framing", "store", "textures", "synthesis", "resident"},
-    {"networks", "losses", "teachers", "presets", "scoring", "evaluation", "cuda_graph"},
-    {"processes", "muon", "optimisation", "checkpoints", "training", "estimate"},
-    {"calibration", "prediction", "modelfile", "graph"},
-    {"sample", "sample.rendering", "sample.chip", "sample.flaws", "sample.pictures"},
-    {"engines", "quantising", "exporting"},
+# Leftwards only: a module imports from its own wing and from those before it.
+WINGS = (
+    {"settings", "files", "ops"},
+    {"pictures", "metrics"},
+    {"inference"},
+    {"model"},
+    {"training"},
+    {"artifacts"},
     {"detector"},
-    {"loading", "bench"},
-    {"demo"},
-    {"options"},
+    {"demo", "bench"},
     {"cli", "__main__"},
 )
-WITHOUT_NETWORKS = (
-    *("images", "folders", "metrics", "result"),
-    *("roi", "framing", "store", "textures", "synthesis", "resident", "sample.pictures"),
-)
+DOORS = ("model", "training")  # torch stands behind them
+TENSOR_OPS = {"ops.tensors", "ops.features", "ops.similarity", "ops.destmap", "ops.corruption"}
 COMPILED = {"_C", "_C_cuda"}
-FACADE = ""  # the package itself: its version may be asked for by the layers of model files and above
+FACADE = ""  # the package itself: those that write or show its version may ask for it
 
 
 def module_files():
@@ -50,7 +43,7 @@ def module_files():
 
 
 FILES = module_files()
-MODULES = sorted(FILES.keys() - {FACADE, "ops"})
+MODULES = sorted(FILES.keys() - {FACADE})
 
 
 @functools.cache
@@ -58,49 +51,66 @@ def tree(module):
     return ast.parse(FILES[module].read_text())
 
 
+def statements(module, at_start_only=False):
+    """The import statements of a module; those for type checkers alone do not count."""
+
+    def visit(node):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                continue
+            if at_start_only and isinstance(child, (ast.FunctionDef, ast.Lambda)):
+                continue
+            if isinstance(child, (ast.Import, ast.ImportFrom)):
+                yield child
+            yield from visit(child)
+
+    return list(visit(tree(module)))
+
+
 def imported_names(nodes):
-    """Full dotted names of everything that the import statements among the nodes import."""
+    """Full dotted names of everything that import statements import."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, "imports within the package are written out in full"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def imports(module):
-    """The modules of the package that a module imports, anywhere in its code."""
+@functools.cache
+def imports(module, at_start_only=False):
+    """The modules of the package that a module imports, anywhere in its code or when it is imported."""
     found = set()
-    for name in imported_names(ast.walk(tree(module))):
+    for name in imported_names(statements(module, at_start_only)):
         if name.split(".")[0] == "destseg":
             parts = name.split(".")[1:]
             while parts and ".".join(parts) not in FILES | dict.fromkeys(COMPILED):
                 parts.pop()
             found.add(".".join(parts))
-    return found
+    return frozenset(found)
 
 
-def everything_behind(module):
+def everything_behind(module, at_start_only=False):
     found, open_ends = set(), [module]
     while open_ends:
-        for name in imports(open_ends.pop()) - found - {FACADE} - COMPILED:
+        for name in imports(open_ends.pop(), at_start_only) - found - {FACADE} - COMPILED:
             found.add(name)
             open_ends.append(name)
     return found
 
 
-def layer_of(module):
-    for level, names in enumerate(LAYERS):
-        if module in names or ("ops.*" in names and module.startswith("ops.")):
-            return level
-    pytest.fail(f"{module} has no place in LAYERS: decide where it belongs")
+def wing_of(module):
+    for place, wings in enumerate(WINGS):
+        if module.split(".")[0] in wings:
+            return place
+    pytest.fail(f"{module} has no place in WINGS: decide where it belongs")
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_modules_import_from_their_own_layer_and_below(module):
-    own = layer_of(module)
-    above = {name for name in imports(module) - {FACADE} - COMPILED if layer_of(name) > own}
-    assert not above
+def test_modules_import_leftwards_only(module):
+    own = wing_of(module)
+    to_the_right = {name for name in imports(module) - {FACADE} - COMPILED if wing_of(name) > own}
+    assert not to_the_right
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -108,25 +118,40 @@ def test_no_module_is_behind_itself(module):
     assert module not in everything_behind(module)
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_torch_stands_behind_two_doors(module):
+    named = {name.split(".")[0] for name in imported_names(statements(module))}
+    assert "torch" not in named or module.split(".")[0] in DOORS or module in TENSOR_OPS
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_tensor_operations_are_for_those_behind_the_doors(module):
+    assert not imports(module) & TENSOR_OPS or module.split(".")[0] in DOORS or module in TENSOR_OPS
+
+
+def test_what_a_factory_pc_runs_imports_no_torch_when_it_is_imported():
+    runtime = ("detector", "metrics", "cli", "artifacts.formats", "inference.stream")
+    for module in runtime:
+        behind = everything_behind(module, at_start_only=True)
+        assert not [name for name in behind if name.split(".")[0] in DOORS or name in TENSOR_OPS]
+
+
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("ops.")])
-def test_operations_do_not_import_one_another(module):
-    shared = {"ops._native", "ops._features"}
-    assert imports(module) <= (COMPILED if module == "ops._native" else shared)
-
-
-@pytest.mark.parametrize("module", WITHOUT_NETWORKS)
-def test_usable_without_any_network(module):
-    assert "networks" not in everything_behind(module)
+def test_operations_import_only_what_they_share(module):
+    shared = {"ops", "ops.kernels", "ops.tensors", "ops.features"}
+    shared |= {"ops.perlin"} if module == "ops.corruption" else set()  # it is made of noise
+    assert imports(module) <= shared | (COMPILED if module == "ops.kernels" else set())
 
 
 def test_the_compiled_modules_are_imported_in_one_place():
-    assert [module for module in MODULES if COMPILED & imports(module)] == ["ops._native"]
+    assert [module for module in MODULES if COMPILED & imports(module)] == ["ops.kernels"]
 
 
 def test_the_package_itself_imports_nothing_of_it_before_it_is_asked():
-    statements = [node for node in tree(FACADE).body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    assert not [name for name in imported_names(statements) if name.startswith(("destseg", "torch", "numpy"))]
-    assert all(layer_of(module) >= layer_of("modelfile") for module in MODULES if FACADE in imports(module))
+    assert not [
+        name for name in imported_names(statements(FACADE)) if name != "importlib" and "." not in name
+    ]
+    assert list(imported_names(statements(FACADE))) == ["importlib", "typing.TYPE_CHECKING", "typing.Any"]
 
 
 def calls(module):
@@ -138,20 +163,38 @@ def calls(module):
 
 def test_torch_files_are_read_in_one_place_and_never_unpickled():
     found = [(module, words) for module in MODULES for name, words in calls(module) if name == "torch.load"]
-    assert [module for module, _ in found] == ["files"]
+    assert [module for module, _ in found] == ["model.tensorfile"]
     assert all(words.get("weights_only") == "True" for _, words in found)
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_nothing_that_executes_files_is_imported(module):
     unwanted = {"pickle", "dill", "joblib", "shelve", "marshal"}
-    assert not {name.split(".")[0] for name in imported_names(ast.walk(tree(module)))} & unwanted
+    assert not {name.split(".")[0] for name in imported_names(statements(module))} & unwanted
     assert not {name for name, _ in calls(module)} & {"eval", "exec"}
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name != "cli"])
+@pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[0] != "cli"])
 def test_only_the_command_line_prints(module):
     assert "print" not in {name for name, _ in calls(module)}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nobody_asks_what_kind_of_network_or_scorer_there_is(module):
+    kinds = {"DeSTSegNet", "TorchScorer", "GpuScorer", "OnnxScorer", "OpenVinoScorer", "Scorer"}
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+            assert not {name.id for name in ast.walk(node) if isinstance(name, ast.Name)} & kinds
+
+
+def test_one_place_knows_which_kind_of_file_a_name_says():
+    endings = {form.ending for form in EXPORTED.values()} | NO_MODELS.keys()
+    for module in set(MODULES):
+        constants = {node.value for node in ast.walk(tree(module)) if isinstance(node, ast.Constant)}
+        belongs = module == "artifacts.formats" or (
+            module.startswith("artifacts.") and module.endswith("_file")
+        )
+        assert belongs or not constants & endings, module
 
 
 @pytest.mark.parametrize("header", sorted(CSRC.glob("**/*.h")), ids=lambda path: path.name)
@@ -161,19 +204,21 @@ def test_kernels_know_neither_python_nor_torch_and_print_nothing(header):
     assert not {name for name in included if name.strip('<>"').startswith(foreign)}
 
 
-def sources():
-    folders = (PACKAGE, CSRC, TESTS)
-    return sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in SUFFIXES)
+def test_the_architecture_tells_about_every_module():
+    text = (ROOT / "docs/architecture.md").read_text()
+    names = [
+        path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"
+    ]
+    assert len(names) > 40 and not [name for name in names if f"`{name}`" not in text]
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_no_file_is_too_long_to_be_read_at_once(path):
-    assert len(path.read_text().splitlines()) <= LONGEST_FILE
-
-
-def test_the_readme_tells_about_every_module():
-    readme = TESTS.parent / "README.md"
-    named = " ".join(line for line in readme.read_text().splitlines() if line.startswith("| `"))
-    names = [path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("_")]
-    assert len(names) > 30 and not [name for name in names if f"{name}`" not in named]
-    assert "`tools/`" in named
+@pytest.mark.parametrize("verb", ["--help", *("fit", "predict", "evaluate", "calibrate", "export", "info")])
+def test_help_loads_neither_torch_nor_numpy(verb):
+    arguments = ["--help"] if verb == "--help" else [verb, "--help"]
+    code = (
+        "import sys, destseg.cli\n"
+        f"try: destseg.cli.main({arguments!r})\n"
+        "except SystemExit: pass\n"
+        "sys.exit(3 if {'torch', 'numpy'} & sys.modules.keys() else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0

@@ -1,5 +1,6 @@
-// The only file of the kernels for GPUs that knows Python. Memory is named by its address on the stream's device, and
-// destseg/ops has allocated and validated it; numbers of values are checked here once more, for they are cheap.
+// Python bindings of the GPU kernels; the other files in this folder do not depend on Python. Arrays are passed as
+// addresses in the memory of the stream's device. destseg/ops allocates and validates them. Counts and sizes are
+// checked again here, because that is cheap.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -18,7 +19,7 @@ namespace cuda = destseg::cuda;
 namespace {
 
 using Address = uintptr_t;
-using Place = std::pair<int, Address>;                               // number of the device, address of the stream
+using Place = std::pair<int, Address>;                               // device number, address of the stream
 using Level = std::tuple<Address, Address, std::array<int64_t, 3>>;  // taught, learnt, (c, h, w)
 using Plane = std::tuple<Address, std::array<int64_t, 2>>;           // values, (h, w)
 
@@ -85,7 +86,7 @@ void destmap(const std::vector<Plane>& distances, int64_t n, const std::string& 
   cuda::destmap(planes, n, type_of(type), at<float>(product), size[0], size[1], at<void>(out), stream_of(place));
 }
 
-// Returns the bytes of a table for `corrupt`: (rotation in radians, cells_y, cells_x, share) of each anomaly.
+// Returns the table that `corrupt` takes, as bytes. A row is (rotation in radians, cells_y, cells_x, share).
 py::bytes anomalies(const std::vector<std::tuple<double, int64_t, int64_t, float>>& rows) {
   std::vector<cuda::Anomaly> table;
   int64_t first = 0;
@@ -111,10 +112,16 @@ void corrupt(Address pictures, Address textures, Address table, Address angles, 
 
 PYBIND11_MODULE(_C_cuda, module) {
   module.doc() = "destseg's kernels for NVIDIA GPUs; call them through destseg.ops, which validates.";
-  module.def("similarity_input", &similarity_input);
-  module.def("cosine_distances", &cosine_distances);
-  module.def("cosine_gradients", &cosine_gradients);
-  module.def("destmap", &destmap);
-  module.def("anomalies", &anomalies);
-  module.def("corrupt", &corrupt);
+  module.def("similarity_input", &similarity_input, py::arg("levels"), py::arg("n"), py::arg("type"),
+             py::arg("channels_last"), py::arg("products"), py::arg("out_type"), py::arg("out"), py::arg("place"));
+  module.def("cosine_distances", &cosine_distances, py::arg("levels"), py::arg("n"), py::arg("type"),
+             py::arg("channels_last"), py::arg("distances"), py::arg("place"));
+  module.def("cosine_gradients", &cosine_gradients, py::arg("levels"), py::arg("n"), py::arg("type"),
+             py::arg("channels_last"), py::arg("slopes"), py::arg("gradients"), py::arg("place"));
+  module.def("destmap", &destmap, py::arg("distances"), py::arg("n"), py::arg("type"), py::arg("product"),
+             py::arg("size"), py::arg("out"), py::arg("place"));
+  module.def("anomalies", &anomalies, py::arg("rows"));
+  module.def("corrupt", &corrupt, py::arg("pictures"), py::arg("textures"), py::arg("table"), py::arg("angles"),
+             py::arg("angle_count"), py::arg("gradients"), py::arg("size"), py::arg("threshold"), py::arg("scale"),
+             py::arg("offset"), py::arg("corrupted"), py::arg("masks"), py::arg("place"));
 }

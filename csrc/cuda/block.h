@@ -1,10 +1,10 @@
-// What a GPU kernel is written with, so that the very same code runs without one in tests.
+// Building blocks of the GPU kernels. The same kernel code also runs on the CPU, in tests.
 //
-// A kernel is a struct whose call operator does the work of one block of kThreads threads. It is a sequence of
-// phases: each_thread(body) calls body(thread) for every thread of the block and returns when all are done. What
-// a thread keeps from one phase to the next stands in a PerThread, what threads tell one another in shared memory,
-// written in one phase and read in a later one, or goes through team_sum. So no barrier can be forgotten, and where
-// there is no GPU a phase is a loop. Compiled by nvcc, a PerThread is a register.
+// A kernel is a struct whose call operator does the work of one block of kThreads threads. The work is a sequence of
+// phases: each_thread(body) calls body(thread) for every thread of the block and returns when all threads are done. A
+// PerThread holds what a thread keeps from one phase to the next; nvcc compiles it to a register. Threads exchange
+// values through team_sum, or through shared memory that is written in one phase and read in a later one. Every phase
+// ends with a barrier, so none can be forgotten. On the CPU, a phase is a loop over the threads.
 #pragma once
 
 #include <cstdint>
@@ -22,9 +22,9 @@
 
 namespace destseg::cuda {
 
-constexpr int kThreads = 256;  // of a block
+constexpr int kThreads = 256;  // per block
 
-// Where and when a kernel runs: the number of the device, and the address of one of its streams.
+// Where a kernel runs: the device number and the address of one of the device's streams.
 struct Stream {
   int device;
   uintptr_t handle;
@@ -42,7 +42,7 @@ struct PerThread {
 };
 
 #if !defined(__CUDACC__)
-// Tests run the threads of a phase in either order: what differs then would be a race on a GPU.
+// Tests run the threads of a phase in both orders. A result that depends on the order would be a race on a GPU.
 inline bool emulate_backwards = false;
 #endif
 
@@ -56,8 +56,8 @@ DESTSEG_DEVICE void each_thread(const Body& body) {
 #endif
 }
 
-// Every thread's value becomes the sum over its team of `team` neighbours, a power of two up to 32. The order of the
-// sum is the same everywhere.
+// Replaces the value of every thread by the sum over its team. A team is `team` adjacent threads, a power of two up to
+// 32. The order of summation is the same on a GPU and on the CPU.
 template <int team>
 DESTSEG_DEVICE void team_sum(PerThread<float>& values) {
   static_assert(team <= 32 && (team & (team - 1)) == 0, "teams lie within a warp");
@@ -81,7 +81,8 @@ inline void check(cudaError_t status) {
   if (status != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(status));
 }
 
-// This module's own runtime follows no other's choice of a device.
+// Selects a device, and restores the previous one at the end of the scope. This module has its own CUDA runtime, for
+// which torch's choice of device does not count.
 class DeviceGuard {
  public:
   explicit DeviceGuard(int device) {
@@ -96,14 +97,14 @@ class DeviceGuard {
   int before_ = 0;
 };
 
-// Three blocks share the registers of a multiprocessor, so that enough reads are under way.
+// Registers are limited so that three blocks fit on a multiprocessor, which keeps enough reads in flight.
 template <typename Kernel>
 __global__ void __launch_bounds__(kThreads, 3) run_block(const __grid_constant__ Kernel kernel) {
   kernel(static_cast<uint32_t>(blockIdx.x));
 }
 #endif
 
-// Runs blocks 0, 1 .. of a kernel, on a GPU in any order and not before all that the stream holds already.
+// Runs blocks 0, 1, .. of a kernel. On a GPU they run in any order, after all work already queued on the stream.
 template <typename Kernel>
 void launch(const Kernel& kernel, int64_t blocks, Stream stream) {
   if (blocks > INT32_MAX) throw std::invalid_argument("too many values for one call");

@@ -1,7 +1,8 @@
-// Cosine distances and their gradient, as ../cosine.h has them, for features in a GPU's memory.
+// Cosine distances and their gradient on a GPU; see ../cosine.h.
 //
-// Both are bound by memory: the distances read both networks' features and write next to nothing, the gradient reads
-// both and writes one. Not measured on a GPU yet; docs/gpu.md has the floors.
+// Both kernels are bound by memory bandwidth. The distances read the features of both networks and write almost
+// nothing. The gradient reads the features of both networks and writes as much as those of one. Not measured on a GPU
+// yet; docs/gpu.md lists the floors.
 #include "positions.h"
 
 namespace destseg::cuda {
@@ -26,13 +27,13 @@ struct Gradients {
   const float* slopes[kLevels];
   T* out[kLevels];
 
-  DESTSEG_DEVICE GradientWeights<float> weigh(const Position& position, bool) const {
+  DESTSEG_DEVICE GradientWeights weigh(const Position& position, bool) const {
     const PositionSums& sums = position.sums;
     return gradient_weights(sums.taught, sums.learnt, sums.both, slopes[position.level][position.number]);
   }
 
   template <typename Kernel, int V>
-  DESTSEG_DEVICE void emit(const GradientWeights<float>& weights, const Kernel& kernel, int k, uint32_t position,
+  DESTSEG_DEVICE void emit(const GradientWeights& weights, const Kernel& kernel, int k, uint32_t position,
                            int64_t q, const Packet<T, V>& taught, const Packet<T, V>& learnt) const {
     Packet<T, V> gradient;
 #pragma unroll

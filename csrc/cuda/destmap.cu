@@ -1,5 +1,5 @@
-// The DeST map, as ../destmap.h has it, for distances in a GPU's memory: the product at the first level's size, a
-// thread a position, and the product resized. Not measured on a GPU yet; docs/gpu.md has the floors.
+// The DeST map on a GPU; see ../destmap.h. The first launch computes the product at the size of the first level, one
+// thread per position. The second launch resizes the product. Not measured on a GPU yet; docs/gpu.md lists the floors.
 #include <vector>
 
 #include "kernels.h"
@@ -14,20 +14,20 @@ template <typename T>
 struct Level {
   const T* values;
   int32_t height, width;
-  float scale_y, scale_x;  // to the first level's size
+  float scale_y, scale_x;  // this level's size divided by the first level's
 };
 
-// out = factor * the distances of up to kLevels levels, resized; without a factor it is 1.
+// out = factor * the product of the resized distances of up to kLevels levels. If factor is null, it counts as 1.
 template <typename T, typename Out>
 struct ProductOfDistances {
   Level<T> levels[kLevels];
   int count;
   const float* factor;
   Out* out;
-  uint32_t height, width, positions;  // of the first level; of all pictures
+  uint32_t height, width, positions;  // size of the first level; positions of all pictures
 
   DESTSEG_DEVICE static float sampled(const Level<T>& level, uint32_t image, uint32_t i, uint32_t j) {
-    const Tap<float> row = tap_of(i, level.height, level.scale_y), column = tap_of(j, level.width, level.scale_x);
+    const Tap row = tap_of(i, level.height, level.scale_y), column = tap_of(j, level.width, level.scale_x);
     const T* plane = level.values + static_cast<int64_t>(image) * level.height * level.width;
     const T *low = plane + static_cast<int64_t>(row.low) * level.width;
     const T *high = plane + static_cast<int64_t>(row.high) * level.width;

@@ -1,5 +1,5 @@
-// The kernels for GPUs as the bindings call them. Pointers are to memory of the stream's device, except for vectors.
-// Nothing waits for the device, nothing is allocated there: memory for intermediate results is the caller's.
+// The GPU kernels as the bindings call them. Pointers refer to the memory of the stream's device; vectors are in host
+// memory. No function waits for the device or allocates memory there: the caller provides all scratch memory.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@ namespace destseg::cuda {
 
 enum class Type { float32, float16, bfloat16 };
 
-// One level of both networks' features: n pictures of height x width positions, all levels in the same order,
-// (n, height, width, channels) if channels come last, else (n, channels, height, width).
+// The features of both networks on one level: n pictures of height x width positions. All levels have the same memory
+// order, (n, height, width, channels) if channels come last, else (n, channels, height, width).
 struct Features {
   const void *taught, *learnt;
   int64_t channels, height, width;
@@ -25,14 +25,15 @@ struct FeaturesOf {
   bool channels_last;
 };
 
-// See ../similarity.h. out: of `out_type`, float32 or the features' own, in the features' order. products: as many
-// floats as the features of one network have on levels of another size than the first; may be null without any.
+// See ../similarity.h. out: of type out_type, which is float32 or that of the features, and in their memory order.
+// products: scratch memory, one float for each feature of one network on the levels whose size differs from the first
+// level's. It may be null if there are none.
 void similarity_input(const FeaturesOf& features, float* products, Type out_type, void* out, Stream stream);
 
 // See ../cosine.h. distances[k]: (n, h_k, w_k).
 void cosine_distances(const FeaturesOf& features, const std::vector<float*>& distances, Stream stream);
 
-// slopes[k]: (n, h_k, w_k); gradients[k]: of the type, order and shape of the student's features.
+// slopes[k]: (n, h_k, w_k). gradients[k]: of the type, memory order and shape of the student's features.
 void cosine_gradients(const FeaturesOf& features, const std::vector<const float*>& slopes,
                       const std::vector<void*>& gradients, Stream stream);
 
@@ -41,19 +42,21 @@ struct Plane {
   int64_t height, width;
 };
 
-// See ../destmap.h. product: floats for (n, h_1, w_1); may be null if that is the size of out, (n, height, width).
+// See ../destmap.h. out: (n, height, width). product: scratch memory, (n, h_1, w_1) floats. It may be null if this is
+// also the size of out and there are at most kLevels levels (positions.h).
 void destmap(const std::vector<Plane>& distances, int64_t n, Type type, float* product, int64_t height, int64_t width,
              void* out, Stream stream);
 
-// One synthetic anomaly; its angles are (cells_y + 1) x (cells_x + 1), the first of which is number `first`.
+// One synthetic anomaly. Its (cells_y + 1) x (cells_x + 1) angles begin at index `first`.
 struct Anomaly {
-  double cosine, sine;  // of the noise's rotation
+  double cosine, sine;  // of the rotation of the noise
   int64_t cells_y, cells_x, first;
-  float share;  // of the picture that shines through the texture
+  float share;  // the weight of the picture where the texture is blended in
 };
 
-// See ../perlin.h. anomalies: n of them, on the device; angles: as many as all anomalies have, and gradients room for
-// twice as many; pictures, textures: n x height x width x 3; corrupted: the same shape; masks: n x height x width.
+// See ../perlin.h. anomalies: n, in device memory. angles: those of all anomalies, angle_count. gradients: scratch
+// memory for twice as many floats. pictures, textures: n x height x width x 3. corrupted: the same shape. masks:
+// n x height x width.
 void corrupt(const uint8_t* pictures, const uint8_t* textures, const Anomaly* anomalies, int64_t n, const float* angles,
              int64_t angle_count, float* gradients, float threshold, const float (&scale)[3], const float (&offset)[3],
              int64_t height, int64_t width, float* corrupted, uint8_t* masks, Stream stream);

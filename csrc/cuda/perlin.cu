@@ -1,9 +1,10 @@
-// Pictures corrupted where Perlin noise is high, as ../perlin.h has it, for a batch in a GPU's memory.
+// A batch of pictures corrupted on a GPU where Perlin noise is high; see ../perlin.h.
 //
-// Every pixel's noise is evaluated on its own, from the formulas of ../perlin.h: its coordinates in double precision,
-// the same to the last bit, its noise in single. A block takes a tile of neighbouring pixels: first a thread a pixel
-// finds noise and mask, then a thread a value blends, so that bytes and floats are read and written side by side.
-// Not measured on a GPU yet; docs/gpu.md has the floors.
+// The noise of every pixel is evaluated independently with the formulas of ../perlin.h. Coordinates are computed in
+// double precision and equal the CPU's to the last bit; the noise is computed in single precision. A block processes a
+// tile of consecutive pixels in two phases. The first computes noise and mask, one pixel per thread at a time. The
+// second blends, one channel of a pixel per thread at a time, so that adjacent threads access adjacent memory. Not
+// measured on a GPU yet; docs/gpu.md lists the floors.
 #include "../perlin.h"
 
 #include "kernels.h"
@@ -21,8 +22,8 @@ struct LatticeGradients {
     each_thread([&](int thread) {
       const int64_t k = static_cast<int64_t>(block) * kThreads + thread;
       if (k >= count) return;
-      along_rows[k] = static_cast<float>(kPerlinGain) * std::cos(angles[k]);
-      along_columns[k] = static_cast<float>(kPerlinGain) * std::sin(angles[k]);
+      along_rows[k] = kPerlinGain * std::cos(angles[k]);
+      along_columns[k] = kPerlinGain * std::sin(angles[k]);
     });
   }
 };
@@ -34,11 +35,11 @@ struct CorruptTile {
   const Anomaly* anomalies;
   const float *along_rows, *along_columns;
   float threshold, scale[3], offset[3];
-  uint32_t height, width, tiles;  // of a picture
+  uint32_t height, width, tiles;  // per picture
   float* corrupted;
   uint8_t* masks;
 
-  // Along one axis: which cell a pixel lies in, and where in it.
+  // A pixel along one axis of the lattice: its cell, and its offset within the cell.
   struct Place {
     int64_t cell;
     float offset;
@@ -57,7 +58,7 @@ struct CorruptTile {
     const Place y = place_of(line.row, line.row_step, anomaly.cells_y, height, j);
     const Place x = place_of(line.column, line.column_step, anomaly.cells_x, width, j);
     const int64_t points_x = anomaly.cells_x + 1, corner = anomaly.first + y.cell * points_x + x.cell;
-    const PerlinCell<float> cell = perlin_cell(along_rows + corner, along_columns + corner, points_x);
+    const PerlinCell cell = perlin_cell(along_rows + corner, along_columns + corner, points_x);
     const float v = y.offset, u = x.offset;
     return perlin_mixed(v, u, perlin_linear(cell, 0, v, u), perlin_linear(cell, 1, v, u), perlin_linear(cell, 2, v, u),
                         perlin_linear(cell, 3, v, u));

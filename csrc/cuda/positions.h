@@ -1,8 +1,10 @@
-// What the similarity kernels share: a team of threads takes the three sums over the channels of a position, and
-// then uses its raw features once more, which it has kept in registers. Features are so read from memory once.
+// The common part of the similarity kernels. A team of threads computes the three sums over the channels of a position.
+// Then it uses the raw features again, which it has kept in registers, so features are read from memory once. Channels
+// that do not fit in the registers are read twice.
 //
-// Channels last, a team of 16 neighbours reads a position's channels in packets of up to 16 bytes. Channels first,
-// a warp reads one channel of 32 neighbouring positions at a time, and eight warps divide the channels among them.
+// Channels last: a team is 16 adjacent threads, which read the channels of a position in packets of up to 16 bytes.
+// Channels first: a warp reads one channel of 32 adjacent positions at a time, and the eight warps of a block divide
+// the channels among themselves.
 #pragma once
 
 #include <stdexcept>
@@ -14,24 +16,24 @@
 
 namespace destseg::cuda {
 
-constexpr int kLevels = 4;  // of one launch
+constexpr int kLevels = 4;  // most levels per launch
 
 struct PositionSums {
   float taught, learnt;  // of squares
   float both;            // of products
 };
 
-// What is known of a position: its level, its number among those of all pictures, and its sums.
+// A position: its level, its index among the positions of all pictures, and its sums.
 struct Position {
   int level;
   int64_t number;
   PositionSums sums;
 };
 
-// Use says what becomes of a position:
-//   Weights weigh(const Position&, bool first): called by all threads of its team, of which one is `first`;
-//   void emit(weights, kernel, level, position, packet's number, taught, learnt): called for every packet, if
-//   Use::kEmits.
+// Use defines what is done with a position:
+//   Weights weigh(const Position&, bool first): called by all threads of the team; `first` is true for one of them.
+//   void emit(weights, kernel, level, position, index of the packet, taught, learnt): called for every packet of the
+//   position, if Use::kEmits.
 template <typename T, int V, bool channels_last, typename Use>
 struct Positions {
   static constexpr int kTeam = channels_last ? 16 : 8;
@@ -42,7 +44,7 @@ struct Positions {
   struct Level {
     const T *taught, *learnt;
     int64_t channels, plane;
-    uint32_t positions, end;  // of all pictures; of the level's blocks
+    uint32_t positions, end;  // positions of all pictures; end of the level's blocks
   };
 
   struct Held {
@@ -52,7 +54,7 @@ struct Positions {
   Level levels[kLevels];
   Use use;
 
-  // Where packet q of a position begins.
+  // The index of the first value in packet q of a position.
   DESTSEG_DEVICE static int64_t place(int64_t channels, int64_t plane, uint32_t position, int64_t q) {
     if (channels_last) return position * channels + q * V;
     const uint32_t image = position / static_cast<uint32_t>(plane);
@@ -134,7 +136,7 @@ struct Positions {
     });
   }
 
-  // The teams of channels first stand across the warps, so they meet in the block's memory.
+  // With channels first, the threads of a team are in different warps, so they are summed in shared memory.
   DESTSEG_DEVICE static void sum_over_warps(PerThread<float>& taught, PerThread<float>& learnt, PerThread<float>& both) {
     DESTSEG_BLOCK_MEMORY float parts[3][kThreads];
     DESTSEG_BLOCK_MEMORY float totals[3][kOfABlock];
@@ -158,7 +160,7 @@ struct Positions {
   }
 };
 
-// Runs Use on levels [begin, end) of all pictures.
+// Launches a kernel that applies Use to levels [begin, end) of all pictures.
 template <typename T, int V, bool channels_last, typename Use>
 void launch_positions(const FeaturesOf& features, size_t begin, size_t end, const Use& use, Stream stream) {
   Positions<T, V, channels_last, Use> kernel{{}, use};
@@ -174,14 +176,15 @@ void launch_positions(const FeaturesOf& features, size_t begin, size_t end, cons
   launch(kernel, blocks, stream);
 }
 
-// Whether all channels can be read in packets of 16 bytes.
+// Whether the channels of all levels can be read in packets of `values` values, 16 bytes.
 inline bool fits_packets(const FeaturesOf& features, int64_t values) {
   for (const Features& level : features.levels)
     if (level.channels % values != 0 || !is_aligned(level.taught) || !is_aligned(level.learnt)) return false;
   return features.channels_last;
 }
 
-// Calls with_use(begin) for every group of levels, which makes the Use that is run on it.
+// Splits the levels into groups of up to kLevels and launches one kernel per group, with the Use that
+// with_use(begin, end) returns for it.
 template <typename T, typename WithUse>
 void for_each_group(const FeaturesOf& features, bool packets_fit, Stream stream, const WithUse& with_use) {
   constexpr int kPacket = 16 / sizeof(T);
@@ -198,7 +201,7 @@ void for_each_group(const FeaturesOf& features, bool packets_fit, Stream stream,
   }
 }
 
-// Calls body with a value of the type that `type` names.
+// Calls body with a value of the C++ type that `type` stands for.
 template <typename Body>
 void with_type(Type type, const Body& body) {
   if (type == Type::float16) {

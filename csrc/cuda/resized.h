@@ -1,7 +1,7 @@
-// Bilinear resizing of planes, align_corners=False: what similarity.cu and destmap.cu share.
+// Bilinear resizing of planes with align_corners=False. Shared by similarity.cu and destmap.cu.
 //
-// A thread walks down a strip of rows with one column's packet of channels. It keeps the two source rows that the
-// output lies between, already resized along the width, so each is read once a strip.
+// A thread computes one packet of channels in one column, row by row down a strip. It keeps the two source rows around
+// the output row, already resized horizontally, so each source row is read once per strip.
 #pragma once
 
 #include "../resize.h"
@@ -11,8 +11,8 @@ namespace destseg::cuda {
 
 constexpr uint32_t kStripRows = 8;
 
-// Where the packets of planes lie: packet q of row i and column j of a picture at
-// (picture * rows + i) * row + j * column + q * packet.
+// The memory layout of planes: in picture p, packet q of row i and column j begins at
+// p * picture + i * row + j * column + q * packet.
 struct Strides {
   int64_t picture, row, column, packet;
 };
@@ -30,7 +30,7 @@ struct Resized {
   Strides source_strides, out_strides;
   int32_t source_height, source_width;
   uint32_t height, width, packets;  // of the output
-  uint32_t strips, chunks;          // of a picture; of a strip's packets, a block each
+  uint32_t strips, chunks;          // strips per picture; blocks per strip
   float scale_y, scale_x;
 
   struct Values {
@@ -44,7 +44,7 @@ struct Resized {
     return result;
   }
 
-  DESTSEG_DEVICE Values widened(const float* from, int32_t row, const Tap<float>& column) const {
+  DESTSEG_DEVICE Values widened(const float* from, int32_t row, const Tap& column) const {
     const float* at = from + row * source_strides.row;
     const Packet<float, V> low = load<V>(at + column.low * source_strides.column);
     const Packet<float, V> high = load<V>(at + column.high * source_strides.column);
@@ -64,15 +64,15 @@ struct Resized {
     each_thread([&](int thread) {
       const uint32_t item = (block - among_strips * chunks) * kThreads + static_cast<uint32_t>(thread);
       if (item >= packets * width) return;
-      const uint32_t inner = channels_last ? packets : width, outer = item / inner;  // neighbours are neighbours
+      const uint32_t inner = channels_last ? packets : width, outer = item / inner;  // adjacent in memory
       const uint32_t q = channels_last ? item - outer * inner : outer, j = channels_last ? outer : item - outer * inner;
-      const Tap<float> column = tap_of(j, source_width, scale_x);
+      const Tap column = tap_of(j, source_width, scale_x);
       const float* from = source + image * source_strides.picture + q * source_strides.packet;
       T* to = out + image * out_strides.picture + j * out_strides.column + q * out_strides.packet;
       int32_t low_row = -1, high_row = -1;
       Values low{}, high{};
       for (uint32_t i = first; i < last; ++i) {
-        const Tap<float> row = tap_of(i, source_height, scale_y);
+        const Tap row = tap_of(i, source_height, scale_y);
         if (row.low != low_row) low = row.low == high_row ? high : widened(from, row.low, column);
         if (row.high != high_row) high = row.high == row.low ? low : widened(from, row.high, column);
         low_row = row.low;
@@ -87,12 +87,12 @@ struct Resized {
   }
 };
 
-// Sizes of the planes before and after.
+// The sizes of the planes before and after resizing.
 struct Sides {
   int64_t source_height, source_width, height, width;
 };
 
-// source: n x channels planes; out: the first of as many planes among pictures of out_channels of them.
+// source: n x channels planes. out: the first of the output planes; the output has out_channels planes per picture.
 template <typename T, int V, bool channels_last>
 void launch_resized(const float* source, int64_t n, int64_t channels, const Sides& sides, int64_t out_channels, T* out,
                     Stream stream) {

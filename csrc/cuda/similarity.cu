@@ -1,8 +1,9 @@
-// The segmentation network's input, as ../similarity.h has it, for features in a GPU's memory.
+// The input of the segmentation network on a GPU; see ../similarity.h.
 //
-// One launch multiplies the features of all levels. Those of the first level's size go to their place among the
-// output's channels at once; the others, a tenth of the output, are written as floats and resized by a launch each,
-// while most of them are still in the second-level cache. Not measured on a GPU yet; docs/gpu.md has the floors.
+// One launch multiplies the features of up to kLevels levels. Products on levels that have the size of the first level
+// are written directly to their output channels. Products on the other levels, a tenth of the output, are stored as
+// floats. One launch per such level resizes them, while most of them are still in the L2 cache. Not measured on a GPU
+// yet; docs/gpu.md lists the floors.
 #include "positions.h"
 #include "resized.h"
 
@@ -10,12 +11,12 @@ namespace destseg::cuda {
 
 namespace {
 
-// Minus the products of both unit vectors.
+// The negated products of the unit vectors.
 template <typename T, typename Out>
 struct Products {
   static constexpr bool kEmits = true;
-  Out* direct[kLevels];     // the level's first channel among the output's, or null
-  float* products[kLevels];  // of a level of another size
+  Out* direct[kLevels];     // the output at the level's first channel, or null
+  float* products[kLevels];  // of a level that has to be resized
   int64_t out_channels;
 
   DESTSEG_DEVICE float weigh(const Position& position, bool) const {
@@ -46,7 +47,7 @@ struct Products {
   }
 };
 
-// Where the channels of a level begin in the output.
+// The offset of a level's first channel in the output.
 int64_t first_place(const FeaturesOf& features, int64_t first_channel) {
   const Features& finest = features.levels[0];
   return features.channels_last ? first_channel : first_channel * finest.height * finest.width;

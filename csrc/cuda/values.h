@@ -1,5 +1,5 @@
-// Numbers as they lie in a GPU's memory, float, half and bfloat16, and packets of them, 16 bytes at best, that
-// are read and written at once. Everything is computed in float.
+// The types of values in GPU memory (float, half and bfloat16) and packets of values, which are loaded and stored up to
+// 16 bytes at once. All arithmetic is in float.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +42,7 @@ inline float to_float(Bfloat value) {
 inline void set(Bfloat& out, float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof(bits));
-  const uint32_t even = (bits >> 16) & 1;  // ties go to the even neighbour
+  const uint32_t even = (bits >> 16) & 1;  // round half to even
   out.bits = static_cast<uint16_t>(std::isnan(value) ? 0x7fc0 : (bits + 0x7fff + even) >> 16);
 }
 
@@ -56,12 +56,12 @@ inline float to_float(Half value) {
 inline void set(Half& out, float value) {
   const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
   const float size = std::abs(value);
-  if (!(size < 65520)) {  // the next after the greatest would be 65536: infinity, or NaN
+  if (!(size < 65520)) {  // rounds to 65536, beyond the largest half: infinity, or NaN
     out.bits = static_cast<uint16_t>(sign | (std::isnan(value) ? 0x7e00 : 0x7c00));
     return;
   }
   const int exponent = size < 0x1p-14f ? -14 : std::ilogb(size);
-  // Rounding up to the next power of two carries into the exponent's bits, as it should.
+  // A fraction that rounds up to the next power of two carries into the exponent bits, as it should.
   const int fraction = static_cast<int>(std::nearbyint(std::ldexp(size, 10 - exponent)));
   out.bits = static_cast<uint16_t>(sign | (((exponent + 14) << 10) + fraction));
 }
@@ -70,7 +70,7 @@ inline void set(Half& out, float value) {
 DESTSEG_DEVICE float to_float(float value) { return value; }
 DESTSEG_DEVICE void set(float& out, float value) { out = value; }
 
-// Neighbours in memory, the first of which lies at a multiple of their size, or of 16 bytes.
+// `count` consecutive values, aligned to their total size or to 16 bytes, whichever is smaller.
 template <typename T, int count>
 struct alignas(sizeof(T) * count < 16 ? sizeof(T) * count : 16) Packet {
   T values[count];

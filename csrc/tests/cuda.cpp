@@ -1,6 +1,6 @@
-// Runs the kernels for GPUs on the CPU, a block's threads one after the other, beside the CPU's own kernels, for the
-// sanitizers to watch: arrays are exactly as large as the kernels are told. Each runs with its threads in either
-// order, which must give the same bits: threads that met other than between phases would race on a GPU.
+// Runs the GPU kernels on the CPU under the sanitizers and compares them with the CPU kernels. Arrays are exactly as
+// large as the kernels are told. The threads of a block run one after the other, in both orders, which must give the
+// same bits: threads that interact within a phase would race on a GPU.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -30,7 +30,7 @@ constexpr cuda::Type kType = std::is_same_v<T, cuda::Half>     ? cuda::Type::flo
 template <typename T>
 constexpr float kTolerance = std::is_same_v<T, cuda::Half> ? 1e-3f : std::is_same_v<T, cuda::Bfloat> ? 8e-3f : 1e-5f;
 
-// Values in the type of a GPU's memory, aligned as there.
+// Values in a type of GPU memory, aligned as they are there.
 template <typename T>
 std::vector<T> stored(const std::vector<float>& values) {
   std::vector<T> result(values.size());
@@ -51,7 +51,7 @@ void check_close(const std::vector<float>& found, const std::vector<float>& expe
     check(std::abs(found[k] - expected[k]) <= tolerance * (1 + std::abs(expected[k])), what);
 }
 
-// Calls run() with the threads in either order, and returns what it gives.
+// Calls run() with the threads in both orders, checks that the results agree, and returns the result.
 template <typename Run>
 auto either_way(const Run& run) {
   cuda::emulate_backwards = false;
@@ -88,16 +88,16 @@ void test_half() {
 
 template <typename T>
 void test_similarity() {
-  const Pyramid<float> pyramid(between(0, 1) ? 8 : 1);
+  const Pyramid pyramid(between(0, 1) ? 8 : 1);
   const bool channels_last = between(0, 1);
   const auto order = channels_last ? destseg::Order::channels_last : destseg::Order::channels_first;
   const size_t count = pyramid.levels.size();
   const float tolerance = kTolerance<T>;
 
-  // The CPU's kernels get what the GPU's read, rounded.
+  // The CPU kernels get the values that the GPU kernels read, after rounding.
   std::vector<std::vector<T>> taught, learnt;
   std::vector<std::vector<float>> taught_read, learnt_read, slopes, distances(count), gradients(count);
-  std::vector<destseg::Level<float>> levels;
+  std::vector<destseg::Level> levels;
   cuda::FeaturesOf features{{}, pyramid.n, kType<T>, channels_last};
   int64_t coarse = 0;
   for (size_t k = 0; k < count; ++k) {
@@ -161,7 +161,7 @@ void test_similarity() {
   const int64_t height = between(0, 1) ? levels[0].height : between(1, 60), width = between(1, 60);
   std::vector<std::vector<T>> planes;
   std::vector<std::vector<float>> planes_read;
-  std::vector<destseg::Planes<float>> expected_planes;
+  std::vector<destseg::Planes> expected_planes;
   std::vector<cuda::Plane> cuda_planes;
   for (size_t k = 0; k < count; ++k) {
     planes.push_back(stored<T>(distances[k]));
@@ -214,7 +214,7 @@ void test_corrupt() {
                   corrupted.data(), masks.data(), kStream);
     return std::make_pair(corrupted, masks);
   });
-  size_t differing = 0;  // pixels whose noise is the threshold but for rounding
+  size_t differing = 0;  // pixels whose noise equals the threshold up to rounding
   for (size_t k = 0; k < pixels; ++k) {
     if (found.second[k] != expected_masks[k]) {
       ++differing;

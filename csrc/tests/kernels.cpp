@@ -1,6 +1,6 @@
-// Runs every kernel on random shapes, one pixel and nothing among them, for the sanitizers to watch: arrays
-// are exactly as large as the kernels are told. What is cheap to know about the results is checked as well,
-// above all that the threaded kernels give the same bits from one thread and from many.
+// Runs every CPU kernel under the sanitizers on random shapes, which include one pixel and none. Arrays are exactly as
+// large as the kernels are told. Properties of the results that are cheap to check are checked as well, above all that
+// the threaded kernels give the same bits on one thread and on several.
 #include <cmath>
 #include <cstdio>
 #include <vector>
@@ -23,13 +23,12 @@ std::vector<uint8_t> random_mask(int64_t size) {
   return mask;
 }
 
-template <typename T>
 void test_perlin() {
   const int64_t height = between(1, 40), width = between(1, 40);
   const int64_t cells_y = between(1, 50), cells_x = between(1, 50);
-  const auto angles = random_array<T>((cells_y + 1) * (cells_x + 1), -7, 7);
+  const auto angles = random_array<float>((cells_y + 1) * (cells_x + 1), -7, 7);
   int64_t rows = 0;
-  destseg::perlin(angles.data(), cells_y, cells_x, rotation(), height, width, [&](int64_t i, const T* noise) {
+  destseg::perlin(angles.data(), cells_y, cells_x, rotation(), height, width, [&](int64_t i, const float* noise) {
     check(i == rows++, "rows come in order");
     for (int64_t j = 0; j < width; ++j) check(std::abs(noise[j]) < 1.01, "noise lies in [-1, 1]");
   });
@@ -79,7 +78,7 @@ void test_ranking() {
   const auto mask = random_mask(pixels);
   auto scores = random_array<float>(pixels, -2, 2);
   if (between(0, 1))
-    for (float& score : scores) score = std::round(score);  // ties, both zeros
+    for (float& score : scores) score = std::round(score);  // ties, and zeros of both signs
   destseg::Runs runs;
   std::vector<int64_t> sizes;
   destseg::read_picture(mask.data(), height, width, true, runs);
@@ -100,24 +99,23 @@ void test_ranking() {
   for (size_t k = 0; k < above.size(); ++k) check(above[k] <= at_or_above[k], "counts do not fall");
 }
 
-template <typename T>
 void test_similarity() {
-  const Pyramid<T> pyramid;
+  const Pyramid pyramid;
   const int64_t height = between(1, 60), width = between(1, 60);
   const auto order = between(0, 1) ? destseg::Order::channels_last : destseg::Order::channels_first;
-  std::vector<std::vector<T>> slopes;
-  std::vector<const T*> slopes_in;
+  std::vector<std::vector<float>> slopes;
+  std::vector<const float*> slopes_in;
   for (size_t k = 0; k < pyramid.levels.size(); ++k) {
-    slopes.push_back(random_array<T>(pyramid.positions(k), -1, 1));
+    slopes.push_back(random_array<float>(pyramid.positions(k), -1, 1));
     slopes_in.push_back(slopes.back().data());
   }
   const auto run = [&](int64_t threads) {
-    std::vector<std::vector<T>> results(1);
+    std::vector<std::vector<float>> results(1);
     results[0].resize(static_cast<size_t>(pyramid.positions(0) * pyramid.channels));
-    std::vector<T*> distances, gradients;
+    std::vector<float*> distances, gradients;
     for (size_t k = 0; k < pyramid.levels.size(); ++k) results.emplace_back(slopes[k].size());
     for (size_t k = 0; k < pyramid.levels.size(); ++k) results.emplace_back(pyramid.learnt[k].size());
-    results.emplace_back(static_cast<size_t>(pyramid.n * height * width), T(-1));
+    results.emplace_back(static_cast<size_t>(pyramid.n * height * width), -1.0f);
     for (size_t k = 0; k < pyramid.levels.size(); ++k) {
       distances.push_back(results[1 + k].data());
       gradients.push_back(results[1 + pyramid.levels.size() + k].data());
@@ -125,17 +123,17 @@ void test_similarity() {
     destseg::similarity_input(pyramid.levels, pyramid.n, order, threads, results[0].data());
     destseg::cosine_distances(pyramid.levels, pyramid.n, order, threads, distances);
     destseg::cosine_gradients(pyramid.levels, pyramid.n, order, threads, slopes_in, gradients);
-    std::vector<destseg::Planes<T>> planes;
+    std::vector<destseg::Planes> planes;
     for (size_t k = 0; k < pyramid.levels.size(); ++k)
       planes.push_back({distances[k], pyramid.levels[k].height, pyramid.levels[k].width});
     destseg::destmap(planes, pyramid.n, height, width, threads, results.back().data());
-    std::vector<T> at_once(results.back().size(), T(-1));
+    std::vector<float> at_once(results.back().size(), -1.0f);
     destseg::destmap_of_features(pyramid.levels, pyramid.n, order, height, width, threads, at_once.data());
     check(at_once == results.back(), "the DeST map of features is that of their distances");
-    for (const T value : results[0]) check(std::abs(value) < 1.001, "products of unit vectors lie in [-1, 1]");
+    for (const float value : results[0]) check(std::abs(value) < 1.001, "products of unit vectors lie in [-1, 1]");
     for (size_t k = 0; k < pyramid.levels.size(); ++k)
-      for (const T value : results[1 + k]) check(value > -0.001 && value < 2.001, "distances lie in [0, 2]");
-    for (const T value : results.back()) check(value > -0.001 && value < 32.01, "five such distances' products");
+      for (const float value : results[1 + k]) check(value > -0.001 && value < 2.001, "distances lie in [0, 2]");
+    for (const float value : results.back()) check(value > -0.001 && value < 32.01, "five such distances' products");
     return results;
   };
   check(run(1) == run(4), "similarities do not depend on threads");
@@ -146,13 +144,11 @@ void test_similarity() {
 int main(int, char** arguments) {
   constexpr int kRepeats = 400;
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
-    test_perlin<float>();
-    test_perlin<double>();
+    test_perlin();
     test_corrupt();
     test_components();
     test_ranking();
-    test_similarity<float>();
-    test_similarity<double>();
+    test_similarity();
   }
   std::printf("%d random shapes of every kernel, %s: all checks hold\n", kRepeats, arguments[1]);
 }

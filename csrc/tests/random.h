@@ -1,4 +1,4 @@
-// What the tests of the kernels, on the processor and for a GPU, draw at random.
+// Random inputs for the tests of the CPU and GPU kernels.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ inline double uniform(double low, double high) {
 }
 
 inline void check(bool holds, const char* what) {
-  if (!holds) throw std::logic_error(std::string("does not hold: ") + what);  // which ends the test
+  if (!holds) throw std::logic_error(std::string("does not hold: ") + what);  // ends the test program
 }
 
 template <typename T>
@@ -37,19 +37,18 @@ inline double rotation() {
   return between(0, 2) ? uniform(-2, 2) : 1.5707963267948966 * quarter_turns;
 }
 
-template <typename T>
 struct Pyramid {
-  std::vector<std::vector<T>> taught, learnt;
-  std::vector<destseg::Level<T>> levels;
+  std::vector<std::vector<float>> taught, learnt;
+  std::vector<destseg::Level> levels;
   int64_t n = between(0, 3), channels = 0;
 
-  // Channels are multiples of `step`.
+  // Every level has a multiple of `step` channels.
   explicit Pyramid(int64_t step = 1) {
     for (int64_t k = between(1, 5); k > 0; --k) {
       const int64_t size[3] = {step * between(1, 40), between(1, 25), between(1, 25)};
       const int64_t values = n * size[0] * size[1] * size[2];
-      taught.push_back(random_array<T>(values, -1, 1));
-      learnt.push_back(random_array<T>(values, -1, 1));
+      taught.push_back(random_array<float>(values, -1, 1));
+      learnt.push_back(random_array<float>(values, -1, 1));
       levels.push_back({taught.back().data(), learnt.back().data(), size[0], size[1], size[2]});
       channels += size[0];
     }

@@ -1,4 +1,4 @@
-"""A model as a file holds it, and what every format of such files can do."""
+"""A model as a file holds it, and what a format of such files can do."""
 
 import importlib
 import json
@@ -11,14 +11,14 @@ from typing import Any
 from destseg.inference.calibration import Calibration
 from destseg.inference.scorer import Scorer
 from destseg.pictures.roi import RegionOfInterest
-from destseg.settings import Settings
+from destseg.settings import EXPORT_PRECISIONS, Settings
 
 INPUT = "pixels"  # of an exported graph
 OUTPUTS = ("anomaly_map", "score", "is_anomalous")
-IMAGES, MAPS = "images", "maps"  # the network's own input and output, within the graph
-KEY = "destseg"  # of the description in an exported file
+IMAGES, MAPS = "images", "maps"  # the input and output of the network within the graph
+KEY = "destseg"  # under which an exported file holds its description
 DESCRIPTION = "destseg export 1"
-EXTRAS = {  # of the installation, by the package they bring
+EXTRAS = {  # which extra of the installation brings a package
     "onnxruntime": "onnx",
     "openvino": "openvino",
     "onnx": "export",
@@ -32,15 +32,15 @@ class Artifact:
     """A model as a file holds it.
 
     Attributes:
-        settings: what it is made of.
+        settings: the model's settings.
         calibration: its thresholds; None before calibration.
-        versions: of destseg and torch, when the file was written.
-        engine: "torch", "onnx" or "openvino", which runs it.
-        precision: of the network in the file, "float32" or "int8".
-        losses: one a training step; none in exported files.
-        network: the network's tensors by their names; None in exported files.
-        start: makes the scorer of an exported file, with as many threads as operations have; None in others.
-        path: where it was read from; None where it was not.
+        versions: the versions of destseg and torch that wrote the file.
+        engine: what runs the model: "torch", or the name of an exported file's format.
+        precision: precision of the network in the file, "float32" or "int8".
+        losses: one per training step; none in exported files.
+        network: the network's tensors by name; None in exported files.
+        start: makes the scorer of an exported file, with as many threads as an operation may use; else None.
+        path: the file that it was read from; None if it was not read.
     """
 
     settings: Settings
@@ -58,8 +58,8 @@ class Artifact:
         return replace(self, calibration=calibration)
 
     def description(self) -> str:
-        """Return what an exported file says beside its graph, as JSON."""
-        assert self.calibration is not None  # without thresholds nothing is exported
+        """Return the description that an exported file holds beside its graph, as JSON."""
+        assert self.calibration is not None  # a model without thresholds is not exported
         content = {"format": DESCRIPTION, "versions": dict(self.versions), "precision": self.precision}
         content |= {"settings": self.settings.stored(), "calibration": self.calibration.stored()}
         return json.dumps(content)
@@ -70,36 +70,52 @@ class Format:
     """A kind of file that holds a model.
 
     Attributes:
-        name: what it is called.
-        ending: of the names of such files; "" for all that belong to no other format.
-        read: read a file. Raises FileNotFoundError, ImportError where its engine is missing, or ValueError.
-        write: write a file, whole or not at all, of the path, the content and what it says of itself.
-            The content is of a type of the format's own: that of `build`, or a network's tensors by name.
-        set_threshold: write a copy of a file, of the path of one and that of the other, with the thresholds
-            and settings of this artifact; they may be the same.
-        build: make the content from a program of torch.export, see `destseg.model.graph`; None where files
-            of this format hold no graph.
-        quantise: return the content in INT8, of that of `build`, of pictures (n, h, w, 3) uint8 that ranges
-            are learnt from, and of the weights, as bytes, of convolutions that stay in float32.
+        name: the format's name.
+        package: the package that runs its models, by the name to import.
+        ending: how the names of such files end; "" for all endings of no other format.
+        read: read the file at a path. Raises FileNotFoundError, ImportError where its engine is missing, or
+            ValueError.
+        write: write a file, whole or not at all; takes its path, its content and its artifact. Each format
+            has its own type of content: what `build` makes, or a network's tensors by name.
+        set_threshold: copy a file with other thresholds and settings; takes the paths of the file and of the
+            copy, which may be the same, and the artifact that has the new thresholds and settings.
+        files: return the files that belong to the one at a path, itself among them.
+        build: make the content from a program of torch.export, see `destseg.model.graph`; None for formats
+            without a graph.
+        quantise: return the content in INT8; takes the content that `build` made, inputs (n, h, w, 3) uint8
+            from which to learn ranges, and the weights, as bytes, of convolutions that stay in float32. None
+            for formats without INT8.
     """
 
     name: str
+    package: str
     ending: str
     read: Callable[[Path], Artifact]
     write: Callable[[Path, Any, Artifact], None]
     set_threshold: Callable[[Path, Path, Artifact], None]
+    files: Callable[[Path], list[Path]] = lambda path: [path]
     build: Callable[[Any], Any] | None = None
     quantise: Callable[[Any, Any, set[bytes]], Any] | None = None
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that a model can be exported in; none for formats of fitted models."""
+        if self.build is None:
+            return ()
+        return EXPORT_PRECISIONS if self.quantise else EXPORT_PRECISIONS[:1]
 
-def described(text: str, path: Path, engine: str, start: Callable[[Settings], Scorer]) -> Artifact:
-    """Return the artifact of an exported file from its description; ValueError where it is something else.
+
+def artifact_from(text: str, path: Path, engine: str, start: Callable[[Settings], Scorer]) -> Artifact:
+    """Return the artifact of an exported file from its description.
 
     Args:
-        text: what `Artifact.description` gave.
-        path: of the file.
-        engine: that runs it.
-        start: makes the scorer of a model of these settings.
+        text: the description, as `Artifact.description` returned it.
+        path: the file.
+        engine: the engine that runs it.
+        start: makes the scorer of the model from its settings.
+
+    Raises:
+        ValueError: the file is something else, or of another version.
     """
     try:
         content = json.loads(text)
@@ -120,7 +136,7 @@ def described(text: str, path: Path, engine: str, start: Callable[[Settings], Sc
 
 
 def stored_settings(stored: Mapping[str, Any]) -> Settings:
-    """Return the settings that a file holds; a region of interest is taken as points or mask, not as a path."""
+    """Return the settings that a file holds; their ROI may be points or a mask, but not a path."""
     settings = Settings.from_stored(stored)
     if settings.roi is None:
         return settings
@@ -129,18 +145,19 @@ def stored_settings(stored: Mapping[str, Any]) -> Settings:
     return replace(settings, roi=RegionOfInterest(settings.roi))
 
 
-def imported(name: str) -> Any:
+def import_package(name: str) -> Any:
     """Import an engine's package, or raise ImportError with the command that installs it."""
-    # OpenVINO and NNCF report their use to their maker; without this module they cannot.
+    # OpenVINO and NNCF report their use to their maker; without the module openvino_telemetry they cannot.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        command = f"pip install 'destseg[{EXTRAS[name.split('.')[0]]}]'"
+        package = name.partition(".")[0]
+        command = f"pip install 'destseg[{EXTRAS[package]}]'"
         raise ImportError(f"{name} is missing ({error}): install it with {command}", name=name) from error
 
 
-def damaged(path: Path, error: Exception) -> ValueError:
-    """Return what to raise where an engine cannot read a file; each engine has errors of its own."""
+def damage_error(path: Path, error: Exception) -> ValueError:
+    """Return the error to raise where an engine cannot read a file; engines raise errors of many types."""
     reason = str(error).strip().split("\n")[-1][:200]
     return ValueError(f"{path} is damaged, or no exported model ({reason})")

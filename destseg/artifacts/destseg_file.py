@@ -1,11 +1,13 @@
 """The file of a fitted model: tensors and plain values, nothing that would have to be unpickled.
 
-Reading and writing it takes torch, which is imported when a file is at hand.
+Reading and writing take torch, which is imported only then.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from destseg.artifacts.artifact import Artifact, Format, stored_settings
 from destseg.inference.calibration import Calibration
@@ -14,11 +16,11 @@ KIND = "destseg model 1"
 
 
 def read(path: Path) -> Artifact:
-    """Return what `write` wrote.
+    """Read a file that `write` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or not the file of a destseg model of this version.
+        ValueError: the file is damaged, or no destseg model of this version.
     """
     from destseg.model.tensorfile import read_tensors
 
@@ -49,16 +51,14 @@ def read(path: Path) -> Artifact:
 
 
 def write(path: Path, network: Mapping[str, Any], artifact: Artifact) -> None:
-    """Write a fitted model whose network has these tensors by name."""
-    import torch
-
+    """Write a fitted model; `network` holds the network's tensors by name."""
     from destseg.model.tensorfile import write_tensors
 
     content: dict[str, Any] = {
         "format": KIND,
         "versions": dict(artifact.versions),
         "settings": artifact.settings.stored(),
-        "losses": torch.tensor(artifact.losses, dtype=torch.float64),
+        "losses": np.array(artifact.losses, np.float64),
         "network": {name: value.cpu().contiguous() for name, value in network.items()},
     }
     if artifact.calibration is not None:
@@ -69,8 +69,8 @@ def write(path: Path, network: Mapping[str, Any], artifact: Artifact) -> None:
 def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
     """Write a copy of a model's file with the thresholds and settings of an artifact."""
     network = read(source).network
-    assert network is not None  # in this format there always is one
+    assert network is not None  # files of this format always hold one
     write(target, network, artifact)
 
 
-FORMAT = Format("destseg", "", read, write, set_threshold)
+FORMAT = Format("destseg", "torch", "", read, write, set_threshold)

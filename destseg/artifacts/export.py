@@ -13,20 +13,18 @@ from typing import Any
 
 from destseg.artifacts.artifact import Artifact, Format
 from destseg.artifacts.formats import EXPORTED, FORMATS, check_name, format_of
-from destseg.artifacts.int8_pictures import kept_weights, samples
+from destseg.artifacts.int8_pictures import float32_weights, range_inputs
 from destseg.files import FilePath
-from destseg.inference.calibration import calibrated
+from destseg.inference.calibration import calibrate
 from destseg.inference.stream import stream
-from destseg.model.graph import Inference, traced
+from destseg.model.graph import Inference, trace
 from destseg.model.networks import DeSTSegNet
 from destseg.pictures.folders import Pictures, as_pictures
 from destseg.pictures.framing import framing_of
 from destseg.pictures.store import PictureStore
-from destseg.settings import check_choice
+from destseg.settings import EXPORT_PRECISIONS, check_choice
 
 logger = logging.getLogger("destseg")
-
-PRECISIONS = ("float32", "int8")
 
 
 def export(
@@ -39,36 +37,38 @@ def export(
     strict: bool = False,
     calibration: Pictures | None = None,
 ) -> None:
-    """Write an exported model; `DeSTSeg.export` says what the arguments and errors are.
+    """Write an exported model; `DeSTSeg.export` describes the errors.
 
     Args:
         network: in evaluation mode.
-        artifact: what the file is to say: settings, thresholds made from scores in float32, and precision.
+        artifact: the description of the file: settings, thresholds from scores in float32, and precision.
         path: file to write.
         form: its format, as `wanted_format` gives it.
         normal, strict, calibration: as for `DeSTSeg.export`.
     """
     settings, thresholds, path = artifact.settings, artifact.calibration, Path(path)
-    assert thresholds is not None and form.build is not None and form.quantise is not None
-    bent = [name for name in ("keep_aspect", "tile", "roi") if getattr(settings, name) not in (None, False)]
-    if bent:
+    assert thresholds is not None and form.build is not None  # `wanted_format` has seen to it
+    unsupported = [
+        name for name in ("keep_aspect", "tile", "roi") if getattr(settings, name) not in (None, False)
+    ]
+    if unsupported:
         raise ValueError(
             f"the exported graph stretches whole pictures to its input, but this model was fitted with "
-            f"{', '.join(bent)}: export a model without"
+            f"{', '.join(unsupported)}: export a model without them"
         )
     framing = framing_of(settings)
     ranges = held_out = None
     if artifact.precision == "int8":
         if normal is None:
             raise ValueError('precision "int8" needs normal pictures to learn from: pass normal=')
-        ranges = samples(PictureStore(as_pictures(normal), framing, strict=strict), settings.seed)
+        ranges = range_inputs(PictureStore(as_pictures(normal), framing, strict=strict), settings.seed)
     if calibration is not None:
         held_out = as_pictures(calibration)
     with _quietly():
-        program = traced(Inference(network, settings.size, thresholds.threshold))
+        program = trace(Inference(network, settings.size, thresholds.threshold))
         content = form.build(program)
-        if ranges is not None:
-            content = form.quantise(content, ranges, kept_weights(program))
+        if ranges is not None and form.quantise is not None:
+            content = form.quantise(content, ranges, float32_weights(program))
     if held_out is None:
         if ranges is not None:
             logger.warning(
@@ -85,34 +85,36 @@ def export(
         with _quietly():
             form.write(draft, content, artifact)
         start = form.read(draft).start
-        assert start is not None  # as for every exported file
+        assert start is not None  # every exported file has one
         with closing(stream(start(), framing, held_out)) as results:
-            found = calibrated(
+            own_thresholds = calibrate(
                 results, thresholds.false_positive_rate, pictures=len(held_out), strict=strict
             )
-        form.set_threshold(draft, path, artifact.with_calibration(found))
+        form.set_threshold(draft, path, artifact.with_calibration(own_thresholds))
 
 
 def wanted_format(path: FilePath, name: str | None, precision: str) -> Format:
-    """Return the format of a file to export, by default the one that the path's ending says.
+    """Return the format of a file to export; without a name, the path's ending decides.
 
     Raises ValueError where path, format and precision do not fit together.
     """
-    check_choice("precision", precision, PRECISIONS)
-    if name is not None:
+    check_choice("precision", precision, EXPORT_PRECISIONS)
+    if name is None:
+        form = format_of(path)
+        if form.build is None:
+            allowed = " or ".join(exported.ending for exported in EXPORTED.values())
+            raise ValueError(f"the exported file's name must end in {allowed}, got {os.fspath(path)}")
+    else:
         check_choice("format", name, EXPORTED)
-        check_name(path, FORMATS[name])
-        return FORMATS[name]
-    form = format_of(path)
-    if form.build is None:
-        allowed = " or ".join(one.ending for one in EXPORTED.values())
-        raise ValueError(f"the exported file's name must end in {allowed}, got {os.fspath(path)}")
+        form = FORMATS[name]
+        check_name(path, form)
+    check_choice(f"precision of {form.name} files", precision, form.precisions)
     return form
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep exporters and quantisers from talking about themselves; progress is for people's terminals."""
+    """Silence exporters and quantisers; their progress shows on a terminal only."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")

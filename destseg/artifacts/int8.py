@@ -1,40 +1,42 @@
-"""Convolutions in whole numbers of 8 bits, by NNCF, for ONNX and OpenVINO alike."""
+"""Quantises convolutions to 8-bit whole numbers with NNCF, for ONNX and OpenVINO alike."""
 
 from typing import Any
 
 import numpy as np
 
-from destseg.artifacts.artifact import INPUT, imported
+from destseg.artifacts.artifact import INPUT, import_package
 
 COLOURS = 3  # channels of a picture
 SIMILARITIES = 64 + 128 + 256  # channels of the segmentation network's input
-FLOAT = [  # kinds of operations that stay in float32, by the names of OpenVINO and of ONNX
+FLOAT = [  # operations that stay in float32, by their names in OpenVINO and in ONNX
     *("Add", "Subtract", "Multiply", "Divide", "Interpolate", "MatMul", "ReduceL2"),
     *("Sub", "Mul", "Div", "Resize"),
 ]
 
 
-def stays(weights: np.ndarray, kept: set[bytes]) -> bool:
-    """Whether a convolution stays in float32: if its weights are among those kept, if it sees the picture
-    itself, or if it squeezes the similarities.
+def stays_float32(weights: np.ndarray, kept: set[bytes]) -> bool:
+    """Whether a convolution stays in float32.
 
-    In 8 bits the second costs up to a point of IAP, the third 0.4 points of it, where it was measured.
+    It does if its weights are among those kept, if it takes the picture itself, or if it reduces the
+    similarities' channels. In 8 bits the second cost up to 1 point of IAP, the third 0.4 points, where that
+    was measured.
 
     Args:
         weights: (channels out, channels in, height, width).
+        kept: weights, as bytes, that stay in float32.
     """
-    sees = weights.shape[1] == COLOURS or weights.shape[1:] == (SIMILARITIES, 1, 1)
-    return sees or weights.tobytes() in kept
+    is_sensitive = weights.shape[1] == COLOURS or weights.shape[1:] == (SIMILARITIES, 1, 1)
+    return is_sensitive or weights.tobytes() in kept
 
 
-def quantised(model: Any, pictures: np.ndarray, kept: list[str]) -> Any:
-    """Return an exported model whose convolutions are in INT8, but for those `kept`, by name.
+def quantise_convolutions(model: Any, pictures: np.ndarray, kept: list[str]) -> Any:
+    """Return an exported model with its convolutions in INT8, except those named in `kept`.
 
     The sums of residual blocks stay in float32: with both their terms in 8 bits, block after block, 12 points
-    of AP were lost. A range is the median of single pictures' ranges: there are normal ones that drive the
-    student's numbers up a thousandfold, which no average withstands.
+    of AP were lost. The range of a number is the median of its ranges in single inputs: some normal pictures
+    drive the student's numbers up a thousandfold, which would spoil an average.
     """
-    nncf, ranges = imported("nncf"), imported("nncf.quantization.range_estimator")
+    nncf, ranges = import_package("nncf"), import_package("nncf.quantization.range_estimator")
     least, largest = (
         ranges.StatisticsCollectorParameters(ranges.StatisticsType(end), ranges.AggregatorType.MEDIAN)
         for end in ("min", "max")

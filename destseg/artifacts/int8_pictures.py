@@ -1,4 +1,4 @@
-"""What INT8 learns its ranges from, and how its loss is told: normal pictures and synthetic anomalies."""
+"""The inputs from which INT8 learns ranges and on which its cost is measured: normal and with anomalies."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,15 +15,15 @@ from destseg.training.synthesis import Synthesis
 from destseg.training.textures import from_normals
 
 BATCH = 8
-BATCHES = 16  # at most, of normal pictures, and as many with synthetic anomalies
-STUDENT = "student_net."  # in the names of its parameters
-LARGEST_LOSS = 0.5  # points of pixel AP and IAP that INT8 should cost
+BATCHES = 16  # at most, of normal inputs; as many come with synthetic anomalies
+STUDENT = "student_net."  # part of the names of the student's parameters
+LARGEST_COST = 0.5  # points of pixel AP and IAP that INT8 should cost at most
 
 
-def corrupted(store: PictureStore, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield batches of normal pictures, the same with synthetic anomalies, and where these are.
+def draw_batches(store: PictureStore, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield batches of normal inputs, the same inputs with synthetic anomalies, and the anomalies' masks.
 
-    Pictures are (n, h, w, 3) uint8, masks (n, h, w) bool; textures are made from the pictures.
+    Inputs are (n, h, w, 3) uint8, masks (n, h, w) bool; textures are made from the inputs.
     """
     synthesis = Synthesis(store, from_normals(store), BATCH, seed)
     for step in range(min(BATCHES, math.ceil(len(store) / BATCH))):
@@ -34,31 +34,31 @@ def corrupted(store: PictureStore, seed: int) -> Iterator[tuple[np.ndarray, np.n
         yield clean, pixels, batch.masks[:, 0].numpy().astype(bool)
 
 
-def samples(store: PictureStore, seed: int) -> np.ndarray:
-    """Return what ranges are learnt from, (n, h, w, 3) uint8."""
-    return np.concatenate([np.concatenate(batch[:2]) for batch in corrupted(store, seed)])
+def range_inputs(store: PictureStore, seed: int) -> np.ndarray:
+    """Return the inputs from which ranges are learnt, (n, h, w, 3) uint8."""
+    return np.concatenate([np.concatenate(batch[:2]) for batch in draw_batches(store, seed)])
 
 
-def loss_table(measured: Mapping[str, tuple[Metrics, Metrics]]) -> str:
-    """Return lines that say what INT8 costs in pixel AP and IAP.
+def cost_table(metrics: Mapping[str, tuple[Metrics, Metrics]]) -> str:
+    """Return lines that tell what INT8 costs in pixel AP and IAP.
 
     Args:
-        measured: what was measured on, with the metrics in float32 and in INT8.
+        metrics: for the name of each test set, the metrics in float32 and in INT8.
     """
-    lines = [f"{'percent':20}      float32   int8   loss"]
-    for source, (before, after) in measured.items():
+    lines = [f"{'percent':20}      float32   int8   cost"]
+    for source, (before, after) in metrics.items():
         for name, label in (("pixel_ap", "AP"), ("iap", "IAP")):
             float32, int8 = 100 * getattr(before, name), 100 * getattr(after, name)
-            loss = float32 - int8
-            mark = f"  more than {LARGEST_LOSS}" if loss > LARGEST_LOSS else ""
-            lines.append(f"{source:20} {label:>4} {float32:7.2f} {int8:6.2f} {loss:+6.2f}{mark}")
+            cost = float32 - int8
+            mark = f"  more than {LARGEST_COST}" if cost > LARGEST_COST else ""
+            lines.append(f"{source:20} {label:>4} {float32:7.2f} {int8:6.2f} {cost:+6.2f}{mark}")
     return "\n".join(lines)
 
 
 def synthetic_metrics(scorer: Scorer, store: PictureStore, seed: int) -> Metrics:
-    """Return the metrics on normal pictures and on the same with anomalies, other ones than `samples` has."""
+    """Return the metrics on normal inputs and the same with anomalies, other ones than in `range_inputs`."""
     metrics = Accumulator()
-    for clean, pixels, masks in corrupted(store, seed + 1):
+    for clean, pixels, masks in draw_batches(store, seed + 1):
         for pictures, truth in ((clean, np.zeros_like(masks)), (pixels, masks)):
             parts = [pictures[k : k + scorer.batch] for k in range(0, len(pictures), scorer.batch)]
             maps = np.concatenate([scorer.maps(part) for part in parts])
@@ -67,11 +67,11 @@ def synthetic_metrics(scorer: Scorer, store: PictureStore, seed: int) -> Metrics
     return metrics.compute()
 
 
-def kept_weights(program: Any) -> set[bytes]:
+def float32_weights(program: Any) -> set[bytes]:
     """Return the weights, as bytes, of the convolutions that stay in float32: all of the student's.
 
-    What it gives is compared with the teacher's features, so small errors count. In 8 bits it cost nothing
-    with some models of the light network, and up to 5 points of pixel AP and 3 of IAP with others.
+    The student's features are compared with the teacher's, so small errors matter. In 8 bits they cost some
+    models of the light network nothing, others up to 5 points of pixel AP and 3 of IAP.
     """
     weights = [v for name, v in program.state_dict.items() if STUDENT in name and v.ndim == 4]
-    return {one.detach().numpy().tobytes() for one in weights}
+    return {weight.detach().numpy().tobytes() for weight in weights}

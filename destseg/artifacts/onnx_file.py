@@ -1,4 +1,4 @@
-"""Exported models as ONNX files, run by onnxruntime. The package onnx is needed to make one, not to use it."""
+"""Exported models as ONNX files, run by onnxruntime. Only export needs the package onnx."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from destseg.artifacts.artifact import (
     OUTPUTS,
     Artifact,
     Format,
-    damaged,
-    described,
-    imported,
+    artifact_from,
+    damage_error,
+    import_package,
 )
-from destseg.artifacts.int8 import quantised, stays
+from destseg.artifacts.int8 import quantise_convolutions, stays_float32
 from destseg.artifacts.protobuf import VARINT, Field, Message
 from destseg.files import write_whole
 from destseg.inference.scorer import Scorer
@@ -25,17 +25,17 @@ from destseg.ops.kernels import thread_count
 from destseg.settings import Settings
 
 OPSET = 18
-# Numbers of fields in ONNX's messages, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+# Field numbers in ONNX's messages, see https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 GRAPH, METADATA, ENTRY_KEY, ENTRY_VALUE = 7, 14, 1, 2
 NODE, INITIALIZER, NODE_INPUT, NODE_OUTPUT = 1, 5, 1, 2
 TENSOR_TYPE, TENSOR_NAME, TENSOR_BYTES, FLOAT = 2, 8, 9, 1
-THRESHOLD = b"threshold"  # the name of the tensor above which a score counts as anomalous
+THRESHOLD = b"threshold"  # the name of the tensor that holds the threshold
 
 
 class OnnxScorer:
     """An exported network on onnxruntime. Threads may use it at the same time.
 
-    The whole graph runs. On pictures of the input's size the resizing around the network changes nothing.
+    The whole graph runs. Its resizing does not change pictures of the input's size.
 
     Args:
         graph: the content of an .onnx file.
@@ -45,7 +45,7 @@ class OnnxScorer:
     batch = 1
 
     def __init__(self, graph: bytes, size: tuple[int, int]) -> None:
-        onnxruntime = imported("onnxruntime")
+        onnxruntime = import_package("onnxruntime")
         self.size = size
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = thread_count()
@@ -58,83 +58,85 @@ class OnnxScorer:
 
 
 def read(path: Path) -> Artifact:
-    """Read an exported model; its session starts when it is asked for."""
-    imported("onnxruntime")
+    """Read an exported model; its session starts when its scorer is asked for."""
+    import_package("onnxruntime")
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    graph = path.read_bytes()  # given as bytes, so no file is opened that the graph names
+    graph = path.read_bytes()  # passed on as bytes, so that no file named in the graph is opened
     try:
-        entries = [Message.decoded(entry) for entry in Message.decoded(graph).all(METADATA)]
+        entries = [Message.decode(entry) for entry in Message.decode(graph).all(METADATA)]
         texts = {entry.first(ENTRY_KEY): entry.first(ENTRY_VALUE) for entry in entries}
         text = texts.get(KEY.encode(), b"null").decode()
     except ValueError as error:
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
 
     def start(settings: Settings) -> Scorer:
         try:
             return OnnxScorer(graph, settings.size)
         except Exception as error:
-            raise damaged(path, error) from error
+            raise damage_error(path, error) from error
 
-    return described(text, path, "onnx", start)
+    return artifact_from(text, path, "onnx", start)
 
 
 def build(program: Any) -> Any:
-    """Make an ONNX model, a ModelProto, of a program; its last two outputs are the network's own ends."""
-    imported("onnxscript")
-    imported("onnx")
+    """Make an ONNX model, a ModelProto, from a program; its last outputs are the network's input and maps."""
+    import_package("onnxscript")
+    import_package("onnx")
     from destseg.model.graph import to_onnx
 
     model = to_onnx(program, OPSET, INPUT, (*OUTPUTS, IMAGES, MAPS))
-    for thing in (model.graph, *model.graph.node, *model.graph.value_info):
-        del thing.metadata_props[:]  # where in the source each came from
+    for element in (model.graph, *model.graph.node, *model.graph.value_info):
+        del element.metadata_props[:]  # they tell where in the source it came from
     return model
 
 
 def quantise(model: Any, pictures: np.ndarray, kept: set[bytes]) -> Any:
     """Return an ONNX model in INT8, see `destseg.artifacts.int8`."""
-    to_array = imported("onnx").numpy_helper.to_array
-    tensors = {one.name: one for one in model.graph.initializer}
+    to_array = import_package("onnx").numpy_helper.to_array
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "Conv"]
     weights = {node.name: to_array(tensors[node.input[1]]) for node in nodes}
-    return quantised(model, pictures, [name for name, values in weights.items() if stays(values, kept)])
+    return quantise_convolutions(
+        model, pictures, [name for name, values in weights.items() if stays_float32(values, kept)]
+    )
 
 
 def write(path: Path, model: Any, artifact: Artifact) -> None:
     """Write an ONNX model."""
     del model.graph.output[len(OUTPUTS) :]
-    imported("onnx").helper.set_model_props(model, {KEY: artifact.description()})
+    import_package("onnx").helper.set_model_props(model, {KEY: artifact.description()})
     write_whole(path, lambda file: file.write(model.SerializeToString()))
 
 
 def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
     """Write a copy of an exported model with other thresholds."""
-    assert artifact.calibration is not None  # it has thresholds
-    model = Message.decoded(source.read_bytes())
+    assert artifact.calibration is not None  # exported models always have thresholds
+    model = Message.decode(source.read_bytes())
     value = np.array(artifact.calibration.threshold, "<f4").tobytes()
     entry = [Field(ENTRY_KEY, KEY.encode()), Field(ENTRY_VALUE, artifact.description().encode())]
-    fields = [Field(METADATA, Message(entry).encoded())]
+    fields = [Field(METADATA, Message(entry).encode())]
     for field in model.fields:
         if field.number == GRAPH:
-            fields.append(Field(GRAPH, _with_threshold(Message.decoded(field.value), value).encoded()))
-        elif field.number != METADATA or Message.decoded(field.value).first(ENTRY_KEY) != KEY.encode():
+            fields.append(Field(GRAPH, _with_threshold(field.message(), value).encode()))
+        elif field.number != METADATA or field.message().first(ENTRY_KEY) != KEY.encode():
             fields.append(field)
-    write_whole(target, lambda file: file.write(Message(fields).encoded()))
+    write_whole(target, lambda file: file.write(Message(fields).encode()))
 
 
 def _with_threshold(graph: Message, value: bytes) -> Message:
-    """Return a graph that compares scores with a float32, given as its four bytes."""
+    """Return a graph that compares scores with a float32 threshold, given as its four bytes."""
     tensor = [Field(TENSOR_TYPE, FLOAT, VARINT), Field(TENSOR_NAME, THRESHOLD), Field(TENSOR_BYTES, value)]
-    fields = [Field(INITIALIZER, Message(tensor).encoded())]
+    fields = [Field(INITIALIZER, Message(tensor).encode())]
     for field in graph.fields:
-        message = Message.decoded(field.value) if field.number in (NODE, INITIALIZER) else Message()
+        message = field.message() if field.number in (NODE, INITIALIZER) else Message()
         if field.number == NODE and OUTPUTS[2].encode() in message.all(NODE_OUTPUT):
             inputs = [Field(NODE_INPUT, message.first(NODE_INPUT)), Field(NODE_INPUT, THRESHOLD)]
-            others = [one for one in message.fields if one.number != NODE_INPUT]
-            fields.append(Field(NODE, Message(inputs + others).encoded()))
+            others = [other for other in message.fields if other.number != NODE_INPUT]
+            fields.append(Field(NODE, Message(inputs + others).encode()))
         elif field.number != INITIALIZER or message.first(TENSOR_NAME) != THRESHOLD:
             fields.append(field)
     return Message(fields)
 
 
-FORMAT = Format("onnx", ".onnx", read, write, set_threshold, build, quantise)
+FORMAT = Format("onnx", "onnxruntime", ".onnx", read, write, set_threshold, build=build, quantise=quantise)

@@ -1,4 +1,4 @@
-"""Exported models as OpenVINO's two files, a graph in .xml and its weights beside it in .bin."""
+"""Exported models as OpenVINO's two files: a graph in .xml, and its weights beside it in .bin."""
 
 import shutil
 import tempfile
@@ -16,11 +16,11 @@ from destseg.artifacts.artifact import (
     OUTPUTS,
     Artifact,
     Format,
-    damaged,
-    described,
-    imported,
+    artifact_from,
+    damage_error,
+    import_package,
 )
-from destseg.artifacts.int8 import quantised, stays
+from destseg.artifacts.int8 import quantise_convolutions, stays_float32
 from destseg.files import write_whole
 from destseg.inference.scorer import Scorer
 from destseg.ops.kernels import thread_count
@@ -30,19 +30,19 @@ from destseg.settings import Settings
 class OpenVinoScorer:
     """An exported network on OpenVINO. Threads may use it at the same time.
 
-    The network alone is taken out of the graph: pictures are resized by Pillow, which is faster. Its input is
-    fixed at one picture, for which OpenVINO settles more beforehand.
+    Only the network of the graph runs, without its resizing: Pillow resizes pictures faster. Its input is
+    fixed at one picture, so that OpenVINO can decide more when it compiles.
 
     Args:
-        core: of OpenVINO.
-        model: as `core` has read it; it is taken apart.
+        core: OpenVINO's Core.
+        model: as `core` has read it; it is changed.
         size: height and width of the network's input.
     """
 
     batch = 1
 
     def __init__(self, core: Any, model: Any, size: tuple[int, int]) -> None:
-        openvino = imported("openvino")
+        openvino = import_package("openvino")
         opset = openvino.opset13
         self.size = size
         parameter = model.get_parameters()[0]
@@ -64,32 +64,32 @@ class OpenVinoScorer:
 
 
 def read(path: Path) -> Artifact:
-    """Read an exported model; it is compiled when its scorer is asked for."""
-    core = imported("openvino").Core()
-    for part in (path, path.with_suffix(".bin")):
+    """Read an exported model; OpenVINO compiles it when its scorer is asked for."""
+    core = import_package("openvino").Core()
+    for part in _files(path):
         if not part.is_file():
             raise FileNotFoundError(f"no such file: {part}" + (", the weights" if part != path else ""))
     try:
         model = core.read_model(path)
         text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else "null"
     except Exception as error:
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
 
     def start(settings: Settings) -> Scorer:
         try:
             return OpenVinoScorer(core, model.clone(), settings.size)
         except Exception as error:
-            raise damaged(path, error) from error
+            raise damage_error(path, error) from error
 
-    return described(text, path, "openvino", start)
+    return artifact_from(text, path, "openvino", start)
 
 
 def build(program: Any) -> Any:
-    """Make a model of OpenVINO of a program; the network's own ends carry names, but are no outputs."""
-    imported("openvino")
-    frontend = imported("openvino.frontend").FrontEndManager().load_by_framework("pytorch")
-    decoder = imported("openvino.frontend.pytorch.fx_decoder").TorchFXPythonDecoder
-    decoded = decoder.from_exported_program(program)  # to be kept while it is converted
+    """Make an OpenVINO model from a program; the network's input and output get names, but are no outputs."""
+    import_package("openvino")
+    frontend = import_package("openvino.frontend").FrontEndManager().load_by_framework("pytorch")
+    decoder = import_package("openvino.frontend.pytorch.fx_decoder").TorchFXPythonDecoder
+    decoded = decoder.from_exported_program(program)  # must live until it is converted
     model = frontend.convert(frontend.load(decoded))
     for output, name in zip(model.outputs, OUTPUTS, strict=False):
         output.get_tensor().set_names({name})
@@ -100,26 +100,28 @@ def build(program: Any) -> Any:
 
 
 def quantise(model: Any, pictures: np.ndarray, kept: set[bytes]) -> Any:
-    """Return a model of OpenVINO in INT8, see `destseg.artifacts.int8`."""
+    """Return an OpenVINO model in INT8, see `destseg.artifacts.int8`."""
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
     weights = {node.get_friendly_name(): node.input_value(1).get_node().get_data() for node in nodes}
-    return quantised(model, pictures, [name for name, values in weights.items() if stays(values, kept)])
+    return quantise_convolutions(
+        model, pictures, [name for name, values in weights.items() if stays_float32(values, kept)]
+    )
 
 
 def write(path: Path, model: Any, artifact: Artifact) -> None:
-    """Write a model of OpenVINO."""
+    """Write an OpenVINO model."""
     model.set_rt_info(artifact.description(), [KEY])
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "model.xml")
-        imported("openvino").serialize(model, whole)
+        import_package("openvino").serialize(model, whole)
         write_whole(path.with_suffix(".bin"), partial(_copy, whole.with_suffix(".bin")))
-        write_whole(path, partial(_copy, whole))  # under the very name that was given
+        write_whole(path, partial(_copy, whole))  # under exactly the given name
 
 
 def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
     """Write a copy of an exported model with other thresholds."""
-    assert artifact.calibration is not None  # it has thresholds
-    openvino = imported("openvino")
+    assert artifact.calibration is not None  # exported models always have thresholds
+    openvino = import_package("openvino")
     model = openvino.Core().read_model(source)
     comparison = model.output(OUTPUTS[2]).get_node().input_value(0).get_node()
     value = openvino.opset13.constant(np.float32(artifact.calibration.threshold))
@@ -132,4 +134,8 @@ def _copy(source: Path, target: BinaryIO) -> None:
         shutil.copyfileobj(file, target)
 
 
-FORMAT = Format("openvino", ".xml", read, write, set_threshold, build, quantise)
+def _files(path: Path) -> list[Path]:
+    return [path, path.with_suffix(".bin")]
+
+
+FORMAT = Format("openvino", "openvino", ".xml", read, write, set_threshold, _files, build, quantise)

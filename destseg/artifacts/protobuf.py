@@ -1,33 +1,37 @@
 """Just enough of protocol buffers to change a few fields of a message and leave all others as they are.
 
-An ONNX file is one message. A PC that only runs models need not have the package onnx for its threshold.
-Source: https://protobuf.dev/programming-guides/encoding
+An ONNX file is one message. With this, a PC that only runs models can change thresholds without the package
+onnx. Source: https://protobuf.dev/programming-guides/encoding
 """
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # how a value is written
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types: how a value is written
 SIZES = {FIXED64: 8, FIXED32: 4}
 
 
 class Field(NamedTuple):
-    """One field of a message; a number may occur several times."""
+    """One field of a message; several fields may have the same number."""
 
     number: int
     value: "int | bytes | memoryview"  # a number, or the bytes of a string, of a message or of fixed size
     kind: int = BYTES
 
+    def message(self) -> "Message":
+        """Return the message that the field holds; an empty one if it holds a number."""
+        return Message() if isinstance(self.value, int) else Message.decode(self.value)
+
 
 class Message:
-    """The fields of a message, in their order."""
+    """The fields of a message, in order."""
 
     def __init__(self, fields: Iterable[Field] = ()) -> None:
         self.fields = list(fields)
 
     @classmethod
-    def decoded(cls, content: bytes | memoryview) -> "Message":
-        """Read a message. Raises ValueError where it is cut short, or none."""
+    def decode(cls, content: bytes | memoryview) -> "Message":
+        """Read a message. Raises ValueError if the content is cut short or no message."""
         message, view, at = cls(), memoryview(content), 0
         while at < len(view):
             tag, at = _varint(view, at)
@@ -47,7 +51,7 @@ class Message:
             at += size
         return message
 
-    def encoded(self) -> bytes:
+    def encode(self) -> bytes:
         """Return the message as bytes."""
         parts: list[bytes | memoryview] = []
         for number, value, kind in self.fields:
@@ -59,17 +63,17 @@ class Message:
         return b"".join(parts)
 
     def all(self, number: int) -> list[bytes]:
-        """Return the strings or messages of a field."""
+        """Return the bytes of every string or message with this field number."""
         found = [field.value for field in self.fields if field.number == number]
         return [bytes(value) for value in found if not isinstance(value, int)]
 
     def first(self, number: int) -> bytes:
-        """Return the first of them, or no bytes."""
+        """Return the first of `all`, or no bytes."""
         return next(iter(self.all(number)), b"")
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    """Return the number that begins at a place, and the place after it."""
+    """Return the number that begins at a position, and the position after it."""
     number = 0
     for shift in range(0, 70, 7):
         if at >= len(view):

@@ -1,12 +1,12 @@
 """Thresholds from normal pictures alone, by split-conformal prediction.
 
-Of m normal pictures that training never saw, and a new normal picture from the same source, each is equally
-likely to score highest. So the k-th smallest of the m scores, k = ceil((m + 1) * (1 - rate)), is exceeded by
-a new normal picture with a probability of at most `rate`. That needs k <= m, or m >= 1 / rate - 1 pictures;
-with fewer, the largest score is taken, and the rate that holds is 1 / (m + 1).
+Take m normal pictures that training never saw, and a new normal picture from the same source: each is equally
+likely to score highest. So a new normal picture exceeds the k-th smallest of the m scores,
+k = ceil((m + 1) * (1 - rate)), with a probability of at most `rate`. That needs k <= m, or m >= 1 / rate - 1
+pictures. With fewer, the threshold is the largest score, and the guaranteed rate is 1 / (m + 1).
 
-What holds for image scores holds for pixel scores, too: as rarely does a normal picture have more than 0.15 %
-of its pixels above the pixel threshold. Source: Vovk et al., "Algorithmic Learning in a Random World" (2005).
+The same holds for pixel scores: just as rarely does a normal picture have more than 0.15 % of its pixels
+above the pixel threshold. Source: Vovk et al., "Algorithmic Learning in a Random World" (2005).
 """
 
 import logging
@@ -27,18 +27,18 @@ from destseg.settings import check_rate
 
 logger = logging.getLogger("destseg")
 
-FEWEST = 10  # held out at least, while there are twice as many
+FEWEST = 10  # pictures held out at least, where there are twice as many
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What held-out normal pictures say about thresholds.
+    """The scores of held-out normal pictures, and the thresholds that follow from them.
 
     Attributes:
         scores: image score of each picture.
-        pixel_scores: pixel score of each; `destseg.inference.scoring.scores` says what both are.
+        pixel_scores: pixel score of each picture; `destseg.inference.scoring.scores` defines both.
         false_positive_rate: wanted share of normal pictures above the threshold.
-        trained_on: whether training saw the pictures, because there was one only: nothing is guaranteed then.
+        trained_on: whether training saw the pictures, because there was only one; then nothing is guaranteed.
     """
 
     scores: tuple[float, ...]
@@ -48,19 +48,19 @@ class Calibration:
 
     @property
     def threshold(self) -> float:
-        """Above it, an image score is anomalous."""
+        """A picture whose image score exceeds it is anomalous."""
         return conformal_threshold(self.scores, self.false_positive_rate)
 
     @property
     def pixel_threshold(self) -> float:
-        """Above it, a pixel belongs to the mask."""
+        """Pixels of the map that exceed it belong to the mask."""
         return conformal_threshold(self.pixel_scores, self.false_positive_rate)
 
     @property
     def guaranteed_rate(self) -> float:
-        """The false-positive rate that holds: the wanted one, or 1 / (m + 1) with too few pictures.
+        """The false-positive rate that is guaranteed: the wanted one, or 1 / (m + 1) with too few pictures.
 
-        1, which says nothing, where training saw the pictures.
+        It is 1, which guarantees nothing, where training saw the pictures.
         """
         return 1.0 if self.trained_on else max(self.false_positive_rate, 1 / (len(self.scores) + 1))
 
@@ -78,25 +78,25 @@ class Calibration:
         )
 
     def stored(self) -> dict[str, Any]:
-        """Return what a file holds of it, in plain values."""
-        # The thresholds follow from the rest: they are for whoever reads the file without this package.
+        """Return the calibration as a file holds it, in plain values."""
+        # The thresholds follow from the rest; they are for those who read the file without this package.
         return asdict(self) | {"threshold": self.threshold, "pixel_threshold": self.pixel_threshold}
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> "Calibration":
-        """Return what `stored` was made of; its scores may also be tensors, as in the first files."""
+        """Make a calibration from its stored form; scores may also be tensors, as in the first files."""
         scores, pixel_scores = (tuple(map(float, stored[name])) for name in ("scores", "pixel_scores"))
         trained_on = stored.get("trained_on", False)  # the first files did not say
         return cls(scores, pixel_scores, stored["false_positive_rate"], trained_on)
 
     def at_rate(self, false_positive_rate: float) -> "Calibration":
-        """Return the same scores with another wanted rate, and say so in the log when they are too few."""
+        """Return the same scores with another wanted rate; warn if there are too few for it."""
         other = replace(self, false_positive_rate=false_positive_rate)
         other.warn_if_short()
         return other
 
     def warn_if_short(self) -> None:
-        """Say so in the log when there are too few pictures for the wanted rate."""
+        """Warn in the log if there are too few pictures for the wanted rate."""
         count, wanted = len(self.scores), self.false_positive_rate
         if self.trained_on:
             logger.warning("the only picture was trained on and calibrated with: no rate is guaranteed")
@@ -111,7 +111,7 @@ class Calibration:
             )
 
 
-def calibrated(
+def calibrate(
     results: Iterable[tuple[Source, Scored | Exception]],
     false_positive_rate: float,
     *,
@@ -120,24 +120,25 @@ def calibrated(
     strict: bool = False,
     progress: bool = True,
 ) -> Calibration:
-    """Return the calibration of a stream of scored pictures, and say so in the log when they are too few.
+    """Return the calibration from a stream of scored normal pictures; warn if there are too few.
 
     Args:
-        results: of normal pictures, as `destseg.inference.stream.stream` yields them.
-        false_positive_rate: wanted, between 0 and 1.
+        results: scored normal pictures, as `destseg.inference.stream.stream` yields them.
+        false_positive_rate: the wanted rate, between 0 and 1.
         pictures: how many there are, for the progress bar.
         trained_on: whether training saw them.
         strict: raise at the first unreadable picture instead of leaving it out with a warning.
         progress: show a progress bar on a terminal.
 
-    Raises ValueError where none can be read.
+    Raises:
+        ValueError: no picture can be read.
     """
     failures = Failures(strict)
     measured: list[tuple[float, float]] = []
     for _, result in tqdm(results, "calibrating", pictures, leave=False, disable=None if progress else True):
         if isinstance(result, Exception):
             failures.add(result)
-        else:  # nothing else is kept: a map may be as large as its picture
+        else:  # only scores are kept: a map may be as large as its picture
             measured.append((result.score, result.pixel_score))
     failures.report(len(measured) + failures.count)
     image_scores, pixel_scores = zip(*measured, strict=True)
@@ -149,8 +150,8 @@ def calibrated(
 def split(pictures: int, seed: int, share: float = 0.2) -> tuple[list[int], list[int]]:
     """Divide picture indices into those for training and those held out for calibration, both in order.
 
-    So large a share is held out, but at least 10 pictures; of fewer than 20 half are. A single one serves for
-    both.
+    Holds out the given share, but at least 10 pictures; of fewer than 20 pictures, half. A single picture
+    serves for both.
     """
     held_out = min(max(round(share * pictures), FEWEST), pictures // 2)
     if pictures == 1:
@@ -163,8 +164,8 @@ def conformal_threshold(scores: ArrayLike, false_positive_rate: float) -> float:
     """Return the threshold that a normal picture's score exceeds with at most the wanted probability.
 
     Args:
-        scores: (m,) of normal pictures held out of training, m >= 1.
-        false_positive_rate: wanted, between 0 and 1.
+        scores: (m,) scores of normal pictures held out of training, m >= 1.
+        false_positive_rate: the wanted probability, between 0 and 1.
 
     Returns:
         The k-th smallest score, or the largest if m is too small; `Calibration.guaranteed_rate` then holds.
@@ -180,6 +181,6 @@ def conformal_threshold(scores: ArrayLike, false_positive_rate: float) -> float:
 
 
 def p_value(score: float, scores: ArrayLike) -> float:
-    """Return the share of normal pictures expected to score as high: (1 + number as high) / (m + 1)."""
+    """Return the expected share of normal pictures with at least this score: (1 + their number) / (m + 1)."""
     scores = np.asarray(scores, np.float64)
     return float((1 + np.count_nonzero(scores >= score)) / (scores.size + 1))

@@ -1,4 +1,4 @@
-"""What a prediction tells: the verdict, the anomaly map, the regions found, and a picture for people."""
+"""The prediction for one picture: verdict, anomaly map, regions, and an overlay for people."""
 
 import itertools
 import os
@@ -15,8 +15,8 @@ import PIL.ImageFont
 from destseg.files import write_whole
 from destseg.ops.components import components
 
-# The heat's colours from faint to strong, dark violet to yellow; lightness rises all the way, so
-# the order also reads in grey and to colour-blind eyes. (red, green, blue) at equal steps.
+# The heat's colours from faint to strong, dark violet to yellow, (red, green, blue) at equal steps. Lightness
+# rises all the way, so the order also reads in grey and to colour-blind eyes.
 _HEAT = np.array(
     [
         (40, 10, 90),
@@ -54,9 +54,9 @@ class Region:
 class Prediction:
     """The answer for one picture; h and w are its own size, after EXIF orientation.
 
-    score: anomaly score of the whole picture; threshold: is_anomalous says whether the score exceeds it.
+    score: anomaly score of the whole picture. is_anomalous: whether the score exceeds the threshold.
     p_value: share of normal pictures expected to score at least as high; NaN without calibration.
-    anomaly_map: (h, w) float32 in [0, 1], 0 outside of a region of interest.
+    anomaly_map: (h, w) float32 in [0, 1], 0 outside the region of interest.
     pixel_threshold: the mask is where the map exceeds it.
     image: (h, w, 3) uint8, the picture itself. source: its path, or another name for it.
     """
@@ -72,7 +72,7 @@ class Prediction:
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """(h, w) bool: where the anomaly map exceeds the pixel threshold."""
+        """Where the anomaly map exceeds the pixel threshold, (h, w) bool."""
         return self.anomaly_map > self.pixel_threshold
 
     @cached_property
@@ -81,11 +81,11 @@ class Prediction:
         return _regions(self.mask, self.anomaly_map)
 
     def overlay(self, *, opacity: float = 0.45, caption: bool = True) -> PIL.Image.Image:
-        """Draw the picture with the anomaly on it, at the picture's own size.
+        """Draw the anomaly over the picture, at the picture's own size.
 
-        The map is blended in as heat where it exceeds half the pixel threshold; the mask is outlined; the
-        caption tells verdict, score and threshold in the corner with the smallest share of the mask, and is
-        shortened or left out where it does not fit.
+        The map is blended in as heat where it exceeds half the pixel threshold. The mask is outlined. The
+        caption gives verdict, score and threshold, in the corner with the least of the mask. It is shortened
+        or left out where it does not fit.
 
         Args:
             opacity: of the heat where the map reaches 1, in [0, 1].
@@ -98,7 +98,7 @@ class Prediction:
             raise ValueError(f"opacity must lie in [0, 1], got {opacity}")
         pixels = _blend_heat(self.image, self.anomaly_map, self.pixel_threshold, opacity)
         width = max(1, round(min(self.mask.shape) / 200))
-        outline = _dilate(self.mask, width) & ~self.mask  # outside, to leave thin defects visible
+        outline = _dilate(self.mask, width) & ~self.mask  # outside the mask: thin defects stay visible
         casing = _dilate(outline, max(1, width // 2)) & ~outline & ~self.mask
         pixels[casing] //= 3
         pixels[outline] = _OUTLINE
@@ -108,7 +108,7 @@ class Prediction:
         return picture
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the result, without its arrays, as plain Python values for one line of JSON.
+        """Return the result, without its arrays, as plain Python values for one line of JSON.
 
         Numbers that JSON does not know, such as the p-value without calibration, become None.
         """
@@ -125,10 +125,10 @@ class Prediction:
 def write_map(path: str | os.PathLike[str], anomaly_map: np.ndarray) -> None:
     """Write an anomaly map as 16-bit grey (.png, value * 65535 rounded) or as float32 (.npy).
 
-    The file appears complete or not at all; missing directories are made.
+    The file appears whole or not at all; missing directories are made.
 
     Args:
-        path: of the file to write or replace.
+        path: file to write or replace.
         anomaly_map: (h, w) float in [0, 1].
 
     Raises:
@@ -141,7 +141,7 @@ def write_map(path: str | os.PathLike[str], anomaly_map: np.ndarray) -> None:
         got = f"{anomaly_map.dtype} of shape {anomaly_map.shape}"
         raise ValueError(f"anomaly map must be (h, w) float with at least one pixel, got {got}")
     low, high = float(anomaly_map.min()), float(anomaly_map.max())
-    if not (low >= 0 and high <= 1):  # so that NaN fails, too
+    if not (low >= 0 and high <= 1):  # NaN fails, too
         raise ValueError(f"anomaly map must lie in [0, 1], got values from {low:g} to {high:g}")
     if path.suffix.lower() == ".npy":
         write_whole(path, lambda file: np.save(file, anomaly_map.astype(np.float32)))
@@ -180,7 +180,7 @@ def _blend_heat(image: np.ndarray, anomaly_map: np.ndarray, threshold: float, op
     pixels = image.copy()
     where = anomaly_map > threshold / 2
     level = anomaly_map[where]
-    # the mask starts at a fixed colour, whatever the threshold, so that pictures of several models compare
+    # the mask starts at the same colour whatever the threshold, so overlays of several models can be compared
     position = np.interp(level, [threshold / 2, threshold, 1], [0, 0.4, 1])
     colour = _heat_colours(position)
     alpha = opacity * np.interp(level, [threshold / 2, threshold, 1], [0, 0.6, 1])[:, None]
@@ -208,7 +208,7 @@ def _dilate(mask: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _draw_caption(picture: PIL.Image.Image, prediction: Prediction) -> None:
-    """Write verdict, score and threshold on a dark plate: the longest wording and largest font that fit."""
+    """Write verdict, score and threshold on a dark plate, in the longest wording and largest font to fit."""
     verdict, sign = ("anomalous", ">") if prediction.is_anomalous else ("normal", "<=")
     score, threshold = f"{prediction.score:.3f}", f"{prediction.threshold:.3f}"
     wordings = (
@@ -227,13 +227,13 @@ def _draw_caption(picture: PIL.Image.Image, prediction: Prediction) -> None:
     else:
         return
     corners = [(x, y) for y in (0, picture.height - height) for x in (0, picture.width - width)]
-    x, y = min(corners, key=lambda corner: _masked(prediction.mask, corner, (width, height)))
+    x, y = min(corners, key=lambda corner: _mask_area(prediction.mask, corner, (width, height)))
     draw.rectangle((x, y, x + width - 1, y + height - 1), fill=(16, 16, 20, 200))
     colour = _ANOMALOUS if prediction.is_anomalous else _NORMAL
     draw.text((x + margin, y + height / 2), text, font=font, fill=colour, anchor="lm")
 
 
-def _masked(mask: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> int:
+def _mask_area(mask: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> int:
     (x, y), (width, height) = corner, size
     return int(mask[y : y + height, x : x + width].sum())
 

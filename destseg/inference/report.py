@@ -1,4 +1,4 @@
-"""Evaluation on a test set of the MVTec layout: the six metrics, per defect and per picture."""
+"""Evaluation on a test set of the MVTec layout: the metrics, per defect and per picture."""
 
 import csv
 import dataclasses
@@ -19,13 +19,9 @@ from destseg.files import write_whole
 from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Accumulator, Metrics
 from destseg.pictures.folders import Sample, Source, read_mask
-from destseg.pictures.roi import shrunk
-from destseg.settings import check_choice
+from destseg.pictures.roi import shrink_mask
+from destseg.settings import PROTOCOLS, check_choice
 
-PROTOCOLS: dict[str, str] = {
-    "full": "masks at their own resolution, labels from the folder",
-    "paper": "masks resized to the network's input, labels from the resized masks",
-}
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "iap", "iap90")
 
 
@@ -33,28 +29,28 @@ COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "iap", "iap90")
 class Row:
     """One test picture."""
 
-    name: str  # its path below the test folder's parent
+    name: str  # its path below the data set's folder
     defect: str  # the folder it lies in; "good" for normal parts
     score: float
     is_anomalous: bool | None  # the verdict; None without a threshold
 
 
 class Summary(NamedTuple):
-    """What a folder of the test set comes to, or all of them."""
+    """The result for one folder of the test set, or for all of them."""
 
     defect: str  # the folder's name, or "all"
     pictures: int
-    flagged: float | None  # see `Report.flagged`; None of all
-    metrics: Metrics | None  # None of normal pictures, which have none of their own
+    flagged: float | None  # see `Report.flagged`; None for "all"
+    metrics: Metrics | None  # None for "good": normal pictures alone have no metrics
 
 
 @dataclass(frozen=True)
 class Report(Metrics):
-    """The six metrics of a test set, by the names of `destseg.metrics.Metrics`, and what they are made of.
+    """The metrics of a test set, named as in `destseg.metrics.Metrics`, with the results behind them.
 
     Attributes beside the metrics:
-        protocol: "full" or "paper", see PROTOCOLS.
-        threshold: above which a picture counts as anomalous; None without calibration.
+        protocol: "full" or "paper", see `destseg.settings.PROTOCOLS`.
+        threshold: a picture that scores above it counts as anomalous; None without calibration.
         defects: for each defect the metrics of its pictures together with all normal ones.
         rows: one per picture.
     """
@@ -65,21 +61,21 @@ class Report(Metrics):
     rows: tuple[Row, ...]
 
     def flagged(self, defect: str) -> float:
-        """Return the share of this folder's pictures that the verdict calls anomalous; nan without one."""
+        """Return the share of this folder's pictures called anomalous; nan without verdicts."""
         verdicts = [row.is_anomalous for row in self.rows if row.defect == defect]
         known = [verdict for verdict in verdicts if verdict is not None]
         return sum(known) / len(known) if known else math.nan
 
     def summaries(self) -> list[Summary]:
-        """Return what each defect comes to, then the normal pictures, if there are any, then all."""
+        """Return the summary of each defect, of the normal pictures if there are any, and of all pictures."""
         counts = Counter(row.defect for row in self.rows)
-        found: list[Summary] = []
+        summaries: list[Summary] = []
         for defect in [*self.defects, *({"good"} & counts.keys())]:
-            found.append(Summary(defect, counts[defect], self.flagged(defect), self.defects.get(defect)))
-        return [*found, Summary("all", len(self.rows), None, self)]
+            summaries.append(Summary(defect, counts[defect], self.flagged(defect), self.defects.get(defect)))
+        return [*summaries, Summary("all", len(self.rows), None, self)]
 
     def table(self) -> str:
-        """Return the metrics as lines of text, in percent: one line per defect, then all of them."""
+        """Return the metrics as lines of text, in percent: one line per summary."""
         lines = [("defect", "pictures", "flagged", *(name.replace("_", " ") for name in COLUMNS))]
         for defect, pictures, flagged, metrics in self.summaries():
             shares = [flagged, *(getattr(metrics, name, None) for name in COLUMNS)]
@@ -93,7 +89,8 @@ class Report(Metrics):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain Python values; undefined metrics are None."""
-        return _without_nan(dataclasses.asdict(self))
+        values: dict[str, Any] = _without_nan(dataclasses.asdict(self))
+        return values
 
     def to_json(self, path: str | Path) -> None:
         """Write everything as one JSON object."""
@@ -108,7 +105,7 @@ class Report(Metrics):
     def defects_to_csv(self, path: str | Path) -> None:
         """Write the lines of the table, as shares: defect, pictures, flagged, the metrics, instances.
 
-        What is undefined is left empty.
+        Undefined values are left empty.
         """
         names, lines = [*COLUMNS, "instances"], []
         for defect, pictures, flagged, metrics in self.summaries():
@@ -123,18 +120,18 @@ def evaluate(
     threshold: float | None = None,
     progress: bool = True,
 ) -> Report:
-    """Compute the metrics of scored samples; their maps are held one at a time.
+    """Compute the metrics of scored samples; their maps are held in memory one at a time.
 
-    Of normal pixels' scores MEMORY bytes are held, divided among the folders, and of each folder up to 64 MiB
-    more that are not yet sorted; what is beyond lies in temporary files. Those of defect pixels are all held.
+    Scores of normal pixels take MEMORY bytes, divided among the folders, and up to 64 MiB more per folder
+    until they are sorted; the rest lie in temporary files. Scores of defect pixels all stay in memory.
 
-    Pixels outside of a region of interest do not count, and a defect that lies there wholly is none.
+    Pixels outside the region of interest do not count. A defect that lies wholly outside does not either.
 
     Args:
-        samples: of `destseg.pictures.folders.read_mvtec`.
-        results: their pictures scored, in the same order, as `destseg.inference.stream.stream` yields them.
+        samples: as `destseg.pictures.folders.read_mvtec` lists them.
+        results: their scores, in the same order, as `destseg.inference.stream.stream` yields them.
         protocol: "full" or "paper".
-        threshold: above which a score counts as anomalous, if there is one.
+        threshold: a picture that scores above it counts as anomalous; None: no verdicts.
         progress: show a progress bar on a terminal.
 
     Raises the error of the first picture that cannot be read.
@@ -150,18 +147,18 @@ def evaluate(
             raise scored
         mask = _mask(sample, scored, protocol, scale)
         height, width = mask.shape
-        region = scored.region((height, width))
+        roi = scored.roi_mask((height, width))
         label = bool(mask.any()) if protocol == "paper" else sample.is_anomalous
-        if region is not None and mask.any():
-            label = bool(mask[region].any())
+        if roi is not None and mask.any():
+            label = bool(mask[roi].any())
         part = parts.setdefault(sample.defect, Accumulator(memory=share))
         anomaly_map = scored.resized_map((height, width))
-        regions = None if region is None else region[None]
-        part.update(anomaly_map[None], mask[None], [scored.score], [label], regions)
+        rois = None if roi is None else roi[None]
+        part.update(anomaly_map[None], mask[None], [scored.score], [label], rois)
         verdict = None if threshold is None else scored.score > threshold
         rows.append(Row("/".join(sample.path.parts[-3:]), sample.defect, scored.score, verdict))
-    defects = {defect: _joint(parts, ["good", defect]) for defect in sorted(parts) if defect != "good"}
-    everything = _joint(parts, list(parts))
+    defects = {defect: _merge(parts, ["good", defect]) for defect in sorted(parts) if defect != "good"}
+    everything = _merge(parts, list(parts))
     return Report(
         **dataclasses.asdict(everything),
         protocol=protocol,
@@ -172,7 +169,7 @@ def evaluate(
 
 
 def _mask_scale(samples: Sequence[Sample]) -> float:
-    """Return how many mask pixels there are along one of the pictures': normal ones must count alike."""
+    """Return the masks' size in relation to the pictures': pictures without a mask are to count alike."""
     for sample in samples:
         if sample.mask_path is not None:
             with PIL.Image.open(sample.path) as picture, PIL.Image.open(sample.mask_path) as mask:
@@ -181,16 +178,16 @@ def _mask_scale(samples: Sequence[Sample]) -> float:
 
 
 def _mask(sample: Sample, scored: Scored, protocol: str, scale: float) -> np.ndarray:
-    """Return the ground truth (h, w) bool at the size that the protocol compares at."""
+    """Return the ground truth, (h, w) bool, at the size at which the protocol compares it with the map."""
     height, width = scored.anomaly_map.shape
     if sample.mask_path is None:
         full = (round(scale * scored.size[0]), round(scale * scored.size[1]))
         return np.zeros((height, width) if protocol == "paper" else full, bool)
     mask = read_mask(sample.mask_path)
-    return mask if protocol == "full" else shrunk(mask, (height, width))
+    return mask if protocol == "full" else shrink_mask(mask, (height, width))
 
 
-def _joint(parts: dict[str, Accumulator], names: list[str]) -> Metrics:
+def _merge(parts: dict[str, Accumulator], names: list[str]) -> Metrics:
     joint = Accumulator()
     for name in names:
         if name in parts:
@@ -205,7 +202,7 @@ def _write_csv(path: str | Path, header: list[str], lines: Iterable[Sequence[Any
 
 
 def _percent(share: float | None) -> str:
-    """Return a share as text: "-" where it is undefined, nothing where there cannot be one."""
+    """Return a share as text: "-" where it is undefined, nothing for None."""
     if share is None:
         return ""
     return "-" if math.isnan(share) else f"{100 * share:.1f}"

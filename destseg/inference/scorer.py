@@ -1,4 +1,4 @@
-"""What turns pixels into anomaly maps, whichever network or engine does it."""
+"""The protocol of a scorer, which turns pixels into anomaly maps by any network or engine."""
 
 from typing import Protocol
 
@@ -10,7 +10,7 @@ class Scorer(Protocol):
 
     Attributes:
         size: height and width of its inputs in pixels.
-        batch: how many inputs it takes at once, and works fastest with.
+        batch: how many inputs it takes at once, at most; it is fastest with so many.
     """
 
     @property

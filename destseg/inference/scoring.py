@@ -1,4 +1,4 @@
-"""From pictures to anomaly maps and scores: the one way that prediction, calibration and evaluation share."""
+"""From pictures to anomaly maps and scores, for prediction, calibration and evaluation alike."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from destseg.pictures.framing import Framing, View
 from destseg.pictures.roi import RegionOfInterest
 from destseg.pictures.store import Picture
 
-PATIENCE = 2.0  # seconds after which the progress of a picture in tiles is shown
+PATIENCE = 2.0  # seconds before a progress bar appears for a picture in tiles
 TOP_SHARE = 100 / (256 * 256)  # of the pixels of one input: the paper's 100 of 256 x 256
 
 
@@ -22,29 +22,29 @@ class Scored(NamedTuple):
     """A picture with its anomaly map and scores."""
 
     pixels: np.ndarray  # (h, w, 3) uint8, the picture itself
-    anomaly_map: np.ndarray  # float32 in [0, 1], of the size that the picture was scaled to
+    anomaly_map: np.ndarray  # float32 in [0, 1], at the size of the scaled picture
     score: float
     pixel_score: float  # see `scores`
-    roi: RegionOfInterest | None = None  # what counts; None for everything
+    roi: RegionOfInterest | None = None  # None: the whole picture counts
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the picture itself."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
-    def region(self, size: tuple[int, int]) -> np.ndarray | None:
-        """Return which pixels count, (h, w) bool at the given height and width; None for all of them."""
+    def roi_mask(self, size: tuple[int, int]) -> np.ndarray | None:
+        """Return which pixels count, (h, w) bool at the given height and width; None: all of them."""
         return None if self.roi is None else self.roi.mask(self.size, size)
 
     def resized_map(self, size: tuple[int, int]) -> np.ndarray:
-        """Return the anomaly map at the given height and width, (h, w) float32; 0 is what does not count."""
-        anomaly_map = resize_maps(self.anomaly_map[None], size)[0]
-        region = self.region(size)
-        return anomaly_map if region is None else anomaly_map * region
+        """Return the anomaly map at the given height and width, (h, w) float32, 0 where no pixel counts."""
+        anomaly_map: np.ndarray = resize_maps(self.anomaly_map[None], size)[0]
+        counts = self.roi_mask(size)
+        return anomaly_map if counts is None else anomaly_map * counts
 
 
 def score(scorer: Scorer, framing: Framing, pictures: Sequence[Picture]) -> list[Scored]:
-    """Score pictures that were scaled by this framing; their frames share the scorer's batches.
+    """Score pictures that this framing has scaled; their frames share the scorer's batches.
 
     Raises RuntimeError where the network gives NaN, which would exceed no threshold and count as normal.
     """
@@ -56,10 +56,10 @@ def score(scorer: Scorer, framing: Framing, pictures: Sequence[Picture]) -> list
 
 
 def framed_maps(scorer: Scorer, framing: Framing, views: Sequence[View]) -> list[np.ndarray]:
-    """Return the anomaly map of each scaled picture, (h, w) float32 in [0, 1], put together of its frames'.
+    """Return the anomaly map of each scaled picture, (h, w) float32 in [0, 1], joined from its frames' maps.
 
-    Padding is cut off; where frames overlap, the map fades from one to the other. It is 0 where there is no
-    frame, because nothing there counts. Many frames show their progress on a terminal.
+    Padding is cut off. Where frames overlap, the map fades from one to the other. Where no pixel counts there
+    is no frame, and the map is 0. If there are many frames, a terminal shows their progress.
     """
     maps = [np.zeros(view.pixels.shape[:2], np.float32) for view in views]
     places = [(k, frame) for k, view in enumerate(views) for frame in framing.frames(view)]
@@ -68,15 +68,15 @@ def framed_maps(scorer: Scorer, framing: Framing, views: Sequence[View]) -> list
     for first in tqdm(firsts, "tiles", leave=False, delay=PATIENCE, disable=hidden):
         batch = places[first : first + scorer.batch]
         inputs = np.stack([framing.cut(views[k], frame) for k, frame in batch])
-        for (k, frame), own in zip(batch, scorer.maps(inputs), strict=True):
-            maps[k][frame.rows, frame.columns] += frame.weights * own[frame.inside]
-    return [whole.clip(max=1, out=whole) for whole in maps]  # the weights' sums are 1 but for rounding
+        for (k, frame), frame_map in zip(batch, scorer.maps(inputs), strict=True):
+            maps[k][frame.rows, frame.columns] += frame.weights * frame_map[frame.inside]
+    return [whole.clip(max=1, out=whole) for whole in maps]  # rounding may take sums of weights above 1
 
 
 def _scored(picture: Picture, anomaly_map: np.ndarray, framing: Framing) -> Scored:
-    region = framing.region(picture.view)
-    counting = anomaly_map if region is None else anomaly_map[region]
-    image_score, pixel_score = scores(counting, framing.size)
+    counts = framing.roi_mask(picture.view)
+    values = anomaly_map if counts is None else anomaly_map[counts]
+    image_score, pixel_score = scores(values, framing.size)
     if not math.isfinite(image_score):
         raise RuntimeError(
             "the network gives NaN: its training has diverged, or its weights are damaged; "
@@ -87,21 +87,22 @@ def _scored(picture: Picture, anomaly_map: np.ndarray, framing: Framing) -> Scor
 
 
 def top_count(size: tuple[int, int]) -> int:
-    """Return how many of the largest values make the score, for an input of this height and width."""
+    """Return how many of a map's largest values make its score, for an input of this height and width."""
     return max(1, round(TOP_SHARE * size[0] * size[1]))
 
 
 def scores(values: np.ndarray, size: tuple[int, int]) -> tuple[float, float]:
-    """Return the image score and the pixel score of a map, of those of its pixels that count.
+    """Return the image score and the pixel score of a map, from those of its pixels that count.
 
-    Of the largest T values the image score is the mean, and the pixel score the smallest. T is 100 / 65536 of
-    the pixels of one network input - 100 of 256 x 256 - whatever the number of frames, the padding and the
-    region of interest, or all that count if they are fewer: a defect has the same score in a large picture
-    as in a small one, and a part of a region never scores higher than the whole, if it has T pixels.
+    The image score is the mean of the T largest values, the pixel score the smallest of them. T is
+    100 / 65536 of the pixels of one network input, 100 for 256 x 256, whatever the number of frames, the
+    padding and the region of interest; where fewer pixels count, T is their number. So a defect scores the
+    same in a large picture as in a small one, and a part of an ROI never scores higher than the whole ROI, if
+    the part has T pixels.
 
-    Since the image score is never below the pixel score, nor are thresholds made from them, so the map of a
-    picture that is called anomalous exceeds the pixel threshold somewhere. That holds at this size: resized
-    to that of a smaller picture, the map may lose its highest values.
+    The image score is never below the pixel score, so the threshold is never below the pixel threshold, and
+    the map of an anomalous picture exceeds the pixel threshold somewhere. That holds at this size. Resized to
+    a smaller picture's size, the map may lose its highest values.
 
     Args:
         values: float32 of any shape, at least one value; NaN counts as the largest.

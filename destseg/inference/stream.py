@@ -1,7 +1,7 @@
-"""The one road from pictures to scores: decoded ahead, scored in batches, in order, errors in their places."""
+"""The one road from pictures to scores: decoded ahead, scored in batches, in order, errors in place."""
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 from destseg.inference.calibration import Calibration
 from destseg.inference.prediction import Prediction
@@ -9,14 +9,14 @@ from destseg.inference.scorer import Scorer
 from destseg.inference.scoring import Scored, score
 from destseg.pictures.folders import Source
 from destseg.pictures.framing import Framing
-from destseg.pictures.prefetch import prefetched
+from destseg.pictures.prefetch import prefetch
 from destseg.pictures.store import Picture, attempt, read
 
-DECODERS = 2  # threads that decode and scale ahead of a scorer that takes one input at a time
-MOST_DECODERS = 16  # of one that takes batches; at most one for each processor
+DECODERS = 2  # threads that decode and scale ahead, if the scorer takes one input at a time
+MOST_DECODERS = 16  # the same if it takes batches; at most one per processor
 SCORERS = 2  # threads that score batches: while one waits for its results, the other collects
-JUDGES = 4  # threads that bring the maps of batches to their pictures' own size
-BATCH_BYTES = 256 << 20  # of decoded pictures, at which a batch is closed before it is full
+JUDGES = 4  # threads that resize the maps of batches to their pictures' own sizes
+BATCH_BYTES = 256 << 20  # a batch with so many bytes of decoded pictures is closed before it is full
 
 Read = tuple[Source, Picture | Exception]
 Result = tuple[Source, Scored | Exception]
@@ -25,14 +25,13 @@ Result = tuple[Source, Scored | Exception]
 def stream(scorer: Scorer, framing: Framing, sources: Iterable[Source]) -> Generator[Result, None, None]:
     """Yield every picture with its scores, or with the error that kept it from being read, in order.
 
-    A scorer that takes batches gets pictures of one frame each in batches; those in tiles go one by one, their
-    tiles in batches. Only as many pictures are in memory as are decoded ahead or in two batches. All threads
-    end when the generator does, on whichever way.
+    A scorer that takes batches gets whole pictures in batches. Pictures in tiles go one by one, their tiles
+    in batches. At most two batches of pictures are in memory, beside those decoded ahead. However the
+    generator ends, its threads end with it.
 
     Raises RuntimeError where the network gives NaN.
     """
-    in_batches = scorer.batch > 1
-    alone = isinstance(sources, Sequence) and len(sources) == 1
+    in_batches, alone = scorer.batch > 1, _is_alone(sources)
     decoders = min(MOST_DECODERS, os.cpu_count() or 1) if in_batches else DECODERS
 
     def decode(source: Source) -> Read:
@@ -45,9 +44,9 @@ def stream(scorer: Scorer, framing: Framing, sources: Iterable[Source]) -> Gener
             (source, picture if isinstance(picture, Exception) else next(scored)) for source, picture in batch
         ]
 
-    pictures = prefetched(decode, sources, 0 if alone else decoders)
+    pictures = prefetch(decode, sources, 0 if alone else decoders)
     batches = _batches(pictures, scorer.batch if framing.tile is None else 1)
-    results = prefetched(score_all, batches, SCORERS if in_batches and not alone else 0)
+    results = prefetch(score_all, batches, SCORERS if in_batches and not alone else 0)
     try:
         for batch in results:
             yield from batch
@@ -57,7 +56,7 @@ def stream(scorer: Scorer, framing: Framing, sources: Iterable[Source]) -> Gener
 
 def predictions(
     scorer: Scorer, framing: Framing, calibration: Calibration, sources: Iterable[Source]
-) -> Iterator[tuple[Source, Prediction | Exception]]:
+) -> Generator[tuple[Source, Prediction | Exception], None, None]:
     """Yield every picture with its prediction, or with the error that kept it from being read."""
 
     def judge(result: Result) -> tuple[Source, Prediction | Exception]:
@@ -65,11 +64,16 @@ def predictions(
         return source, scored if isinstance(scored, Exception) else calibration.judge(scored, source.name)
 
     results = stream(scorer, framing, sources)
-    return prefetched(judge, results, JUDGES if scorer.batch > 1 else 0)
+    return prefetch(judge, results, JUDGES if scorer.batch > 1 and not _is_alone(sources) else 0)
+
+
+def _is_alone(sources: Iterable[Source]) -> bool:
+    """Whether there is only one picture, for which starting threads does not pay."""
+    return isinstance(sources, Sequence) and len(sources) == 1
 
 
 def _batches(pictures: Generator[Read, None, None], most: int) -> Generator[list[Read], None, None]:
-    """Yield lists of so many pictures and errors; shorter ones where pictures are large, and at the end."""
+    """Yield lists of `most` pictures and errors; shorter ones where pictures are large, and at the end."""
     batch: list[Read] = []
     held = 0
     try:

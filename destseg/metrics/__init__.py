@@ -1,9 +1,9 @@
-"""Exact metrics of anomaly maps against ground truth; usable with any method, no network needed.
+"""Exact metrics of anomaly maps against ground truth, for any method; no network is needed.
 
-Pictures come as one stack (n, h, w) or as a sequence of (h, w) arrays of differing sizes: anything that
+Maps and masks come as one stack (n, h, w) or as a sequence of (h, w) arrays of different sizes, anything that
 numpy.asarray takes. All metrics merge ties (one point of a curve per distinct score) and bin nothing.
-A metric that is not defined is nan: without any defect all of them, without any normal pixel (picture) the
-pixel AUROC and PRO (the image AUROC).
+A metric that is not defined is nan: all metrics without any defect, pixel AUROC and PRO without any normal
+pixel, image AUROC without any normal picture.
 """
 
 from numpy.typing import ArrayLike
@@ -34,7 +34,7 @@ def evaluate(
     top: int = 100,
     image_labels: ArrayLike | None = None,
 ) -> Metrics:
-    """Compute all six metrics of a test set.
+    """Compute all metrics of a test set.
 
     Args:
         maps: n anomaly maps (h, w), higher is more anomalous; infinities are allowed, NaN is not.
@@ -44,8 +44,8 @@ def evaluate(
         image_labels: (n,) whether the picture shows a defect; by default whether its mask does.
 
     Raises:
-        ValueError: a NaN, a mask of another size or with more than two values, an empty picture, or
-            numbers of pictures that differ; the message names the picture's index.
+        ValueError: a NaN, a mask of another size or with more than two values, an empty picture, or different
+            numbers of maps and masks; the message names the picture's index.
     """
     accumulator = Accumulator(top=top)
     accumulator.update(maps, masks, image_scores, image_labels)
@@ -53,37 +53,37 @@ def evaluate(
 
 
 def curves(maps: Pictures, masks: Pictures) -> Curves:
-    """The curves behind the pixel and instance metrics, for plotting; arguments as for `evaluate`."""
+    """Return the curves behind the pixel and instance metrics, for plotting; arguments as for `evaluate`."""
     accumulator = Accumulator()
     accumulator.update(maps, masks)
     return accumulator.curves()
 
 
 def pixel_auroc(maps: Pictures, masks: Pictures) -> float:
-    """Area under the ROC curve of all pixels; nan without defect or without normal pixels."""
+    """Compute the area under the ROC curve of all pixels; nan without defect or without normal pixels."""
     return curves(maps, masks).auroc()
 
 
 def pixel_ap(maps: Pictures, masks: Pictures) -> float:
-    """Average precision of all pixels, step-wise as in scikit-learn; nan without defect pixels."""
+    """Compute average precision of all pixels, step-wise as in scikit-learn; nan without defect pixels."""
     return curves(maps, masks).average_precision()
 
 
 def pro(maps: Pictures, masks: Pictures, limit: float = 0.3) -> float:
-    """Area under per-region overlap over false positive rate in [0, limit], divided by limit."""
+    """Compute the area under per-region overlap over false positive rate in [0, limit], divided by limit."""
     return curves(maps, masks).pro(limit)
 
 
 def iap(maps: Pictures, masks: Pictures) -> float:
-    """Instance average precision (DeSTSeg, arXiv 2211.11317).
+    """Compute instance average precision (DeSTSeg, arXiv 2211.11317); nan without instances.
 
     An instance is found at threshold t when more than half of its pixels have map >= t. For each possible
     recall, the precision is (defect pixels with map >= t) / (pixels with map >= t) at the highest t that
-    reaches it, made non-decreasing in t; the mean over the recalls is returned. nan without instances.
+    reaches this recall, made non-decreasing in t. The metric is the mean precision over all recalls.
     """
     return curves(maps, masks).iap()
 
 
 def iap_at(maps: Pictures, masks: Pictures, recall: float = 90) -> float:
-    """The precision behind `iap` at the smallest recall that reaches `recall` percent of the instances."""
+    """Return the precision behind `iap` at the smallest instance recall of at least `recall` percent."""
     return curves(maps, masks).iap_at(recall)

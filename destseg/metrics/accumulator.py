@@ -1,28 +1,28 @@
-"""Collects pictures and computes the six metrics of all of them, exactly, within a bound of memory."""
+"""Collects maps and masks and computes their metrics, exactly and within a bound of memory."""
 
 import dataclasses
 import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from destseg.metrics.exact_curves import Curves
 from destseg.metrics.ground_truth import Pair, Pictures, Scores, pairs, per_picture, refuse_nan
-from destseg.metrics.normal_scores import BLOCK, NormalScores, divided, in_threads
+from destseg.metrics.normal_scores import BLOCK, NormalScores, divide, in_threads
 from destseg.ops.components import Instances, split
 from destseg.ops.kernels import thread_count
 from destseg.ops.ranking import largest, rank
 
-MEMORY = 2**32  # bytes of normal pixels' scores that are held in memory
+MEMORY = 2**32  # bytes of normal pixels' scores that are kept in memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-    """The six metrics, each a share in [0, 1] or nan where undefined, and the number of defects behind them.
+    """The metrics, each a share in [0, 1] or nan where undefined, and the number of defects behind them.
 
     Attributes:
         image_auroc: area under the ROC curve of image scores.
@@ -46,14 +46,14 @@ class Metrics:
 class Accumulator:
     """Collects pictures batch by batch, in any number of processes, and computes the same exact metrics.
 
-    Held in memory are four bytes a pixel (eight of float64 maps); of normal pixels up to `memory` bytes, the
-    rest in unnamed temporary files. While pictures are added, 128 MiB a thread come on top, and while metrics
-    are computed, some 80 bytes a defect pixel. A pickled accumulator holds all scores, on disk or not.
+    A score takes four bytes (eight for float64 maps). Scores of normal pixels beyond `memory` bytes lie in
+    unnamed temporary files. While pictures are added, 128 MiB per thread come on top, and while metrics are
+    computed, some 80 bytes per defect pixel. A pickled accumulator holds all scores, also those on disk.
 
     Args:
         top: as for `evaluate`.
         memory: bytes that the scores of normal pixels may take.
-        folder: for the temporary files; None for the system's.
+        folder: folder of the temporary files; None: the system's.
     """
 
     def __init__(
@@ -77,13 +77,14 @@ class Accumulator:
     ) -> None:
         """Add pictures; arguments as for `evaluate`. After an error none of these pictures counts.
 
-        regions: the form of the masks; pixels of 0 do not count, as if there were none. All do by default.
+        Args:
+            regions: regions of interest in the form of the masks; 0 does not count. By default all pixels do.
         """
         added = Accumulator(self.top, self._normals.memory, self._normals.folder)
         top = None if image_scores is not None else self.top
         for batch in _batches(pairs(maps, masks, regions)):
-            groups = divided(batch, lambda picture: picture[0].size)
-            parts = in_threads(lambda pictures: gathered(pictures, top), groups)
+            groups = divide(batch, lambda picture: picture[0].size)
+            parts = in_threads(lambda pictures: gather(pictures, top), groups)
             added._normals.add([part.normals for part in parts])
             for part in parts:
                 added._instances += part.instances
@@ -106,29 +107,29 @@ class Accumulator:
         self._instances += other._instances
 
     def compute(self) -> Metrics:
-        """The six metrics of all pictures so far."""
+        """Compute the metrics of all pictures so far."""
         return metrics_of(self.curves(), self.image_scores, self.image_labels)
 
     def curves(self) -> Curves:
-        """The curves of all pixels so far."""
-        sizes = _joined([part.sizes for part in self._instances]).astype(np.int64)
-        ranking = rank(_joined([part.positives for part in self._instances]), sizes)
+        """Return the curves of all pixels so far."""
+        sizes = _join([part.sizes for part in self._instances]).astype(np.int64)
+        ranking = rank(_join([part.positives for part in self._instances]), sizes)
         normals_above, normals = self._normals.count_above(ranking.scores)
         return Curves(
             *ranking,
             normals_above=normals_above,
             normals=normals,
-            found_at=_joined([part.found_at for part in self._instances]),
+            found_at=_join([part.found_at for part in self._instances]),
             normal_count=self._normals.size,
         )
 
 
-def _joined(parts: Sequence[NDArray]) -> NDArray:
+def _join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate(parts) if parts else np.empty(0)
 
 
 def metrics_of(pixels: Curves, scores: Sequence[float], labels: Sequence[bool]) -> Metrics:
-    """Return the metrics of the pixels' curves, and of each picture's score and label."""
+    """Return the metrics from the pixels' curves, and from each picture's score and label."""
     return Metrics(
         image_auroc=image_auroc(scores, labels),
         pixel_auroc=pixels.auroc(),
@@ -141,14 +142,11 @@ def metrics_of(pixels: Curves, scores: Sequence[float], labels: Sequence[bool]) 
 
 
 def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Area under the ROC curve of image scores.
+    """Compute the area under the ROC curve of image scores; nan where all labels agree.
 
     Args:
         scores: (n,) one score per picture, higher is more anomalous.
         labels: (n,) whether the picture shows a defect.
-
-    Returns:
-        The area; nan where all labels agree.
     """
     score, label = np.asarray(scores), np.asarray(labels)
     if score.ndim != 1 or label.shape != score.shape:
@@ -162,16 +160,16 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     return 0.5 * float(below.sum()) / len(positives) / len(normals)
 
 
-class Gathered(NamedTuple):
+class GroupScores(NamedTuple):
     """The scores of a group of pictures."""
 
     normals: Scores  # of all of them
     instances: list[Instances]  # of each picture
-    image_scores: list[float]  # of each picture; empty if they are given
+    image_scores: list[float]  # of each picture; empty if the user gave them
 
 
-def gathered(pictures: Sequence[Pair], top: int | None) -> Gathered:
-    """Take pictures apart; image scores are the mean of the `top` largest values, or none are made."""
+def gather(pictures: Sequence[Pair], top: int | None) -> GroupScores:
+    """Divide the scores of pictures; `top` largest values make an image score, None makes no image scores."""
     dtype = np.result_type(np.float32, *(picture.scores for picture in pictures))
     counts = [int(picture.mask.size - np.count_nonzero(picture.mask)) for picture in pictures]
     normals = np.empty(sum(counts), dtype)
@@ -179,19 +177,20 @@ def gathered(pictures: Sequence[Pair], top: int | None) -> Gathered:
         split(scores.astype(dtype, copy=False), mask, normals[end - count : end])
         for (scores, mask, _), count, end in zip(pictures, counts, itertools.accumulate(counts), strict=True)
     ]
-    if any(region is not None for _, _, region in pictures):
-        counting = [(~mask if region is None else region)[~mask] for _, mask, region in pictures]
-        normals = normals[np.concatenate(counting)]
-    image_scores = [] if top is None else [mean_of_largest(_counting(pair), top) for pair in pictures]
-    return Gathered(normals, instances, image_scores)
+    if any(roi is not None for _, _, roi in pictures):
+        inside = [(~mask if roi is None else roi)[~mask] for _, mask, roi in pictures]
+        normals = normals[np.concatenate(inside)]
+    image_scores = [] if top is None else [mean_of_largest(_scores_inside(pair), top) for pair in pictures]
+    return GroupScores(normals, instances, image_scores)
 
 
-def _counting(picture: Pair) -> Scores:
-    return picture.scores if picture.region is None else picture.scores[picture.region]
+def _scores_inside(picture: Pair) -> Scores:
+    """Return the scores of the pixels that count."""
+    return picture.scores if picture.roi is None else picture.scores[picture.roi]
 
 
 def _batches(pictures: Iterator[Pair]) -> Iterator[list[Pair]]:
-    """Collect pictures until they fill a block for each thread."""
+    """Yield lists of pictures that fill a block for each thread."""
     batch: list[Pair] = []
     size = 0
     for picture in pictures:
@@ -204,6 +203,6 @@ def _batches(pictures: Iterator[Pair]) -> Iterator[list[Pair]]:
 
 
 def mean_of_largest(scores: Scores, top: int) -> float:
-    """Return the mean of the `top` largest of some scores, or of all if they are fewer."""
+    """Return the mean of the `top` largest scores, or of all if there are fewer."""
     with np.errstate(invalid="ignore"):  # the mean of both infinities is NaN, which is refused later
         return float(largest(scores, top).mean())

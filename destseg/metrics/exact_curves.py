@@ -1,8 +1,8 @@
 """The exact curves of a test set, and the areas under them.
 
-Between two scores of defect pixels only normal pixels change sides, so every curve is a straight line there:
-the counts at the m distinct scores of defect pixels determine all of them, ties merged, nothing binned. Sums
-are numpy's; the order of a matrix library's would depend on its threads.
+Between two scores of defect pixels only normal pixels change sides, so every curve is a straight line there.
+The counts at the m distinct scores of defect pixels therefore determine all curves; ties are merged, nothing
+is binned. Sums are numpy's: in a matrix library their order would depend on its threads.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ class Curves:
 
     Attributes:
         scores: (m,) the distinct scores, falling.
-        positives: (m,) int64, defect pixels with map >= score; the last is all of them.
-        overlap: (m,) float64, mean over all instances of the share of the instance with map >= score.
+        positives: (m,) int64, defect pixels with map >= score; the last counts all of them.
+        overlap: (m,) float64, the share of an instance's pixels with map >= score, mean over all instances.
         normals_above: (m,) int64, normal pixels with map > score.
         normals: (m,) int64, normal pixels with map >= score.
-        found_at: (k,) the score at which each of the k instances is found, that is the value at index
-            int(0.5 * size) of the instance's scores in falling order.
-        normal_count: all normal pixels.
+        found_at: (k,) the score at which each of the k instances is found: the value at index int(0.5 * size)
+            of the instance's scores in falling order.
+        normal_count: how many normal pixels there are.
     """
 
     scores: NDArray[np.floating]
@@ -41,23 +41,23 @@ class Curves:
 
     @property
     def positive_count(self) -> int:
-        """All defect pixels."""
+        """How many defect pixels there are."""
         return int(self.positives[-1]) if self.positives.size else 0
 
     def roc(self) -> tuple[Floats, Floats]:
-        """False positive rate and true positive rate, rising from (0, 0) to (1, 1); nan where undefined."""
+        """Return false and true positive rates, rising from (0, 0) to (1, 1); nan where undefined."""
         return self._against_false_positive_rate(self.positives / max(self.positive_count, 1))
 
     def region_overlap(self) -> tuple[Floats, Floats]:
-        """False positive rate and mean region overlap, rising from (0, 0) to (1, 1); nan where undefined."""
+        """Return false positive rate and mean overlap, rising from (0, 0) to (1, 1); nan where undefined."""
         return self._against_false_positive_rate(self.overlap)
 
     def precision_recall(self) -> tuple[Floats, Floats]:
-        """Recall, rising, and the precision at it, one point per distinct score of a defect pixel."""
+        """Return rising recall and its precision, one point per distinct score of a defect pixel."""
         return self.positives / max(self.positive_count, 1), self._precision
 
     def auroc(self) -> float:
-        """Area under the ROC curve; nan without defect pixels or without normal ones."""
+        """Compute the area under the ROC curve; nan without defect pixels or without normal ones."""
         if not self.positive_count or not self.normal_count:
             return math.nan
         at_score = np.diff(self.positives, prepend=0)
@@ -66,15 +66,15 @@ class Curves:
         return float((at_score * ranked_below).sum()) / self.positive_count / self.normal_count
 
     def average_precision(self) -> float:
-        """Mean over defect pixels of the precision at their score (step-wise); nan without defect pixels."""
+        """Compute the mean precision at the scores of defect pixels (step-wise); nan without any."""
         if not self.positive_count:
             return math.nan
         return float((np.diff(self.positives, prepend=0) * self._precision).sum()) / self.positive_count
 
     def pro(self, limit: float = 0.3) -> float:
-        """Area under region overlap over false positive rate in [0, limit], divided by limit.
+        """Compute the area under region overlap over false positive rate in [0, limit], divided by limit.
 
-        The curve is cut at the limit by linear interpolation. nan without defect or without normal pixels.
+        Linear interpolation cuts the curve at the limit. nan without defect or without normal pixels.
         """
         if not 0 < limit <= 1:
             raise ValueError(f"limit must be a false positive rate in (0, 1], got {limit!r}")
@@ -83,21 +83,24 @@ class Curves:
         end = limit * self.normal_count
         cut = int(np.searchsorted(self.normals_above, end))
         above, at_or_above = self.normals_above[:cut], self.normals[:cut]
-        # Each gain in overlap counts over the way that is left to the end, from the middle of its tie.
-        left = end - 0.5 * (above + at_or_above)
-        if cut and at_or_above[-1] > end:  # the end cuts a tie: only its part before the end is gained
-            left[-1] = 0.5 * (end - above[-1]) ** 2 / (at_or_above[-1] - above[-1])
-        return float((np.diff(self.overlap[:cut], prepend=0) * left).sum()) / end
+        # Each gain in overlap adds a strip of area, from the middle of its tie to the end.
+        width = end - 0.5 * (above + at_or_above)
+        if cut and at_or_above[-1] > end:  # the end cuts a tie: only the part before the end counts
+            width[-1] = 0.5 * (end - above[-1]) ** 2 / (at_or_above[-1] - above[-1])
+        return float((np.diff(self.overlap[:cut], prepend=0) * width).sum()) / end
 
     def iap(self) -> float:
-        """Instance average precision (DeSTSeg, arXiv 2211.11317): mean precision over the k recalls.
+        """Compute instance average precision (DeSTSeg, arXiv 2211.11317): mean precision over the k recalls.
 
         nan without instances.
         """
         return float(self._instance_precision.mean()) if self.found_at.size else math.nan
 
     def iap_at(self, recall: float) -> float:
-        """Precision at the smallest instance recall that reaches `recall` percent; nan without instances."""
+        """Return the precision at the smallest instance recall of at least `recall` percent.
+
+        nan without instances.
+        """
         if not 0 <= recall <= 100:
             raise ValueError(f"recall must be a percentage in [0, 100], got {recall!r}")
         k = self.found_at.size
@@ -112,13 +115,13 @@ class Curves:
 
     @functools.cached_property
     def _instance_precision(self) -> Floats:
-        """(k,) precision with 0, 1, .. k - 1 instances missed, made non-decreasing."""
+        """Precision with 0, 1, .. k - 1 instances missed, (k,), made non-decreasing."""
         thresholds = np.sort(self.found_at)
         place = len(self.scores) - 1 - np.searchsorted(self.scores[::-1], thresholds)
         return np.maximum.accumulate(self._precision[place])
 
     def _against_false_positive_rate(self, height: Floats) -> tuple[Floats, Floats]:
-        """The vertices: before and after each distinct score, with both ends of the curve."""
+        """Return the vertices of a curve: before and after each distinct score, and both ends."""
         normals = np.stack([self.normals_above, self.normals], axis=1).ravel()
         if not self.normal_count or not self.positive_count:
             rate = np.full(len(normals) + 2, math.nan)

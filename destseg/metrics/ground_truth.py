@@ -1,12 +1,13 @@
-"""Pairs of an anomaly map and its ground-truth mask, checked picture by picture."""
+"""Pairs each anomaly map with its ground-truth mask and checks both, picture by picture."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Pictures = ArrayLike | Sequence[ArrayLike]
+Array = NDArray[Any]
 Scores = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
@@ -15,8 +16,8 @@ class Pair(NamedTuple):
     """A map with its mask."""
 
     scores: Scores  # (h, w) float32 (from bool, 8- and 16-bit types and float32) or else float64, no NaN
-    mask: Mask  # (h, w); nothing that does not count
-    region: Mask | None  # (h, w), what counts; None for everything
+    mask: Mask  # (h, w), False outside the region of interest
+    roi: Mask | None  # (h, w), which pixels count; None: all of them
 
 
 def pairs(maps: Pictures, masks: Pictures, regions: Pictures | None = None) -> Iterator[Pair]:
@@ -25,19 +26,19 @@ def pairs(maps: Pictures, masks: Pictures, regions: Pictures | None = None) -> I
     Args:
         maps: one (n, h, w) stack or a sequence of n (h, w) arrays, bool, integer or float.
         masks: the same form and sizes; 0 is normal, one other value (1, 255, True, ...) is defect.
-        regions: the same form and sizes; 0 does not count. All pixels do by default.
+        regions: regions of interest in the same form and sizes; 0 does not count. By default all pixels do.
 
     Raises:
         TypeError, ValueError: the message names the picture's index.
     """
     maps, masks = _pictures(maps, "maps"), _pictures(masks, "masks")
-    counting = [None] * len(maps) if regions is None else _pictures(regions, "regions")
-    for name, others in (("masks", masks), ("regions", counting)):
+    rois = [None] * len(maps) if regions is None else _pictures(regions, "regions")
+    for name, others in (("masks", masks), ("regions", rois)):
         if len(maps) != len(others):
             raise ValueError(
                 f"maps and {name} must be equally many, got {len(maps)} maps and {len(others)} {name}"
             )
-    for index, (scores, mask, region) in enumerate(zip(maps, masks, counting, strict=True)):
+    for index, (scores, mask, roi) in enumerate(zip(maps, masks, rois, strict=True)):
         if mask.shape != scores.shape:
             raise ValueError(
                 f"mask {index} must have the size of its map, {scores.shape}, got {mask.shape}; "
@@ -45,36 +46,36 @@ def pairs(maps: Pictures, masks: Pictures, regions: Pictures | None = None) -> I
             )
         if not scores.size:
             raise ValueError(f"map {index} must have at least one pixel, got shape {scores.shape}")
-        if region is None:
+        if roi is None:
             yield Pair(_scores(scores, index), _mask(mask, index), None)
             continue
-        if region.shape != scores.shape or not region.any():
-            got = f"{region.shape}" if region.any() else "none"
+        if roi.shape != scores.shape or not roi.any():
+            got = f"{roi.shape}" if roi.any() else "none"
             raise ValueError(
                 f"region {index} must have the size of its map, {scores.shape}, and a pixel inside, got {got}"
             )
-        inside = region != 0
+        inside = roi != 0
         yield Pair(_scores(scores, index), _mask(mask, index) & inside, inside)
 
 
-def per_picture(values: ArrayLike, count: int, name: str) -> list[float]:
-    """Return one value per picture as a list, or raise ValueError where there are others."""
+def per_picture(values: ArrayLike, count: int, name: str) -> list[Any]:
+    """Return the values, one per picture, as a list; raise ValueError for another number of them."""
     array = np.asarray(values)
     if array.shape != (count,):
         raise ValueError(f"{name} must be ({count},), one per picture, got shape {array.shape}")
-    return array.tolist()
+    return list(array.tolist())
 
 
-def refuse_nan(image_scores: NDArray) -> None:
+def refuse_nan(image_scores: Array) -> None:
     """Raise ValueError that names the first picture whose score is NaN."""
-    for index in np.flatnonzero(image_scores != image_scores):
+    for index in np.flatnonzero(np.isnan(image_scores)):
         raise ValueError(
             f"image scores must be numbers, got NaN for picture {index} "
             "(the mean of the largest values of a map is NaN where they hold both infinities)"
         )
 
 
-def _pictures(pictures: Pictures, name: str) -> list[NDArray]:
+def _pictures(pictures: Pictures, name: str) -> list[Array]:
     if hasattr(pictures, "__array__"):
         stack = np.asarray(pictures)
         if stack.ndim != 3 and stack.dtype != object:
@@ -91,7 +92,7 @@ def _pictures(pictures: Pictures, name: str) -> list[NDArray]:
     return arrays
 
 
-def _scores(scores: NDArray, index: int) -> Scores:
+def _scores(scores: Array, index: int) -> Scores:
     with np.errstate(invalid="ignore"):
         lowest = scores.min()  # NaN if there is one
     if np.isnan(lowest):
@@ -100,10 +101,10 @@ def _scores(scores: NDArray, index: int) -> Scores:
     return scores.astype(np.result_type(scores.dtype, np.float32), copy=False)
 
 
-def _mask(mask: NDArray, index: int) -> Mask:
+def _mask(mask: Array, index: int) -> Mask:
     if mask.dtype == np.bool_:
         return mask
-    defect = mask != 0
+    defect: Mask = mask != 0
     values = mask[defect]
     if not np.array_equal(values, np.broadcast_to(values[:1], values.shape)):
         raise ValueError(

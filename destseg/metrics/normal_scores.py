@@ -1,7 +1,7 @@
-"""The scores of normal pixels: nearly all there are, kept exactly within a bound of memory.
+"""Keeps the scores of normal pixels - nearly all pixels - exactly and within a bound of memory.
 
-They lie in blocks, each sorted once with numpy's own (vectorised) sort. Beyond the bound a block in which
-most values repeat, as of quantised maps, shrinks to distinct values and their counts; others move to disk.
+They lie in blocks, each sorted once by numpy's vectorised sort. Beyond the bound a block in which most values
+repeat, as in quantised maps, shrinks to distinct values and their counts; other blocks move to disk.
 """
 
 import itertools
@@ -16,15 +16,15 @@ import numpy as np
 from destseg.ops.kernels import thread_count
 from destseg.ops.ranking import Counts, Scores, count_above
 
-BLOCK = 2**25  # scores that are sorted at a time
-PART = 2**16  # thresholds whose counts are taken at a time: they stay in the processor's cache
+BLOCK = 2**25  # scores sorted at a time
+PART = 2**16  # thresholds counted at a time: they stay in the processor's cache
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def in_threads(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Return the function's value for each item, in order, computed by as many threads as operations have."""
+    """Return the function's value for each item, in order; use as many threads as an operation may."""
     threads = min(thread_count(), len(items))
     if threads < 2:
         return [function(item) for item in items]
@@ -32,8 +32,8 @@ def in_threads(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return list(pool.map(function, items))
 
 
-def divided(items: Sequence[T], size: Callable[[T], int]) -> list[Sequence[T]]:
-    """Divide items, in order, into as many groups as there are threads, of about the same total size."""
+def divide(items: Sequence[T], size: Callable[[T], int]) -> list[Sequence[T]]:
+    """Divide items, in order, into one group per thread, of about the same total size each."""
     ends = np.cumsum([size(item) for item in items])
     shares = np.arange(1, thread_count()) / thread_count()
     cuts = np.searchsorted(ends, shares * ends[-1]).tolist() if items else []
@@ -44,7 +44,7 @@ class Block(NamedTuple):
     """Sorted scores, one by one or as distinct values with their counts."""
 
     rising: Scores
-    highest: Counts | None  # highest[i]: scores among the i highest distinct values; None: one by one
+    highest: Counts | None  # highest[i]: how many scores the i highest distinct values have; None: one by one
 
     @property
     def size(self) -> int:
@@ -53,7 +53,7 @@ class Block(NamedTuple):
 
     @property
     def memory(self) -> int:
-        """Bytes in memory; what lies on disk takes none."""
+        """Bytes in memory; arrays on disk take none."""
         arrays = [self.rising] if self.highest is None else [self.rising, self.highest]
         return sum(array.nbytes for array in arrays if not isinstance(array, np.memmap))
 
@@ -62,7 +62,7 @@ class Block(NamedTuple):
         return Block, tuple(None if array is None else np.asarray(array) for array in self)
 
     def count_above(self, thresholds: Scores) -> tuple[Counts, Counts]:
-        """Count the scores above, and those not below, each of falling thresholds."""
+        """Count the scores above, and those at or above, each of falling thresholds."""
         above, at_or_above = count_above(self.rising, thresholds)
         return (
             (above, at_or_above) if self.highest is None else (self.highest[above], self.highest[at_or_above])
@@ -70,11 +70,12 @@ class Block(NamedTuple):
 
 
 class NormalScores:
-    """Collects scores and counts those above any thresholds.
+    """Collects scores and counts how many exceed given thresholds.
 
     Args:
-        memory: bytes that sorted scores may take; while scores are added, BLOCK of them a thread come on top.
-        folder: where what is beyond that lies, in unnamed temporary files; None for the system's folder.
+        memory: bytes that sorted scores may take; while scores are added, BLOCK of them per thread come on
+            top.
+        folder: folder of the unnamed temporary files for the rest; None: the system's.
     """
 
     def __init__(self, memory: int, folder: str | os.PathLike[str] | None = None) -> None:
@@ -89,7 +90,7 @@ class NormalScores:
         return sum(part.size for part in self._pending) + sum(block.size for block in self._blocks)
 
     def add(self, scores: Sequence[Scores]) -> None:
-        """Add arrays of scores, float without NaN, which become part of the collection."""
+        """Add arrays of scores, float without NaN; the arrays then belong to the collection."""
         full: list[list[Scores]] = []
         for part in scores:
             self._pending.append(part)
@@ -104,8 +105,8 @@ class NormalScores:
         self.add(list(other._pending))
 
     def count_above(self, thresholds: Scores) -> tuple[Counts, Counts]:
-        """Count the scores above, and those not below, each of m falling thresholds: two (m,) int64."""
-        pending = divided(self._pending, lambda part: part.size)
+        """Count the scores above, and those at or above, each of m falling thresholds: two (m,) int64."""
+        pending = divide(self._pending, lambda part: part.size)
         blocks = [*self._blocks, *in_threads(_block, pending)]
         above, at_or_above = np.zeros(len(thresholds), np.int64), np.zeros(len(thresholds), np.int64)
 
@@ -137,7 +138,7 @@ def _block(parts: Sequence[Scores]) -> Block:
 
 
 def _compact(block: Block) -> Block:
-    """The block as distinct values with their counts, if that is smaller."""
+    """Return the block as distinct values with their counts, if that is smaller."""
     rising = block.rising
     rises = rising[1:] != rising[:-1]
     if block.highest is not None or (rising.itemsize + 8) * (np.count_nonzero(rises) + 2) > rising.nbytes:

@@ -1,4 +1,4 @@
-"""Networks made: with a teacher and random weights, or of the tensors of a file; and the device they are on."""
+"""Makes networks from random weights or from a file's tensors, and finds their device."""
 
 from collections.abc import Mapping
 
@@ -11,17 +11,28 @@ from destseg.settings import Settings, check_device
 
 
 def torch_device(name: str) -> torch.device:
-    """Return the device of a name; "auto" is CUDA where there is one. Raises ValueError as `check_device`."""
+    """Return the device with this name; "auto" is CUDA where there is one, else the CPU.
+
+    Raises ValueError where `check_device` does, and where torch does not find the device.
+    """
     if check_device(name) == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    device = torch.device(name)
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps, "xpu": torch.xpu}.get(device.type)
+    if backend is not None:
+        count = getattr(torch, device.type).device_count() if backend.is_available() else 0
+        if (device.index or 0) >= count:
+            found = f"torch {torch.__version__} finds no such device here"
+            raise ValueError(f"device {name}: {found}, use auto or cpu")
+    return device
 
 
 def new_network(settings: Settings, weights: Weights = None) -> DeSTSegNet:
     """Make an untrained network with its teacher.
 
     Args:
-        weights: of the teacher, see `destseg.model.teachers.teacher_state`.
+        settings: the model's; they choose the parts and the teacher.
+        weights: the teacher's weights, see `destseg.model.teachers.teacher_state`.
     """
     state = teacher_state(settings.teacher, weights)
     network = random_network(settings)
@@ -30,18 +41,18 @@ def new_network(settings: Settings, weights: Weights = None) -> DeSTSegNet:
 
 
 def random_network(settings: Settings) -> DeSTSegNet:
-    """Make a network of random weights, its teacher's too; torch's own random states are left as they were."""
+    """Make a network with random weights, the teacher's too; torch's own random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)  # torch.manual_seed would seed GPUs, too
         return DeSTSegNet(**settings.parts)
 
 
 def loaded_network(settings: Settings, state: Mapping[str, object], source: str) -> DeSTSegNet:
-    """Make a network of the tensors of a state dict, which may hold more than it needs.
+    """Make a network from a state dict, which may hold more tensors than needed.
 
     Raises ValueError, naming `source` and the first tensor that is missing or has another shape.
     """
-    with torch.device("meta"):  # no memory, no random numbers: every tensor is replaced
+    with torch.device("meta"):  # takes no memory and draws no numbers: every tensor is replaced
         network = DeSTSegNet(**settings.parts)
     network.load_state_dict(matching_tensors(network.state_dict(), state, source), assign=True)
     return network

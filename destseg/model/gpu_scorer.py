@@ -1,7 +1,7 @@
 """The scorer for a GPU: batches go there and maps come back while the CPU does other work.
 
-In half precision all of it is recorded as one CUDA graph. On a CPU the same steps are taken, for tests to see
-them; prediction there does not go this way.
+In half precision one CUDA graph records all of it. On a CPU the same steps run for tests only; prediction on
+a CPU uses `TorchScorer`.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ from destseg.model.normalisation import normalise, row_of_constants
 
 BATCH = 32  # inputs that a GPU scores at once
 WARM_UP = 3  # runs before recording, in which libraries choose their algorithms
-RECORDING = threading.Lock()  # of the whole process: while one thread records, no other one may
+RECORDING = threading.Lock()  # only one thread of the process may record at a time
 
 
 class GpuScorer:
-    """A network on a GPU as a scorer. Threads use lanes of their own, each with its stream and buffers.
+    """A network on a GPU as a scorer. Each thread uses a lane of its own, with its stream and buffers.
 
     Args:
-        network: in evaluation mode; later changes to its weights count in float32.
+        network: in evaluation mode; in float32, later changes to its weights take effect.
         size: height and width of its inputs.
         precision: one of `destseg.settings.INFERENCE_PRECISIONS`; half precision computes with a copy.
     """
@@ -34,7 +34,7 @@ class GpuScorer:
 
     def __init__(self, network: DeSTSegNet, size: tuple[int, int], precision: str) -> None:
         self.network, self.size, self.precision = network, size, precision
-        self._spare: dict[int, list[Lane]] = defaultdict(list)  # by how many inputs they take
+        self._spare: dict[int, list[Lane]] = defaultdict(list)  # by the number of inputs they take
 
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """See `destseg.inference.scorer.Scorer.maps`."""
@@ -43,7 +43,7 @@ class GpuScorer:
 
     @contextlib.contextmanager
     def _lane(self, count: int) -> Iterator["Lane"]:
-        """Lend a lane for so many inputs, made if there is none to spare; it is kept for later."""
+        """Lend a lane for `count` inputs; make one if none is free, and keep it for later."""
         with RECORDING:
             self.network = in_precision(self.network, getattr(torch, self.precision))
             spare = self._spare[count]
@@ -55,16 +55,16 @@ class GpuScorer:
 
 
 class Lane:
-    """Pinned buffers and a stream for up to `count` inputs of one size; one thread at a time uses it.
+    """Pinned buffers and a stream for up to `count` inputs of one size, for one thread at a time.
 
-    The copy of the pictures to the GPU, the networks and the copy of the maps back run in a stream of their
-    own, beside those of other lanes. In half precision they are recorded once, for `count` pictures, and then
-    started by one call. In float32 the networks take so long that starting them one by one costs little.
+    The copy of the inputs to the GPU, the networks, and the copy of the maps back run in the lane's own
+    stream, beside those of other lanes. In half precision they are recorded once, for `count` inputs, and
+    then started by one call. In float32 the networks take so long that starting them one by one costs little.
 
     Args:
         network: as `in_precision` returns it.
         size: height and width of the inputs in pixels.
-        count: how many inputs there are in a call at most.
+        count: the largest number of inputs in a call.
     """
 
     def __init__(self, network: DeSTSegNet, size: tuple[int, int], count: int) -> None:
@@ -74,17 +74,17 @@ class Lane:
         on_gpu = self.device.type == "cuda"
         self._pixels = torch.zeros((count, *size, 3), dtype=torch.uint8, pin_memory=on_gpu)
         self._maps = torch.empty((count, *size), pin_memory=on_gpu)
-        self._constants = row_of_constants(size[1], self.device)  # a graph needs them to stay where they are
+        self._constants = row_of_constants(size[1], self.device)  # kept: a graph holds their address
         self._graph: torch.cuda.CUDAGraph | None = None
         if on_gpu:
             with torch.cuda.device(self.device):
                 self._stream = torch.cuda.Stream()
                 self._done = torch.cuda.Event(blocking=count > 1)  # a long wait leaves the processor free
                 if self.precision != torch.float32:
-                    self._graph = self._recorded(count)
+                    self._graph = self._record(count)
 
     def maps(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the maps of n pictures (n, h, w, 3) uint8."""
+        """Return the maps of n inputs (n, h, w, 3) uint8."""
         count, height, width, _ = self._pixels.shape
         fits = pixels.dtype == np.uint8 and pixels.shape[1:] == (height, width, 3)
         if not fits or not 0 < len(pixels) <= count:
@@ -112,7 +112,7 @@ class Lane:
         maps = self.network.maps(normalise(pixels).to(self.precision))
         self._maps[:count].copy_(maps, non_blocking=True)
 
-    def _recorded(self, count: int) -> torch.cuda.CUDAGraph:
+    def _record(self, count: int) -> torch.cuda.CUDAGraph:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UP):
@@ -124,7 +124,7 @@ class Lane:
 
 
 def in_precision(network: DeSTSegNet, precision: torch.dtype) -> DeSTSegNet:
-    """Return a network whose weights are of that precision: itself, or a copy in channels-last order."""
+    """Return a network with weights of this precision: itself, or a copy in channels-last order."""
     if next(network.parameters()).dtype == precision:
         return network
     return copy.deepcopy(network).to(precision, memory_format=torch.channels_last)  # type: ignore[call-overload]

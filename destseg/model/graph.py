@@ -1,4 +1,4 @@
-"""The whole way from pixels to a verdict as one network: what an exported file holds."""
+"""The whole way from pixels to a verdict as one network, for exported files."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,24 +8,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from destseg.inference.scoring import top_count
-from destseg.model.networks import DeSTSegNet, folded
+from destseg.model.networks import DeSTSegNet, fold_normalisations
 from destseg.model.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
-EXAMPLE = (2, 80, 96, 3)  # of the input, to trace with: any sides but 0 and 1, which torch takes for constants
+EXAMPLE = (
+    2,
+    80,
+    96,
+    3,
+)  # the shape to trace with: any sizes but 0 and 1, which torch takes for constants
 
 
 class Inference(nn.Module):
     """A network with everything around it, in standard operators only.
 
-    Called with pictures (n, h, w, 3) uint8 of any one size, it returns for each its anomaly map (n, h, w)
-    float32 in [0, 1] at its own size, its score (n,) float32, and whether that exceeds the threshold (n,)
-    bool. Two more outputs are for taking the graph apart: the pictures at the input size, (n, 3, height,
-    width) float32 from 0 to 255, and their maps at that size, (n, height, width) float32.
+    Called with pictures (n, h, w, 3) uint8 of any one size, it returns their anomaly maps (n, h, w) float32
+    in [0, 1] at that size, their scores (n,) float32, and whether each score exceeds the threshold (n,) bool.
+    Two more outputs serve to take the graph apart: the pictures at the input size, (n, 3, height, width)
+    float32 from 0 to 255, and their maps at that size, (n, height, width) float32.
 
     Args:
         network: in evaluation mode.
         size: height and width of its input in pixels.
-        threshold: above which a score is anomalous.
+        threshold: a picture that scores above it is anomalous.
     """
 
     mean: Tensor
@@ -33,38 +38,40 @@ class Inference(nn.Module):
 
     def __init__(self, network: DeSTSegNet, size: tuple[int, int], threshold: float) -> None:
         super().__init__()
-        self.network, self.size, self.threshold = folded(network).cpu(), size, threshold
+        self.network, self.size, self.threshold = fold_normalisations(network).cpu(), size, threshold
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN)[:, None, None])
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD)[:, None, None])
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        images = resized(pixels.permute(0, 3, 1, 2).float(), self.size)
+        images = resize_like_pillow(pixels.permute(0, 3, 1, 2).float(), self.size)
         maps = self.network.maps((images - self.mean) / self.std)
         score = maps.flatten(1).topk(top_count(self.size)).values.mean(dim=1)
         size = (pixels.shape[1], pixels.shape[2])
-        own = F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
-        return own, score, score > self.threshold, images, maps
+        resized_maps = F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        return resized_maps, score, score > self.threshold, images, maps
 
 
-def resized(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize whole numbers 0 to 255, (n, c, h, w) float32, exactly as `destseg.pictures.decoding.resize` does.
+def resize_like_pillow(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize whole numbers 0 to 255, (n, c, h, w) float32, exactly as `pictures.decoding.resize` does.
 
-    Pillow sums in fixed point, which decides how it rounds halves, and a map answers to single grey levels.
-    Here the sums over each digit of a weight are whole numbers that float32 holds, up to a reduction by 16.
+    Pillow sums in fixed point, which decides how halves are rounded, and a single grey level changes a map.
+    Here each weight has two digits. The sums over each digit are whole numbers that float32 holds exactly, up
+    to a reduction by 16.
     """
     high, low = fixed_point_weights(values.shape[3], size[1])
-    values = _carried(values @ high.T, values @ low.T)
+    values = _carry(values @ high.T, values @ low.T)
     high, low = fixed_point_weights(values.shape[2], size[0])
-    return _carried(high @ values, low @ values)
+    return _carry(high @ values, low @ values)
 
 
 def fixed_point_weights(given: int, wanted: int) -> tuple[Tensor, Tensor]:
-    """Return Pillow's weights of each of `given` pixels in each of `wanted`, antialiased bilinear.
+    """Return Pillow's weight of each of `given` pixels in each of `wanted` pixels, antialiased bilinear.
 
     Returns:
-        (wanted, given) float32 each: the weights times 2^22, rounded, are high * 2^11 + low.
+        The digits high and low, (wanted, given) float32 each: the weights times 2^22, rounded, are
+        high * 2^11 + low.
     """
-    # A triangle over each wanted pixel's centre, as wide as two of the larger pixels, in whole numbers.
+    # A triangle over the centre of each wanted pixel, as wide as two of the larger pixels, in whole numbers.
     centres = (2 * torch.arange(wanted, dtype=torch.int32)[:, None] + 1) * given
     distances = ((2 * torch.arange(given, dtype=torch.int32) + 1) * wanted - centres).abs()
     rest = torch.maximum(2 * given - distances, 2 * wanted - distances).clamp(min=0)
@@ -78,15 +85,15 @@ def fixed_point_weights(given: int, wanted: int) -> tuple[Tensor, Tensor]:
     return high.float(), low.float()
 
 
-def _carried(high: Tensor, low: Tensor) -> Tensor:
-    """Return sums over both digits as whole numbers, halves rounded up."""
+def _carry(high: Tensor, low: Tensor) -> Tensor:
+    """Combine the sums over both digits into whole numbers; halves are rounded up."""
     return torch.floor((high + torch.floor(low / 2**11) + 2**10) / 2**11)
 
 
-def traced(inference: Inference) -> torch.export.ExportedProgram:
+def trace(inference: Inference) -> torch.export.ExportedProgram:
     """Return the graph of an `Inference` for any number of pictures of any size.
 
-    What it was traced from, file names among it, is forgotten: it would travel in the files.
+    Notes on where in the source each node came from are removed: they would end up in exported files.
     """
     n, h, w = (torch.export.Dim(name, min=1) for name in ("n", "h", "w"))
     example = torch.zeros(EXAMPLE, dtype=torch.uint8)
@@ -103,7 +110,7 @@ def traced(inference: Inference) -> torch.export.ExportedProgram:
 def to_onnx(
     program: torch.export.ExportedProgram, opset: int, input_name: str, output_names: Sequence[str]
 ) -> Any:
-    """Return the ONNX model, a ModelProto, of a program; it takes the packages onnx and onnxscript."""
+    """Return a program as an ONNX model, a ModelProto. Needs the packages onnx and onnxscript."""
     written = torch.onnx.export(
         program,
         dynamo=True,
@@ -112,5 +119,5 @@ def to_onnx(
         input_names=[input_name],
         output_names=list(output_names),
     )
-    assert written is not None  # it is with dynamo
+    assert written is not None  # with dynamo=True it never is
     return written.model_proto

@@ -1,8 +1,8 @@
 """The three networks of DeSTSeg as plain modules, under the parameter names of published checkpoints.
 
 Letters: n images, c channels, h x w pixels. Level k = 1, 2, 3 has 64, 128, 256 channels at 1/4, 1/8, 1/16 of
-the input's sides, rounded up; sides need not be multiples of 32, because the decoder resizes to the teacher's
-real sizes. Source: Zhang et al., "DeSTSeg" (CVPR 2023, arXiv 2211.11317).
+the input's sides, rounded up. Sides need not be multiples of 32: the decoder resizes to the sizes that the
+teacher's levels have. Source: Zhang et al., "DeSTSeg" (CVPR 2023, arXiv 2211.11317).
 """
 
 import copy
@@ -21,14 +21,14 @@ CHANNELS = (64, 128, 256, 512)
 
 
 class Output(NamedTuple):
-    """What the network says of a batch; probability is None for a network without its segmentation part."""
+    """The network's output for a batch; probability is None for a network without its segmentation part."""
 
     probability: Tensor | None  # (n, 1, h/4, w/4) in [0, 1]
     destmap: Tensor  # (n, 1, h/4, w/4), product over levels of the resized cosine distances
     distances: tuple[Tensor, ...]  # three of (n, 1, h_k, w_k), 1 - cosine similarity
 
 
-def resized(features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+def resize(features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     return F.interpolate(features, size=tuple(size), mode="bilinear", align_corners=False)
 
 
@@ -67,7 +67,7 @@ class ConvNormRelu(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
-            # One value a channel has no variance: a batch of one takes the running statistics here.
+            # A single value per channel has no variance: a batch of one takes the running statistics here.
             norm = self.norm
             x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
         else:
@@ -79,7 +79,7 @@ class ResNet18(nn.Module):
     """The stem and the first stages of ResNet18; returns the features of every stage.
 
     Args:
-        stages: how many, 1 to 4.
+        stages: how many stages, 1 to 4.
         width: channels of the stem and of the first stage; each further stage has twice as many.
     """
 
@@ -125,8 +125,8 @@ class Teacher(nn.Module):
 class Student(nn.Module):
     """Learns the teacher's features of the clean picture, through a decoder without skip connections.
 
-    Without the decoder it is a plain ResNet18 whose first three stages are compared (STPM's design).
-    Where its width is not the teacher's, a 1x1 convolution brings each level to the teacher's channels.
+    Without the decoder it is a plain ResNet18, and its first three stages are compared (STPM's design).
+    If it is not as wide as the teacher, a 1x1 convolution brings each level to the teacher's channels.
     """
 
     def __init__(self, encoder_decoder: bool = True, width: int = CHANNELS[0]) -> None:
@@ -142,8 +142,8 @@ class Student(nn.Module):
                 initialise(layer)
         self.projections: nn.ModuleList | None = None
         if width != CHANNELS[0]:
-            own = (width, 2 * width, 4 * width)
-            pairs = zip(own, CHANNELS, strict=False)
+            widths = (width, 2 * width, 4 * width)
+            pairs = zip(widths, CHANNELS, strict=False)
             self.projections = nn.ModuleList(ConvNormRelu(c, taught, 1) for c, taught in pairs)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -151,9 +151,9 @@ class Student(nn.Module):
         if self.encoder_decoder:
             size1, size2, size3 = (stage.shape[-2:] for stage in levels[:3])
             x = self.decoder_layer4(levels[3])
-            third = self.decoder_layer3(resized(x, size3))
-            second = self.decoder_layer2(resized(third, size2))
-            levels = [self.decoder_layer1(resized(second, size1)), second, third]
+            third = self.decoder_layer3(resize(x, size3))
+            second = self.decoder_layer2(resize(third, size2))
+            levels = [self.decoder_layer1(resize(second, size1)), second, third]
         if self.projections is None:
             return levels
         return [project(level) for project, level in zip(self.projections, levels, strict=True)]
@@ -171,15 +171,15 @@ class AtrousPyramid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         branches = [branch(x) for branch in self.aspp_feature_extractors]
-        branches[0] = branches[0].expand_as(branches[1])  # resizing one pixel is repeating it
+        branches[0] = branches[0].expand_as(branches[1])  # resizing a single pixel repeats it
         return self.aspp_fusion_layer(torch.cat(branches, dim=1))
 
 
 class SegmentationNet(nn.Module):
     """Fuses the similarities of all levels, (n, 448, h/4, w/4), into anomaly logits (n, 1, h/4, w/4).
 
-    The light one has a quarter of the channels, which a 1x1 convolution brings the similarities to, and half
-    of those in each branch of its pyramid: 2.8 instead of 62.5 GFLOP for 256 x 256 pixels.
+    The light one has a quarter of the channels, behind a 1x1 convolution of the similarities, and half of
+    those in each branch of its pyramid: 2.8 instead of 62.5 GFLOP for 256 x 256 pixels.
     """
 
     def __init__(self, light: bool = False) -> None:
@@ -197,7 +197,7 @@ class SegmentationNet(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, 1, 1),
         )
-        # The blocks only: so large a start in the last convolution would saturate every probability.
+        # The blocks only: weights so large in the last convolution would saturate every probability.
         initialise(self.res)
 
     def forward(self, similarities: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ class DeSTSegNet(nn.Module):
 
     Args:
         denoising: the student sees the corrupted picture while the teacher sees the clean one; otherwise
-            both see the clean one when it is given.
+            both see the clean one, if one is given.
         encoder_decoder: the student has its decoder.
         segmentation: there is a segmentation network; otherwise the DeST map is the result.
         light: the student is half as wide, and the segmentation network is the light one.
@@ -250,9 +250,9 @@ class DeSTSegNet(nn.Module):
         return self.segmentation_net(similarity_input(taught, learnt, dtype=taught[0].dtype))
 
     def maps(self, images: Tensor) -> Tensor:
-        """Return the anomaly maps of a normalised batch, (n, h, w) float32 in [0, 1], at the pictures' size.
+        """Return the anomaly maps of a normalised batch, (n, h, w) float32 in [0, 1], at the input's size.
 
-        They are the probability of the segmentation network, or without one the DeST map, resized bilinearly
+        They are the segmentation network's probabilities, or without one the DeST maps, resized bilinearly
         (align_corners=False).
         """
         taught, learnt = self.features(images)
@@ -260,8 +260,8 @@ class DeSTSegNet(nn.Module):
         if self.segmentation_net is None:
             maps = destmap_of_features(taught, learnt, size)
         else:
-            maps = resized(self.logits(taught, learnt).float().sigmoid(), size)
-        return maps[:, 0].float().clamp(0, 1)  # distances of features lie in [0, 1] but for rounding
+            maps = resize(self.logits(taught, learnt).float().sigmoid(), size)
+        return maps[:, 0].float().clamp(0, 1)  # rounding may take distances of features out of [0, 1]
 
     def forward(self, images: Tensor, clean: Tensor | None = None) -> Output:
         taught, learnt = self.features(images, clean)
@@ -272,10 +272,10 @@ class DeSTSegNet(nn.Module):
         return Output(probability, destmap(distances), distances)
 
 
-def folded(network: DeSTSegNet) -> DeSTSegNet:
-    """Return a copy for prediction, batch normalisations merged into the convolutions before them.
+def fold_normalisations(network: DeSTSegNet) -> DeSTSegNet:
+    """Return a copy for prediction, with batch normalisations merged into the convolutions before them.
 
-    Its outputs are the network's own but for rounding; the names of its parameters are not.
+    It gives the same outputs but for rounding; its parameters have other names.
     """
     network = copy.deepcopy(network).eval()
     for parent in network.modules():
@@ -289,7 +289,7 @@ def folded(network: DeSTSegNet) -> DeSTSegNet:
 
 
 def initialise(network: nn.Module) -> None:
-    """He initialisation (fan_out, relu) of every convolution; normalisations start as the identity."""
+    """Initialise every convolution after He (fan_out, relu), and normalisations as the identity."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

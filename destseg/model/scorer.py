@@ -6,7 +6,7 @@ import torch
 from destseg.inference.scorer import Scorer
 from destseg.model.construction import torch_device
 from destseg.model.gpu_scorer import GpuScorer
-from destseg.model.networks import DeSTSegNet, folded, resized
+from destseg.model.networks import DeSTSegNet, fold_normalisations, resize
 from destseg.model.normalisation import normalise
 
 
@@ -14,15 +14,15 @@ class TorchScorer:
     """A network as a scorer, on any device, one input after the other.
 
     Args:
-        network: in evaluation mode, on its device. A copy computes, its normalisations merged into its
+        network: in evaluation mode, on its device. The scorer uses a copy with normalisations merged into
             convolutions, which saves an eighth of the light network's time on a CPU.
         size: height and width of its inputs.
     """
 
-    batch = 1  # two take longer together than one after the other (2-core x86-64, two threads)
+    batch = 1  # two inputs take longer together than one after the other (2-core x86-64, two threads)
 
     def __init__(self, network: DeSTSegNet, size: tuple[int, int]) -> None:
-        self.network, self.size = folded(network), size
+        self.network, self.size = fold_normalisations(network), size
 
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """See `Scorer.maps`."""
@@ -30,12 +30,12 @@ class TorchScorer:
         with torch.inference_mode():
             images = normalise(torch.from_numpy(pixels).to(weights.device))
             if not weights.is_contiguous(memory_format=torch.channels_last):
-                images = images.contiguous()  # torch goes channels last if either has it: the weights decide
+                images = images.contiguous()  # torch computes channels last if either is: let weights decide
             return self.network.maps(images).cpu().numpy()
 
 
 class PublishedScorer:
-    """Published inference: eager, float32, in torch's default memory order, the teacher run twice."""
+    """Inference as published: eager, float32, in torch's default memory order, running the teacher twice."""
 
     batch = 1
 
@@ -49,8 +49,8 @@ class PublishedScorer:
             images = normalise(pixels).contiguous()
             self.network.teacher_net(images)
             output = self.network(images)
-            assert output.probability is not None  # the published network has its segmentation part
-            return resized(output.probability, self.size)[:, 0].numpy()
+            assert output.probability is not None  # the published network has a segmentation part
+            return resize(output.probability, self.size)[:, 0].numpy()
 
 
 def scorer_of(network: DeSTSegNet, size: tuple[int, int], precision: str) -> Scorer:
@@ -59,7 +59,7 @@ def scorer_of(network: DeSTSegNet, size: tuple[int, int], precision: str) -> Sco
     Args:
         network: as `ready_to_predict` returns it.
         size: height and width of its inputs.
-        precision: one of `destseg.settings.INFERENCE_PRECISIONS`, on a GPU; elsewhere float32.
+        precision: on a GPU one of `destseg.settings.INFERENCE_PRECISIONS`; elsewhere float32.
     """
     if next(network.parameters()).device.type == "cuda":
         return GpuScorer(network, size, precision)
@@ -67,10 +67,10 @@ def scorer_of(network: DeSTSegNet, size: tuple[int, int], precision: str) -> Sco
 
 
 def ready_to_predict(network: DeSTSegNet, device: torch.device) -> DeSTSegNet:
-    """Bring a network, in place, into evaluation mode, onto its device, and into the faster memory order.
+    """Put a network, in place, into evaluation mode, onto its device, and into the faster memory order.
 
-    On CPUs channels last pays for the light network (53 ms a picture instead of 59), not for the published
-    one (340 instead of 305; 2-core x86-64 with AVX-512, two threads, 2026-11-22).
+    On CPUs channels last is faster for the light network (53 ms per picture instead of 59), but slower for
+    the published one (340 instead of 305; 2-core x86-64 with AVX-512, two threads, 2026-11-22).
     """
     last = network.light or device.type != "cpu"
     layout = torch.channels_last if last else torch.contiguous_format
@@ -81,7 +81,7 @@ def ready_to_predict(network: DeSTSegNet, device: torch.device) -> DeSTSegNet:
 def check_inference_precision(wanted: str, device: str) -> None:
     """Raise ValueError where a device does not compute in the wanted precision.
 
-    Other devices than GPUs take float32 alone: CPUs only emulate float16, more slowly.
+    Only GPUs compute in other precisions than float32: CPUs just emulate float16, more slowly.
     """
     if wanted != "float32" and torch_device(device).type != "cuda":
         where = f"on device {device!r}, which is no GPU"

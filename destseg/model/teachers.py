@@ -1,4 +1,4 @@
-"""Where the teacher's weights come from."""
+"""Finds the teacher's weights."""
 
 import hashlib
 import http.client
@@ -18,24 +18,24 @@ from destseg.model.tensorfile import matching_tensors, read_tensors
 from destseg.settings import TEACHERS, check_choice
 
 VARIABLE = "DESTSEG_TEACHER_WEIGHTS"
-# torchvision's ResNet18 IMAGENET1K_V1; the file's name holds the first digits of its SHA-256.
+# torchvision's ResNet18 IMAGENET1K_V1; the file's name contains the first digits of its SHA-256.
 ADDRESS = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
-EMBEDDED = Path(__file__).with_name("embedded_teacher.pt")  # docs/embedded_teacher.md tells about it
+EMBEDDED = Path(__file__).with_name("embedded_teacher.pt")  # see docs/embedded_teacher.md
 
 Weights = str | Path | Mapping[str, Tensor] | None
 
 
 def teacher_state(teacher: str = "resnet18", weights: Weights = None) -> dict[str, Tensor]:
-    """Return the state dict of a `destseg.model.networks.Teacher`, every tensor present and of the right shape.
+    """Return the state dict of a `networks.Teacher`, every tensor present and of the right shape.
 
     Args:
-        teacher: "resnet18", torchvision's IMAGENET1K_V1; or "embedded", the one of this package.
-        weights: a state dict or a file of one, in torchvision's parameter names for ResNet18. Without it
-            "embedded" takes the package's own, and "resnet18" looks for a file in the DESTSEG_TEACHER_WEIGHTS
-            variable, then in torch hub's cache, then downloads it there and checks it against its hash.
+        teacher: "resnet18", torchvision's IMAGENET1K_V1; or "embedded", the one in this package.
+        weights: a state dict or a file of one, in torchvision's parameter names for ResNet18. By default
+            "embedded" takes the package's file; "resnet18" takes the file that the DESTSEG_TEACHER_WEIGHTS
+            variable names, else the one in torch hub's cache, else downloads it there and checks its hash.
 
     Raises:
-        ValueError: unknown teacher, or a tensor is missing or misshapen (named).
+        ValueError: unknown teacher, or a tensor, which the message names, is missing or has another shape.
         FileNotFoundError: the named file does not exist.
         OSError: nothing was found and the download failed; the message names every way to give weights.
     """
@@ -45,14 +45,14 @@ def teacher_state(teacher: str = "resnet18", weights: Weights = None) -> dict[st
     if isinstance(weights, Mapping):
         state = matching_tensors(expected, weights, "the given state dict")
     else:
-        own = EMBEDDED if teacher == "embedded" else None
-        path = Path(weights) if weights is not None else own or find_weights()
+        packaged = EMBEDDED if teacher == "embedded" else None
+        path = Path(weights) if weights is not None else packaged or find_weights()
         state = matching_tensors(expected, read_tensors(path), str(path))
     return {f"encoder.{name}": tensor for name, tensor in state.items()}
 
 
 def find_weights(address: str = ADDRESS) -> Path:
-    """Return the path of the weight file: from the variable, torch hub's cache, or a checked download."""
+    """Return the path of the weights: from the variable, torch hub's cache, or a download checked by hash."""
     named = os.environ.get(VARIABLE)
     if named:
         if not Path(named).is_file():
@@ -73,10 +73,10 @@ def find_weights(address: str = ADDRESS) -> Path:
 
 
 def download(address: str, path: Path) -> None:
-    """Fetch a file whose name ends in -<first digits of its SHA-256>; it appears at `path` only when whole.
+    """Download a file whose name ends in -<first digits of its SHA-256>; it appears at `path` whole or not.
 
     Raises:
-        OSError: the server cannot be reached, or what came does not have the hash in the file's name.
+        OSError: the server cannot be reached, or the content does not have the hash in the file's name.
     """
     expected = path.stem.rsplit("-", 1)[-1]
 
@@ -94,5 +94,5 @@ def download(address: str, path: Path) -> None:
 
     try:
         write_whole(path, fetch)
-    except http.client.HTTPException as error:  # what is no HTTP, or ends too early
+    except http.client.HTTPException as error:  # the answer is not HTTP, or ends too early
         raise OSError(f"{address}: {error!r}") from error

@@ -9,23 +9,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import destseg
 from destseg.files import FilePath, write_whole
 
 PLAIN = (bool, int, float, str, type(None))
 
 
-def write_tensors(path: FilePath, content: dict[str, Any]) -> None:
-    """Write tensors and plain values (numbers, strings, lists, dicts) as one torch file, atomically.
+def versions() -> dict[str, str]:
+    """Return the versions of destseg and torch that are running."""
+    return {"destseg": destseg.__version__, "torch": str(torch.__version__)}
 
-    Arrays become tensors, and numpy's numbers Python's. Raises TypeError, naming it, for a value of another
-    type: `read_tensors` would refuse the whole file.
+
+def write_tensors(path: FilePath, content: dict[str, Any]) -> None:
+    """Write tensors and plain values (numbers, strings, lists, dicts) as one torch file, whole or not at all.
+
+    Arrays become tensors, and numpy's numbers become Python's. Raises TypeError, naming the value, for any
+    other type: `read_tensors` would refuse the whole file.
     """
     content = _plain(content, "content")
     write_whole(path, lambda file: torch.save(content, file))
 
 
 def _plain(value: Any, name: str) -> Any:
-    """Return a value as `read_tensors` takes it back; what numpy makes would need unpickling."""
+    """Return a value in a form that `read_tensors` takes; numpy's types would need unpickling."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, np.ndarray):
@@ -35,7 +41,7 @@ def _plain(value: Any, name: str) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_plain(item, f"{name}[{k}]") for k, item in enumerate(value))
     plain = value.item() if isinstance(value, np.generic) else value
-    if type(plain) not in PLAIN:  # subclasses of them would need unpickling, too
+    if type(plain) not in PLAIN:  # subclasses would need unpickling, too
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise TypeError(
             f"{name} must be a tensor, array, number, string, list or dict to be saved, got {kind}"
@@ -48,12 +54,13 @@ def read_tensors(path: FilePath) -> dict[str, Any]:
 
     Raises:
         OSError: there is no such file (FileNotFoundError), or it may not be read.
-        ValueError: it is damaged, truncated, no torch file, or holds more than tensors and plain values.
+        ValueError: the file is damaged, truncated, no torch file, or holds other things than tensors and
+            plain values.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    with open(path, "rb") as file:  # outside of what follows: a forbidden file is not a damaged one
+    with open(path, "rb") as file:  # outside the try: a file that may not be read is not damaged
         try:
             _check_sums(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
@@ -68,7 +75,7 @@ def read_tensors(path: FilePath) -> dict[str, Any]:
 
 
 def _check_sums(file: BinaryIO) -> None:
-    """Raise BadZipFile where a torch file's checksums do not hold: torch writes them, but never looks."""
+    """Raise BadZipFile if a checksum in a torch file is wrong: torch writes them but does not check them."""
     if zipfile.is_zipfile(file):  # files of old torch versions have no checksums
         with zipfile.ZipFile(file) as archive:
             broken = archive.testzip()
@@ -80,12 +87,12 @@ def _check_sums(file: BinaryIO) -> None:
 def matching_tensors(
     expected: Mapping[str, Tensor], given: Mapping[str, object], source: str
 ) -> dict[str, Tensor]:
-    """Return the tensors of a state dict that a network expects, in its dtypes; it may hold more.
+    """Return the tensors that a network expects, in its dtypes, from a state dict that may hold more.
 
-    Counters of batches may be missing: torch versions differ about them, and evaluation does not use them.
+    Counters of batches may be missing: torch versions differ in them, and evaluation does not use them.
 
     Raises:
-        ValueError: naming the first tensor that is missing or has another shape.
+        ValueError: a tensor is missing or has another shape; the message names the first.
     """
     found = {}
     for name, tensor in expected.items():

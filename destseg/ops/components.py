@@ -18,7 +18,7 @@ Scores = NDArray[np.floating]
 class Instances(NamedTuple):
     """The k instances of one picture and the scores of their pixels."""
 
-    positives: Scores  # of instance 1, then of instance 2 .., in raster order each
+    positives: Scores  # scores of instance 1, then of instance 2 .., each in raster order
     sizes: Sizes  # (k,) pixels of each instance
     found_at: Scores  # (k,) value at index int(0.5 * size) of the instance's scores in falling order
 
@@ -27,19 +27,19 @@ def components(masks: NDArray[np.bool_ | np.uint8], connectivity: int = 8) -> tu
     """Number the connected components of every mask of a stack.
 
     Args:
-        masks: (n, h, w) bool or uint8, any strides; every value but 0 is foreground.
+        masks: (n, h, w) bool or uint8, any strides; all values but 0 are foreground.
         connectivity: 8 (pixels that share an edge or a corner are connected) or 4 (an edge only).
 
     Returns:
-        labels: (n, h, w) int32; 0 is background, 1..k number the components over the whole stack in raster
-            order of their first pixels.
-        sizes: (k,) int64, the pixels of component 1..k.
+        labels: (n, h, w) int32; 0 is background, 1..k are the components of the whole stack in raster order
+            of their first pixels.
+        sizes: (k,) int64, how many pixels each component has.
 
     Raises:
         TypeError: masks is no array of bool or uint8.
         ValueError: masks has another number of dimensions, or connectivity is neither 4 nor 8.
 
-    Equivalent to: components_ref.
+    Equivalent to: `components_ref`.
     """
     _check(masks, connectivity)
     if kernels.cpu is None:
@@ -53,8 +53,8 @@ def components_ref(masks: NDArray[np.bool_ | np.uint8], connectivity: int = 8) -
     """The definition of `components`, in numpy.
 
     A run is a stretch of foreground within one row. Runs that touch from one row to the next are linked, and
-    every linked group takes the number of its first run, by union and find on whole arrays at a time
-    (hook the larger root onto the smaller, then shorten all paths, until no link joins two roots).
+    every linked group takes the number of its first run. That is union-find on whole arrays: hook the larger
+    root onto the smaller, then shorten all paths, until no link joins two roots.
     """
     _check(masks, connectivity)
     foreground = masks != 0
@@ -78,8 +78,8 @@ def split(scores: Scores, mask: NDArray[np.bool_], normals: Scores) -> Instances
     Args:
         scores: (h, w) float32 or float64, no NaN.
         mask: (h, w) bool, true in instances.
-        normals: as many as mask has false pixels, contiguous, of the dtype of scores: takes the scores of
-            these pixels, in raster order.
+        normals: output for the scores of the mask's false pixels in raster order: as many, contiguous, of the
+            dtype of scores.
 
     Raises:
         ValueError: shapes or dtypes do not fit together.
@@ -125,10 +125,10 @@ def _check(masks: NDArray[np.bool_ | np.uint8], connectivity: int) -> None:
 
 
 def _runs(foreground: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Row, first column and column after the last of every run, in raster order.
+    """Return the row, the first column and the column after the last of every run, in raster order.
 
-    Rows count over the whole stack, with one row left out after each mask, so that the last row of a mask is
-    never next to the first row of the following one.
+    Rows are numbered over the whole stack. One number is left out after each mask, so that the last row of a
+    mask is never next to the first row of the following one.
     """
     n, h, w = foreground.shape
     framed = np.zeros((n, h, w + 2), np.int8)
@@ -142,7 +142,7 @@ def _runs(foreground: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.
 def _links(
     rows: NDArray[np.int64], starts: NDArray[np.int64], stops: NDArray[np.int64], w: int, reach: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All pairs (run, run in the row below) that touch; reach is 1 where corners count, else 0."""
+    """Return all pairs (run, run in the row below) that touch; reach is 1 where corners count, else 0."""
     pitch = w + 2  # wide enough that column + reach never meets the next row's columns
     below = (rows + 1) * pitch
     first = np.searchsorted(rows * pitch + stops, below + starts - reach, side="right")
@@ -154,7 +154,7 @@ def _links(
 
 
 def _roots(count: int, upper: NDArray[np.int64], lower: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The first member of the linked group of each of `count` runs."""
+    """Return, for each of `count` runs, the first run of its linked group."""
     roots = np.arange(count)
     while True:
         a, b = roots[upper], roots[lower]

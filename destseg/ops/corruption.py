@@ -10,17 +10,17 @@ from torch import Tensor
 from destseg.ops import kernels, tensors
 from destseg.ops.perlin import perlin_ref
 
-THRESHOLD = 0.5  # noise above it is anomaly
+THRESHOLD = 0.5  # where the noise exceeds it there is an anomaly
 
 Channels = tuple[float, float, float]
 
 
 class Corruption(NamedTuple):
-    """The numbers that one synthetic anomaly is made of, drawn beforehand."""
+    """The random numbers that make one synthetic anomaly."""
 
     angles: np.ndarray  # (cells_y + 1, cells_x + 1) float32, radians, as `perlin` takes them
     rotation: float  # of the noise, in radians
-    share: float  # b, how much of the picture shines through the texture, in [0, 1)
+    share: float  # b in [0, 1): how much of the picture shines through the texture
 
 
 def corrupt(
@@ -32,14 +32,14 @@ def corrupt(
         pictures: (n, h, w, 3) uint8.
         textures: (n, h, w, 3) uint8.
         corruptions: n anomalies.
-        mean, std: per channel, on the range [0, 1].
+        mean, std: of each channel, for values in [0, 1].
 
     Returns:
         The corrupted pictures, (n, 3, h, w) float32 normalised, in channels-last memory order, and the masks,
         (n, 1, h, w) uint8, 1 where the texture was blended in.
 
     Raises:
-        ValueError: shapes, dtypes or numbers of samples do not fit together.
+        ValueError: shapes, dtypes or numbers of pictures do not fit together.
 
     Equivalent to: `corrupt_ref`. Source: DeSTSeg (arXiv 2211.11317), section 3.1.
     """
@@ -82,9 +82,9 @@ def _corrupt_on_gpu(
     gpu, (n, height, width, _) = kernels.gpu(), pictures.shape
     pictures, textures = pictures.contiguous(), textures.contiguous()
     rows = [(c.rotation, c.angles.shape[0] - 1, c.angles.shape[1] - 1, c.share) for c in corruptions]
-    table = torch.from_numpy(np.frombuffer(gpu.anomalies(rows), np.uint8).copy())
-    angles = torch.from_numpy(_lattices(corruptions))
-    numbers = tensors.sent(torch.cat([table, angles.view(torch.uint8)]), pictures.device)  # all at once
+    table, angles = np.frombuffer(gpu.anomalies(rows), np.uint8), _lattices(corruptions)
+    numbers = torch.from_numpy(np.concatenate([table, angles.view(np.uint8)]))
+    numbers = tensors.send(numbers, pictures.device)  # one copy for all
     gradients = torch.empty(2 * len(angles), dtype=torch.float32, device=pictures.device)
     corrupted = torch.empty_like(pictures, dtype=torch.float32)
     masks = pictures.new_empty((n, 1, height, width))
@@ -120,12 +120,12 @@ def corrupt_ref(
 
 
 def _lattices(corruptions: Sequence[Corruption]) -> np.ndarray:
-    """Return the angles of all anomalies one after the other, float32."""
+    """Return the angles of all anomalies in one float32 array, one after the other."""
     flat = [corruption.angles.astype(np.float32).ravel() for corruption in corruptions]
     return np.concatenate(flat) if flat else np.empty(0, np.float32)
 
 
 def _affine(mean: Channels, std: Channels) -> tuple[Tensor, Tensor]:
-    """Return scale and offset that take a uint8 value to its normalised one."""
+    """Return the scale and offset that normalise a uint8 value."""
     means, deviations = torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
     return 1 / (255 * deviations), -means / deviations

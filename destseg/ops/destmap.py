@@ -1,4 +1,4 @@
-"""The DeST map: anomaly map of teacher and student alone, without the segmentation network."""
+"""The DeST map: the anomaly map of teacher and student alone, without the segmentation network."""
 
 from collections.abc import Sequence
 
@@ -12,31 +12,31 @@ from destseg.ops.features import (
     arrays,
     check,
     distances_on_gpu,
-    in_single,
-    normalised,
-    resized,
+    resize,
     thread_count,
+    to_single,
+    unit_vectors,
     wants_gradient,
 )
 
 
 def destmap(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> Tensor:
-    """Return the DeST map: the product over levels of the cosine distances.
+    """Return the DeST map: the product of the cosine distances over all levels.
 
     Args:
-        distances: (n, 1, h_k, w_k) floating point of each level, as `cosine_distances` gives them.
-        size: height and width of the map in pixels; the first level's when not given.
+        distances: each level's, (n, 1, h_k, w_k) floating point, as `cosine_distances` gives them.
+        size: height and width of the map in pixels; by default the first level's.
 
     Returns:
-        (n, 1, height, width): each level's distances resized bilinearly (align_corners=False) to the first
-        one's size and multiplied; the product is then resized the same way to `size`.
+        (n, 1, height, width): all levels resized bilinearly (align_corners=False) to the size of the first,
+        and multiplied; the product is then resized to `size` in the same way.
 
     Raises:
         ValueError: there are no levels, shapes or dtypes do not fit together, or the size is not positive.
 
     Equivalent to: `destmap_ref`. Source: DeSTSeg (arXiv 2211.11317), section 4.4.
     """
-    height, width = _checked(distances, size)
+    height, width = _check(distances, size)
     if wants_gradient(*distances):
         return destmap_ref(distances, size)
     if tensors.usable_on_gpu(*distances):
@@ -68,11 +68,11 @@ def _destmap_on_gpu(distances: Sequence[Tensor], height: int, width: int) -> Ten
 
 def destmap_ref(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> Tensor:
     """The definition of `destmap`, on any device; differentiable."""
-    size = _checked(distances, size)
+    size = _check(distances, size)
     product = distances[0]
     for distance in distances[1:]:
-        product = product * resized(distance, product.shape[-2:])
-    return resized(product, size)
+        product = product * resize(distance, product.shape[-2:])
+    return resize(product, size)
 
 
 def destmap_of_features(taught: Levels, learnt: Levels, size: Sequence[int] | None = None) -> Tensor:
@@ -81,10 +81,10 @@ def destmap_of_features(taught: Levels, learnt: Levels, size: Sequence[int] | No
     Args:
         taught: the teacher's features of each level, (n, c_k, h_k, w_k) floating point.
         learnt: the student's, of the same shapes and dtype.
-        size: height and width of the map in pixels; the first level's when not given.
+        size: height and width of the map in pixels; by default the first level's.
 
     Returns:
-        (n, 1, height, width), what `destmap` makes of the features' cosine distances.
+        (n, 1, height, width): `destmap` of the features' cosine distances.
 
     Raises:
         ValueError: there are no levels, shapes or dtypes do not fit together, or the size is not positive.
@@ -97,7 +97,7 @@ def destmap_of_features(taught: Levels, learnt: Levels, size: Sequence[int] | No
         return destmap_of_features_ref(taught, learnt, size)
     if tensors.usable_on_gpu(*taught, *learnt):
         return _destmap_on_gpu(distances_on_gpu(taught, learnt), height, width)
-    taught, learnt = in_single(taught), in_single(learnt)
+    taught, learnt = to_single(taught), to_single(learnt)
     if not tensors.usable(*taught, *learnt):
         return destmap_of_features_ref(taught, learnt, size)
     channels_last = are_channels_last(*taught, *learnt)
@@ -116,14 +116,14 @@ def destmap_of_features_ref(taught: Levels, learnt: Levels, size: Sequence[int] 
     """The definition of `destmap_of_features`, on any device; differentiable."""
     check(taught, learnt)
     distances = [
-        1 - (normalised(t) * normalised(s)).sum(dim=1, keepdim=True)
+        1 - (unit_vectors(t) * unit_vectors(s)).sum(dim=1, keepdim=True)
         for t, s in zip(taught, learnt, strict=True)
     ]
     return destmap_ref(distances, size)
 
 
-def _checked(distances: Sequence[Tensor], size: Sequence[int] | None) -> tuple[int, int]:
-    """Return height and width of the map."""
+def _check(distances: Sequence[Tensor], size: Sequence[int] | None) -> tuple[int, int]:
+    """Check distances and return the map's height and width."""
     if not distances:
         raise ValueError("distances must be those of at least one level, got none")
     first = distances[0]

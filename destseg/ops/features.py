@@ -1,4 +1,4 @@
-"""What operations on features share: checking them, and handing them to the kernels.
+"""What the operations on features share: checks, and conversions for the kernels.
 
 Letters: n images; level k = 1, 2, .. has c_k channels and h_k x w_k positions, of any sizes.
 """
@@ -15,18 +15,18 @@ from destseg.ops import kernels, tensors
 Levels = Sequence[Tensor]
 
 HALVES = (torch.float16, torch.bfloat16)
-VALUES_PER_THREAD = 1 << 19  # of fewer, another thread's start costs more than its help is worth
+VALUES_PER_THREAD = 1 << 19  # with fewer values, starting another thread costs more than it saves
 
 
-def normalised(features: Tensor) -> Tensor:
+def unit_vectors(features: Tensor) -> Tensor:
     """Divide each feature vector of (n, c, h, w) by its L2 norm + 1e-12, in at least single precision."""
-    # vector_norm, whose gradient at a vector of zeros is zero; that of a square root would not be finite.
+    # The gradient of vector_norm at a vector of zeros is zero; that of a square root would not be finite.
     features = _at_least_single(features)
     return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-12)
 
 
 def check(taught: Levels, learnt: Levels) -> None:
-    """Raise ValueError unless these are features of the same levels and one precision, halves as single."""
+    """Raise ValueError unless these are features of the same levels in one precision (half is as single)."""
     if not taught or len(taught) != len(learnt):
         raise ValueError(
             f"taught and learnt must be features of the same levels, got {len(taught)} and {len(learnt)}"
@@ -42,7 +42,7 @@ def check(taught: Levels, learnt: Levels) -> None:
         raise ValueError(f"features must be floating point of one precision, got {sorted(map(str, dtypes))}")
 
 
-def in_single(levels: Levels) -> list[Tensor]:
+def to_single(levels: Levels) -> list[Tensor]:
     """Return features in at least single precision."""
     return [_at_least_single(level) for level in levels]
 
@@ -51,8 +51,8 @@ def _at_least_single(features: Tensor) -> Tensor:
     return features.float() if features.dtype in HALVES else features
 
 
-def resized(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize (n, c, h, w) bilinearly (align_corners=False); of the right size already, it stays as it is."""
+def resize(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize (n, c, h, w) bilinearly (align_corners=False); return the tensor itself if the size is right."""
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     return F.interpolate(image, size=tuple(size), mode="bilinear", align_corners=False)
@@ -75,19 +75,19 @@ def arrays(levels: Levels, channels_last: bool) -> list[np.ndarray]:
 
 
 def array(features: Tensor, channels_last: bool) -> np.ndarray:
-    """Return features as the kernels take them, (n, h, w, c) or (n, c, h, w); a copy if in neither order."""
+    """Return features as the kernels take them: (n, h, w, c) channels last, or else (n, c, h, w)."""
     if features.requires_grad:
         features = features.detach()
     return (features.permute(0, 2, 3, 1) if channels_last else features.contiguous()).numpy()
 
 
 class GpuFeatures:
-    """Features as the GPU kernels take them: in one order and of one dtype, copied where they are not."""
+    """Features as the GPU kernels take them: in one memory order and one dtype, copied where necessary."""
 
     def __init__(self, taught: Levels, learnt: Levels) -> None:
         self.channels_last = are_channels_last(*taught, *learnt)
         if len({level.dtype for level in (*taught, *learnt)}) > 1:
-            taught, learnt = in_single(taught), in_single(learnt)
+            taught, learnt = to_single(taught), to_single(learnt)
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         self.taught, self.learnt = (
             [level.detach().contiguous(memory_format=layout) for level in levels]
@@ -104,7 +104,7 @@ class GpuFeatures:
 
 
 def distances_on_gpu(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
-    """Return the cosine distances of every level, (n, 1, h_k, w_k) float32, by the GPU's kernel."""
+    """Compute the cosine distances of every level, (n, 1, h_k, w_k) float32, with the GPU kernel."""
     features = GpuFeatures(taught, learnt)
     distances = tuple(
         level.new_empty((level.shape[0], 1, *level.shape[2:]), dtype=torch.float32) for level in taught

@@ -1,4 +1,4 @@
-"""Finds the compiled kernels once; nothing else asks whether they exist. No torch is needed here."""
+"""Finds the compiled kernels once; no other module asks whether they exist. Needs no torch."""
 
 import functools
 import logging
@@ -25,7 +25,7 @@ cpu = _find()  # the compiled module, or None
 
 @functools.cache
 def gpu() -> Any:
-    """Return the compiled module for NVIDIA GPUs, or None; it is looked for at the first tensor on one."""
+    """Return the compiled module for NVIDIA GPUs, or None; the first tensor on a GPU makes it look."""
     if os.environ.get("DESTSEG_EXT") == "0":
         return None
     try:
@@ -37,9 +37,9 @@ def gpu() -> Any:
 
 
 def thread_count() -> int:
-    """Return how many threads an operation may use: torch's number where torch is loaded, else one a core.
+    """Return how many threads an operation may use.
 
-    Without torch the variable OMP_NUM_THREADS counts, as it does for torch.
+    That is torch's number where torch is loaded, else OMP_NUM_THREADS where it is set, else one per core.
     """
     torch = sys.modules.get("torch")
     if torch is not None:

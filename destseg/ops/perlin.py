@@ -18,9 +18,9 @@ def perlin(angles: Noise, size: tuple[int, int], rotation: float = 0.0) -> Noise
 
     Args:
         angles: (cells_y + 1, cells_x + 1) float32 or float64, direction of the unit gradient at each lattice
-            point in radians: cos(angle) along rows, sin(angle) along columns.
+            point in radians: its row component is cos(angle), its column component sin(angle).
         size: height and width of the noise in pixels, each at least 1.
-        rotation: angle in radians; what turns in from outside the picture is 0.
+        rotation: angle in radians; pixels that the rotation brings in from outside the picture are 0.
 
     Returns:
         (h, w) noise of the dtype of `angles`, roughly in [-1, 1].
@@ -39,7 +39,7 @@ def perlin(angles: Noise, size: tuple[int, int], rotation: float = 0.0) -> Noise
         raise ValueError(f"size must be (height, width), each at least 1, got {size}")
     if not math.isfinite(rotation):
         raise ValueError(f"rotation must be a finite angle in radians, got {rotation}")
-    if kernels.cpu is None:
+    if kernels.cpu is None or angles.dtype != np.float32:
         return perlin_ref(angles, size, rotation)
     noise = np.empty(size, angles.dtype)
     kernels.cpu.perlin(np.ascontiguousarray(angles), float(rotation), noise)
@@ -70,15 +70,15 @@ def perlin_ref(angles: Noise, size: tuple[int, int], rotation: float = 0.0) -> N
         corner = cell_y + below, cell_x + right
         return along_rows[corner] * (v - below) + along_columns[corner] * (u - right)
 
-    top = _mixed(dot(0, 0), dot(0, 1), _faded(u))
-    bottom = _mixed(dot(1, 0), dot(1, 1), _faded(u))
-    noise = math.sqrt(2) * _mixed(top, bottom, _faded(v))
+    top = _mix(dot(0, 0), dot(0, 1), _fade(u))
+    bottom = _mix(dot(1, 0), dot(1, 1), _fade(u))
+    noise = math.sqrt(2) * _mix(top, bottom, _fade(v))
     return np.where(inside, noise, 0.0).astype(angles.dtype)
 
 
-def _mixed(start: Noise, end: Noise, share: Noise) -> Noise:
+def _mix(start: Noise, end: Noise, share: Noise) -> Noise:
     return start + share * (end - start)
 
 
-def _faded(t: Noise) -> Noise:
+def _fade(t: Noise) -> Noise:
     return t**3 * (t * (t * 6 - 15) + 10)

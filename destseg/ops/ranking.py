@@ -1,4 +1,4 @@
-"""What every point of an exact ranking curve needs.
+"""The counts behind every point of an exact curve (ROC, precision-recall, PRO).
 
 Letters: k instances, m distinct scores of their pixels.
 """
@@ -15,11 +15,11 @@ Scores = NDArray[np.floating]
 
 
 class Ranking(NamedTuple):
-    """The distinct scores of defect pixels in falling order, and what reaches them."""
+    """The distinct scores of defect pixels in falling order, and how much reaches each of them."""
 
     scores: Scores  # (m,)
-    positives: Counts  # (m,) defect pixels >= score
-    overlap: NDArray[np.float64]  # (m,) mean over all instances of the share of the instance >= score
+    positives: Counts  # (m,) how many defect pixels are >= score
+    overlap: NDArray[np.float64]  # (m,) the share of an instance's pixels >= score, mean over all instances
 
 
 def rank(positives: Scores, sizes: Counts) -> Ranking:
@@ -27,10 +27,10 @@ def rank(positives: Scores, sizes: Counts) -> Ranking:
 
     Args:
         positives: (sizes.sum(),) float, no NaN: the scores of the first instance, then of the second ..
-        sizes: (k,) int64, pixels of each instance.
+        sizes: (k,) int64, how many pixels each instance has.
 
     Raises:
-        ValueError: there are not as many scores as the sizes say.
+        ValueError: the number of scores is not the sum of the sizes.
 
     Equivalent to: `rank_ref`.
     """
@@ -50,14 +50,14 @@ def rank_ref(positives: Scores, sizes: Counts) -> Ranking:
     """The definition of `rank`, in numpy."""
     falling = np.argsort(-positives, kind="stable")
     scores = positives[falling]
-    share = np.repeat(1 / sizes, sizes)  # of its instance, that each of the pixels is
+    share = np.repeat(1 / sizes, sizes)  # each pixel's share of its instance
     overlap = np.cumsum(share[falling]) / max(len(sizes), 1)
     last = np.flatnonzero(np.append(scores[1:] != scores[:-1], scores.size > 0))  # of each distinct score
     return Ranking(scores[last], last + 1, overlap[last])
 
 
 def count_above(rising: Scores, thresholds: Scores) -> tuple[Counts, Counts]:
-    """Count the scores above, and the scores not below, each threshold.
+    """Count the scores above each threshold, and the scores at or above it.
 
     Args:
         rising: (count,) float32 or float64 in rising order, no NaN.
@@ -87,7 +87,7 @@ def count_above_ref(rising: Scores, thresholds: Scores) -> tuple[Counts, Counts]
 
 
 def largest(values: Scores, count: int) -> NDArray[np.float64]:
-    """Return the `count` largest values, or all of them if they are fewer, rising, in double precision.
+    """Return the `count` largest values, or all if there are fewer, in rising order and double precision.
 
     Args:
         values: float of any shape, no NaN.

@@ -1,8 +1,8 @@
 """Similarity of teacher and student features on several levels.
 
 Letters: n images; level k = 1, 2, .. has c_k channels and h_k x w_k positions, of any sizes. The operations
-take features as the networks give them and bring every vector to unit length themselves: it is divided by
-(its L2 norm + 1e-12), at its own level, before any resizing. Half precision is computed with in float32.
+take features as the networks give them and bring every vector to unit length themselves: they divide it by
+(its L2 norm + 1e-12), at its own level, before any resizing. They compute half precision in float32.
 """
 
 from typing import Any
@@ -19,10 +19,10 @@ from destseg.ops.features import (
     arrays,
     check,
     distances_on_gpu,
-    in_single,
-    normalised,
-    resized,
+    resize,
     thread_count,
+    to_single,
+    unit_vectors,
     wants_gradient,
 )
 
@@ -35,11 +35,12 @@ def similarity_input(taught: Levels, learnt: Levels, dtype: torch.dtype | None =
     Args:
         taught: the teacher's features of each level, (n, c_k, h_k, w_k) floating point.
         learnt: the student's, of the same shapes and dtype.
-        dtype: of the result; by default float64 for features of that, else float32.
+        dtype: dtype of the result; by default float64 for float64 features, else float32.
 
     Returns:
-        (n, sum of c_k, h_1, w_1): the element-wise products of unit vectors, each level resized bilinearly
-        (align_corners=False) to the first one's size; in channels-last memory order if all features are.
+        (n, sum of c_k, h_1, w_1): minus the element-wise products of unit vectors, each level resized
+        bilinearly (align_corners=False) to the size of the first; in channels-last memory order if all
+        features are.
 
     Raises:
         ValueError: there are no levels, or shapes or dtypes do not fit together.
@@ -51,7 +52,7 @@ def similarity_input(taught: Levels, learnt: Levels, dtype: torch.dtype | None =
         return similarity_input_ref(taught, learnt, dtype)
     if tensors.usable_on_gpu(*taught, *learnt):
         return _similarity_input_on_gpu(taught, learnt, dtype)
-    taught, learnt = in_single(taught), in_single(learnt)
+    taught, learnt = to_single(taught), to_single(learnt)
     if not tensors.usable(*taught, *learnt):
         return similarity_input_ref(taught, learnt, dtype)
     channels_last = are_channels_last(*taught, *learnt)
@@ -70,8 +71,8 @@ def similarity_input_ref(taught: Levels, learnt: Levels, dtype: torch.dtype | No
     """The definition of `similarity_input`, on any device; differentiable."""
     check(taught, learnt)
     size = taught[0].shape[-2:]
-    products = [-(normalised(t) * normalised(s)) for t, s in zip(taught, learnt, strict=True)]
-    output = torch.cat([resized(product, size) for product in products], dim=1)
+    products = [-(unit_vectors(t) * unit_vectors(s)) for t, s in zip(taught, learnt, strict=True)]
+    output = torch.cat([resize(product, size) for product in products], dim=1)
     return output if dtype is None else output.to(dtype)
 
 
@@ -117,11 +118,11 @@ def cosine_distances(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
     if wants_gradient(*taught):
         return cosine_distances_ref(taught, learnt)
     if not tensors.usable_on_gpu(*taught, *learnt):
-        taught, learnt = in_single(taught), in_single(learnt)
+        taught, learnt = to_single(taught), to_single(learnt)
         if not tensors.usable(*taught, *learnt):
             return cosine_distances_ref(taught, learnt)
     if not wants_gradient(*learnt):
-        return _measured(taught, learnt)
+        return _distances(taught, learnt)
     return _CosineDistances.apply(*taught, *learnt)
 
 
@@ -129,7 +130,7 @@ def cosine_distances_ref(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
     """The definition of `cosine_distances`, on any device; differentiable also in the teacher."""
     check(taught, learnt)
     return tuple(
-        1 - (normalised(t) * normalised(s)).sum(dim=1, keepdim=True)
+        1 - (unit_vectors(t) * unit_vectors(s)).sum(dim=1, keepdim=True)
         for t, s in zip(taught, learnt, strict=True)
     )
 
@@ -137,13 +138,13 @@ def cosine_distances_ref(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
 class _CosineDistances(torch.autograd.Function):
     """The kernels of `cosine_distances` and of its gradient with respect to the student.
 
-    Nothing but the features is kept in between: taking their sums again costs less than reading them.
+    Only the features are kept for the gradient: computing their sums again costs less than reading them.
     """
 
     @staticmethod
     def forward(ctx: Any, *features: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(*features)
-        return _measured(*_halves(features))
+        return _distances(*_halves(features))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -166,8 +167,8 @@ class _CosineDistances(torch.autograd.Function):
         return (*(None for _ in taught), *gradients)
 
 
-def _measured(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
-    """Call the kernel of `cosine_distances`."""
+def _distances(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
+    """Compute `cosine_distances` with the kernel."""
     if tensors.usable_on_gpu(*taught, *learnt):
         return distances_on_gpu(taught, learnt)
     channels_last = are_channels_last(*taught, *learnt)

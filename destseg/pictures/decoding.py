@@ -1,4 +1,4 @@
-"""One picture in, pixels out: whatever a user holds becomes (h, w, 3) uint8."""
+"""One picture in, pixels out: everything that a user may hold becomes (h, w, 3) uint8."""
 
 import contextlib
 import io
@@ -16,9 +16,11 @@ import PIL.Image
 import PIL.ImageOps
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
+
+    Tensor: TypeAlias = torch.Tensor
 else:
-    Tensor = Any  # torch is not imported for its name
+    Tensor = Any  # torch is not imported for a type's name
 
 Image: TypeAlias = str | os.PathLike[str] | bytes | bytearray | PIL.Image.Image | np.ndarray | Tensor
 """Everything that `to_rgb` takes as one picture."""
@@ -32,29 +34,29 @@ _decode_locks: weakref.WeakValueDictionary[int, threading.Lock] = weakref.WeakVa
 
 
 class UnreadableImage(ValueError):  # noqa: N818 - reads better where users catch it
-    """A file or a byte string that is no picture, is damaged, or is too large to be decoded safely."""
+    """A file or byte string is no picture, is damaged, or is too large to be decoded safely."""
 
 
 def to_rgb(image: Image, name: str | None = None) -> np.ndarray:
-    """Turn one picture, however it is held, into colour pixels.
+    """Turn one picture of any kind into colour pixels.
 
-    Grey is repeated over the three channels. An alpha channel is dropped: the colours come back as they are
-    stored, also where they are transparent. The full range is kept: uint16 0..65535 becomes value * 255 /
-    65535, rounded; floats must lie in [0, 1] and become value * 255, rounded; bool becomes 0 or 255.
-    Files of 16-bit colour, other than grey, are cut down to 8 bits by Pillow before they arrive here.
+    Grey is repeated over the three channels. An alpha channel is dropped: colours stay as they are stored,
+    also where they are transparent. The full range is kept: uint16 0..65535 becomes value * 255 / 65535,
+    rounded; floats must lie in [0, 1] and become value * 255, rounded; bool becomes 0 or 255.
+    Pillow cuts files of 16-bit colour down to 8 bits; 16-bit grey keeps all.
 
     Args:
         image: one of
             a path to, or the bytes of, a PNG, JPEG, TIFF, BMP or WebP file, see `read_image`;
-            a Pillow image, at the frame where it stands; its EXIF orientation is applied, as for files;
+            a Pillow image: its current frame, turned as its EXIF orientation says;
             an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) of bool, uint8, uint16, float16, float32 or
             float64;
-            a tensor of the same shapes and dtypes on any device, or channels first, (1, h, w) or (3, h, w):
-            so it is read when its first dimension is 1 or 3 and its last is none of 1, 3, 4.
+            a tensor of the same shapes and dtypes on any device, or channels first, (1, h, w) or (3, h, w).
+            Channels count as first when the first dimension is 1 or 3 and the last is none of 1, 3, 4.
         name: what error messages call the picture; by default its path, where it has one.
 
     Returns:
-        (h, w, 3) uint8, C-contiguous, always memory of its own.
+        (h, w, 3) uint8, C-contiguous, in memory of its own.
 
     Raises:
         FileNotFoundError, IsADirectoryError, UnreadableImage: for paths and bytes.
@@ -67,7 +69,7 @@ def to_rgb(image: Image, name: str | None = None) -> np.ndarray:
     if isinstance(image, PIL.Image.Image):
         name = name or str(getattr(image, "filename", "") or "Pillow image")
         with _decode_lock(image), _readable(name):
-            image = PIL.ImageOps.exif_transpose(image)  # a copy, whether turned or not
+            image = PIL.ImageOps.exif_transpose(image)  # always a copy
         return _from_pillow(image, name)
     pixels = as_array(image, name)
     if pixels.dtype == np.bool_:
@@ -75,7 +77,7 @@ def to_rgb(image: Image, name: str | None = None) -> np.ndarray:
     elif pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
     elif pixels.dtype != np.uint8:
-        # float16 would lose the last grey levels in the product
+        # a product in float16 would lose the last grey levels
         scaled = pixels.astype(np.promote_types(pixels.dtype, np.float32)) * 255
         pixels = np.rint(scaled).astype(np.uint8)
     if pixels.ndim == 2:
@@ -132,12 +134,12 @@ def as_array(image: np.ndarray | Tensor, name: str | None = None) -> np.ndarray:
 def read_image(image: str | os.PathLike[str] | bytes | bytearray, name: str | None = None) -> PIL.Image.Image:
     """Decode a picture file, given by path or as bytes.
 
-    The first frame or page counts, turned as its EXIF orientation says. Sizes up to twice
-    `PIL.Image.MAX_IMAGE_PIXELS` (2 x 89 million pixels unless changed) are read without a warning.
+    Takes the first frame or page and turns it as its EXIF orientation says. Reads sizes of up to twice
+    `PIL.Image.MAX_IMAGE_PIXELS` (2 x 89 million pixels unless changed) without a warning.
 
     Raises:
         FileNotFoundError, IsADirectoryError: the path leads to no file.
-        UnreadableImage: it is no such picture, damaged or too large; the message gives Pillow's reason.
+        UnreadableImage: the file is no such picture, damaged or too large; the message gives Pillow's reason.
     """
     name = name or _name_of(image)
     data = image if isinstance(image, (bytes, bytearray)) else _read_bytes(Path(image))
@@ -155,9 +157,9 @@ def read_image(image: str | os.PathLike[str] | bytes | bytearray, name: str | No
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Scale (h, w, 3) uint8 pixels to size = (height, width), bilinear with antialiasing (Pillow's BILINEAR).
 
-    The width comes first, then the height; after each, values are rounded.
+    The width is scaled first, then the height; values are rounded after each.
 
-    Returns (height, width, 3) uint8; the input itself where it has that size already.
+    Returns (height, width, 3) uint8; `pixels` itself where it has that size already.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"pixels must be (h, w, 3) uint8, got {pixels.dtype} of shape {pixels.shape}")
@@ -172,15 +174,15 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def is_tensor(value: Any) -> TypeGuard[Tensor]:
-    """Whether this is a tensor of torch, which is not imported to find out: nobody has one without it."""
+    """Whether this is a torch tensor, without importing torch: whoever holds one has imported it."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _decode_lock(image: PIL.Image.Image) -> threading.Lock:
-    """The lock of one Pillow image: reading it decodes it in place, and threads may hold the same one.
+    """Return the lock of one Pillow image: reading decodes it in place, and threads may share it.
 
-    Each image has its own, so that different ones are decoded at the same time.
+    Each image has a lock of its own, so that different images are decoded at the same time.
     """
     with _open_lock:
         return _decode_locks.setdefault(id(image), threading.Lock())
@@ -201,17 +203,17 @@ def _readable(name: str) -> Iterator[None]:
 
 
 def _from_pillow(picture: PIL.Image.Image, name: str) -> np.ndarray:
-    """Pixels of a decoded Pillow image of any mode."""
+    """Return the pixels of a decoded Pillow image of any mode."""
     if 0 in picture.size:
         raise ValueError(f"{name}: image must have at least one pixel, got width and height {picture.size}")
     with _readable(name):
         if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
             values = np.array(picture)
         else:
-            # palettes: straight to RGB Pillow warns of transparency; premultiplied colours need dividing
+            # palettes: straight to RGB, Pillow warns of transparency; premultiplied colours need dividing
             detour = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}.get(picture.mode)
             return np.array((picture.convert(detour) if detour else picture).convert("RGB"))
-    if picture.mode == "I":  # 32-bit integers, in which older Pillow hands out 16-bit grey
+    if picture.mode == "I":  # 32-bit integers: older Pillow returns 16-bit grey as these
         low, high = values.min(), values.max()
         if low < 0 or high > 65535:
             raise ValueError(f"{name}: integer pixels must lie in 0..65535, got {low}..{high}")

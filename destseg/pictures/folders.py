@@ -1,4 +1,4 @@
-"""Directories: where pictures lie, which are meant, and how the MVTec layout pairs them with masks."""
+"""Finds pictures in directories, and pairs those of the MVTec layout with their masks."""
 
 import os
 from collections import Counter
@@ -13,7 +13,7 @@ import PIL.Image
 from destseg.pictures.decoding import Image, Tensor, as_array, is_tensor, read_image, to_rgb
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-"""How the names of picture files end, in either case."""
+"""Endings of picture files' names, in upper or lower case."""
 
 Pictures: TypeAlias = Image | Iterable[Image]
 """Everything that `as_pictures` takes: a directory, one picture, or several."""
@@ -21,7 +21,7 @@ Pictures: TypeAlias = Image | Iterable[Image]
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One picture, not yet decoded, and what to call it: its path, or "picture 0" and so on."""
+    """One picture, not yet decoded, and its name: its path, or else "picture 0", "picture 1" ..."""
 
     name: str
     image: Image
@@ -44,12 +44,12 @@ class Sample:
 def picture_paths(directory: str | os.PathLike[str]) -> list[Path]:
     """List every picture file below a directory, at any depth, sorted by path.
 
-    A picture is a file whose name ends in one of SUFFIXES. Hidden files and directories (leading dot) are
-    left out, and links to directories are not followed.
+    A picture is a file whose name ends in one of SUFFIXES. Hidden files and directories (leading dot) do not
+    count, and links to directories are not followed.
 
     Raises:
         FileNotFoundError, NotADirectoryError: the path leads to no directory.
-        ValueError: there is no picture; the message says what there is.
+        ValueError: there is no picture; the message says what there is instead.
     """
     directory = Path(directory)
     if not directory.exists():
@@ -64,7 +64,7 @@ def picture_paths(directory: str | os.PathLike[str]) -> list[Path]:
 
 
 def visible_files(directory: Path) -> list[Path]:
-    """List every file below a directory but hidden ones and those in hidden directories, in no order."""
+    """List all files below a directory, in no order; hidden files and directories are left out."""
     files: list[Path] = []
     for folder, subfolders, names in os.walk(directory):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
@@ -73,7 +73,7 @@ def visible_files(directory: Path) -> list[Path]:
 
 
 def as_pictures(source: Pictures) -> list[Source]:
-    """List the pictures that a user means, with names for messages and tables, without decoding files.
+    """List the pictures that a user passed, with names for messages and tables, without decoding files.
 
     Paths and arrays are checked here, so that a long run fails at its start, not at its thousandth picture.
 
@@ -81,13 +81,13 @@ def as_pictures(source: Pictures) -> list[Source]:
         source: one of
             a directory: all its pictures, as `picture_paths` lists them;
             one picture: anything that `destseg.pictures.decoding.to_rgb` takes;
-            a stack of pictures: an array or tensor (n, h, w, 3), or (n, h, w) with a last dimension other
-            than 1, 3 and 4, of the dtypes that `to_rgb` takes; tensors also (n, 3, h, w);
+            a stack of pictures of the dtypes that `to_rgb` takes: an array or tensor (n, h, w, 3), or
+            (n, h, w) whose last dimension is none of 1, 3, 4; also a tensor (n, 3, h, w);
             a list, tuple or other iterable of pictures and directories.
 
     Raises:
         FileNotFoundError: a path leads nowhere.
-        ValueError: there is no picture, or an array is none.
+        ValueError: there is no picture, or an array is not a picture.
         TypeError: source is of another type.
     """
     if isinstance(source, np.ndarray) or is_tensor(source):
@@ -113,7 +113,7 @@ def as_pictures(source: Pictures) -> list[Source]:
 
 
 def is_several(source: Pictures) -> bool:
-    """Whether `as_pictures` would take this for a set of pictures (even of one), not for a single picture."""
+    """Whether `as_pictures` takes this for a set of pictures (even of one), not for a single picture."""
     if isinstance(source, np.ndarray) or is_tensor(source):
         return _is_stack(source)
     if isinstance(source, (str, os.PathLike)):
@@ -125,7 +125,7 @@ def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
     """List the test pictures of a data set in the MVTec layout, sorted by defect and name.
 
     Pictures lie in `test/<defect>/<name>.<suffix>`, those of normal parts in `test/good`. The mask of a
-    defect lies in `ground_truth/<defect>/<name>_mask.<suffix>`, or else in `<name>.<suffix>` there.
+    defect is `ground_truth/<defect>/<name>_mask.<suffix>`, or else `<name>.<suffix>` in the same directory.
 
     Raises:
         FileNotFoundError: the `test` directory or a mask is missing.
@@ -150,14 +150,14 @@ def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
 
 
 def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a ground-truth mask: (h, w) bool, True on the defect.
+    """Read a ground-truth mask, (h, w) bool, True on the defect.
 
-    True where a value is at least half of full scale. Full scale is 1, 255 or 65535, the smallest of them
-    that no value exceeds: masks of 0 and 1 work like those of 0 and 255. Of colours the strongest channel
-    counts.
+    A pixel is True where its value is at least half of full scale. Full scale is the smallest of 1, 255 and
+    65535 that no value exceeds, so masks of 0 and 1 work like masks of 0 and 255. The value of a colour is
+    its strongest channel.
 
     Raises:
-        FileNotFoundError, IsADirectoryError, UnreadableImage: as `destseg.pictures.decoding.read_image`.
+        FileNotFoundError, IsADirectoryError, UnreadableImage: see `destseg.pictures.decoding.read_image`.
     """
     picture = read_image(path)
     if picture.mode in ("L", "I", "F") or picture.mode.startswith("I;16"):
@@ -187,7 +187,7 @@ def _what_instead(files: list[Path]) -> str:
 
 
 def _is_stack(pixels: np.ndarray | Tensor) -> bool:
-    """Whether an array holds several pictures; one of colour, (h, w, 3) or a tensor (3, h, w), does not."""
+    """Whether an array holds several pictures, and not one in colour, (h, w, 3) or as a tensor (3, h, w)."""
     if pixels.ndim != 3:
         return pixels.ndim == 4
     channels_first = is_tensor(pixels) and pixels.shape[0] in (1, 3)
@@ -195,7 +195,7 @@ def _is_stack(pixels: np.ndarray | Tensor) -> bool:
 
 
 def _sources_of(item: Image, name: str) -> list[Source]:
-    """The pictures behind one item of a list: those of a directory, else one, checked as far as is cheap."""
+    """Return the pictures of a directory, or else the one picture, checked as far as that is cheap."""
     if isinstance(item, (str, os.PathLike)):
         path = Path(item)
         if path.is_dir():

@@ -1,4 +1,4 @@
-"""Work done ahead by threads, in order."""
+"""Threads that work ahead; results keep their order."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -9,11 +9,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def prefetched(make: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R, None, None]:
-    """Yield make(item) for each item, in order, made ahead by `workers` threads; 0 makes each when asked.
+def prefetch(make: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R, None, None]:
+    """Yield make(item) for each item, in order, made ahead by `workers` threads; with 0, made when asked for.
 
-    No more than workers + 1 items are taken ahead of what was yielded. On every way out the threads end, and
-    then what the items come from is closed.
+    At most workers + 1 items are taken ahead of the last result. However this generator ends, its threads
+    end, and then the generator of the items, if they come from one, is closed.
     """
     try:
         if workers == 0:

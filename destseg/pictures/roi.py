@@ -17,25 +17,26 @@ Polygon: TypeAlias = Sequence[Sequence[float]] | np.ndarray | Tensor
 
 
 class RegionOfInterest:
-    """Outside it nothing is scored, calibrated or trained on; networks see it, as surroundings.
+    """The part of a picture that counts. Nothing outside is scored or trained on; networks only see it.
 
     Args:
         roi: one of
-            a mask: the path of a picture, as `destseg.pictures.folders.read_mask` reads it, a Pillow image, or an
-            array or tensor (h, w), in which everything but 0 is inside. It is stretched over pictures of
+            a mask: the path of a picture, as `destseg.pictures.folders.read_mask` reads it, a Pillow image,
+            or an array or tensor (h, w); all values but 0 are inside. It is stretched over pictures of
             another size;
             a polygon: three or more points (x, y) in pixels of the picture, as a sequence or as an array
             (k, 2), k >= 3. Its outline is inside.
 
     Raises:
         FileNotFoundError, UnreadableImage: the mask cannot be read.
-        ValueError: another shape, or nothing is inside. TypeError: another type.
+        ValueError: another shape, or nothing is inside.
+        TypeError: another type.
     """
 
     def __init__(self, roi: "Roi") -> None:
         self.points: list[tuple[float, float]] | None = None  # of a polygon
         self.whole: np.ndarray | None = None  # a mask, (h, w) bool
-        self._rendered: dict[tuple[tuple[int, int], tuple[int, int]], np.ndarray] = {}
+        self._masks: dict[tuple[tuple[int, int], tuple[int, int]], np.ndarray] = {}
         if isinstance(roi, RegionOfInterest):
             self.points, self.whole = roi.points, roi.whole
         elif isinstance(roi, (str, os.PathLike)):
@@ -58,26 +59,27 @@ class RegionOfInterest:
             raise ValueError("roi must hold at least one pixel, got a mask without any")
 
     def mask(self, picture: tuple[int, int], size: tuple[int, int] | None = None) -> np.ndarray:
-        """Return where the region is, (h, w) bool, for a picture of the given height and width.
+        """Return which pixels of a picture are inside, (h, w) bool.
 
         Args:
-            picture: height and width of the picture, in whose pixels a polygon is given.
-            size: height and width of the mask, of the picture by default.
+            picture: height and width of the picture; a polygon is given in its pixels.
+            size: height and width of the mask; by default the picture's.
 
-        Raises ValueError where no pixel of it is inside.
+        Raises:
+            ValueError: no pixel of the mask is inside.
         """
         size = picture if size is None else size
-        mask = self._rendered.get((picture, size))
+        mask = self._masks.get((picture, size))
         if mask is None:
-            mask = shrunk(self._drawn(picture), size)
+            mask = shrink_mask(self._draw(picture), size)
             if not mask.any():
                 height, width = picture
                 where = f"a picture of {height} x {width} pixels (height x width)"
                 seen = "" if size == picture else f", seen as {size[0]} x {size[1]}"
                 raise ValueError(f"roi must hold at least one pixel, got none in {where}{seen}")
-            mask.setflags(write=False)  # it is handed out again
-            # Pictures come in few sizes. Replaced, not changed: other threads may be reading.
-            self._rendered = dict([*self._rendered.items()][-3:]) | {(picture, size): mask}
+            mask.setflags(write=False)  # it will be returned again
+            # Few are kept: pictures come in few sizes. Replaced, not changed: other threads may be reading.
+            self._masks = dict([*self._masks.items()][-3:]) | {(picture, size): mask}
         return mask
 
     @property
@@ -88,7 +90,7 @@ class RegionOfInterest:
         return zlib.crc32(np.packbits(self.whole).tobytes(), zlib.crc32(repr(self.whole.shape).encode()))
 
     def stored(self) -> Any:
-        """Return what a file holds of it and the constructor takes: an array (h, w) bool, or points."""
+        """Return the ROI as a file holds it and the constructor takes it: an array (h, w) bool, or points."""
         if self.points is not None:
             return [list(point) for point in self.points]
         return np.array(self.whole)
@@ -99,8 +101,8 @@ class RegionOfInterest:
         assert self.whole is not None  # it is one of the two
         return f"mask of {self.whole.shape[0]} x {self.whole.shape[1]} pixels"
 
-    def _drawn(self, picture: tuple[int, int]) -> np.ndarray:
-        """Return the mask in the pixels it was given in."""
+    def _draw(self, picture: tuple[int, int]) -> np.ndarray:
+        """Return the mask itself, or the polygon drawn at the picture's size."""
         if self.whole is not None:
             return self.whole
         assert self.points is not None
@@ -110,11 +112,11 @@ class RegionOfInterest:
 
 
 Roi: TypeAlias = Mask | Polygon | RegionOfInterest
-"""What is taken as a region of interest."""
+"""Everything that `RegionOfInterest` takes."""
 
 
-def shrunk(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a mask (h, w) bool to size = (height, width): inside is what is covered by half or more."""
+def shrink_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a mask (h, w) bool to size = (height, width); pixels covered by half or more are inside."""
     if mask.shape == tuple(size):
         return mask
     image = PIL.Image.fromarray(mask.astype(np.float32))

@@ -1,4 +1,4 @@
-"""Many pictures as network inputs: decoded once, kept in memory within a bound, read again beyond it."""
+"""Many pictures as network inputs, decoded once and kept in memory up to a bound; the rest are read again."""
 
 import copy
 import logging
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from destseg.pictures.decoding import to_rgb
 from destseg.pictures.folders import Source
 from destseg.pictures.framing import Frame, Framing, View
-from destseg.pictures.prefetch import prefetched
+from destseg.pictures.prefetch import prefetch
 
 logger = logging.getLogger("destseg")
 
@@ -23,22 +23,22 @@ MEMORY = 2 << 30  # bytes of decoded pictures that a store keeps
 
 
 class Picture(NamedTuple):
-    """A picture that was read."""
+    """A decoded picture."""
 
     pixels: np.ndarray  # (h, w, 3) uint8, the picture itself
-    view: View  # the same, scaled by a framing
+    view: View  # the picture as a framing scales it
 
 
 def read(source: Source, framing: Framing) -> Picture:
     """Decode and scale one picture.
 
-    Raises ValueError, naming it, where nothing of the region of interest lies in it: both scaled, where it is
-    scored, and at its own size, where its map is handed out, there must be some.
+    Raises ValueError, naming the picture, where no pixel of the region of interest lies in it. There must be
+    one both at the scaled size, at which it is scored, and at its own size, which its map has.
     """
     pixels = to_rgb(source.image, source.name)
     view = framing.view(pixels)
     try:
-        framing.region(view)
+        framing.roi_mask(view)
         if framing.roi is not None:
             framing.roi.mask(view.size)
     except ValueError as error:
@@ -47,12 +47,12 @@ def read(source: Source, framing: Framing) -> Picture:
 
 
 class PictureStore:
-    """The network inputs of the readable ones of some pictures, all of one size; safe to read from threads.
+    """Network inputs, all of one size, from the readable pictures of a list; safe to read from threads.
 
-    A picture gives one input, or one for each of its tiles in which something counts; `Framing` says which.
-    Every picture is decoded once at the start, which finds the broken ones: each is reported by name and left
-    out. As many as fit into `memory` bytes are kept, scaled; the others are decoded again whenever one of
-    their inputs is read.
+    A picture gives one input, or one for each of its tiles in which some pixel counts, as `Framing` says.
+    Every picture is decoded once at the start. Broken pictures show then: each is reported by name and left
+    out. As many scaled pictures as fit into `memory` bytes are kept; the others are decoded again whenever
+    one of their inputs is read.
 
     Args:
         sources: the pictures, as `destseg.pictures.folders.as_pictures` lists them.
@@ -62,12 +62,12 @@ class PictureStore:
         progress: show a progress bar on a terminal.
 
     Attributes:
-        sources: the readable ones.
-        checksum: CRC-32 over the pixels of all readable pictures; that of a subset is the whole's.
+        sources: the readable pictures.
+        checksum: CRC-32 of the pixels of all readable pictures; a subset keeps the checksum of the whole.
 
     Raises:
-        ValueError: no picture can be read, or `strict` and one cannot. One in which nothing of the region of
-            interest lies counts as broken.
+        ValueError: no picture can be read, or one cannot and `strict` is set. A picture in which no pixel of
+            the region of interest lies counts as broken.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class PictureStore:
         self.framing = framing
         self.sources: list[Source] = []
         self.checksum = 0
-        self._views: list[View | None] = []  # scaled, or to be decoded at every reading
+        self._views: list[View | None] = []  # one per picture; None: decoded again at every reading
         self._frames: list[list[Frame]] = []  # of each picture
         failures = Failures(strict)
-        views = prefetched(lambda source: attempt(lambda: read(source, framing).view), sources, _threads())
+        views = prefetch(lambda source: attempt(lambda: read(source, framing).view), sources, _threads())
         bar = tqdm(views, "reading", len(sources), leave=False, disable=None if progress else True)
         for source, view in zip(sources, bar, strict=True):
             if isinstance(view, Exception):
@@ -100,7 +100,7 @@ class PictureStore:
 
     @property
     def pictures(self) -> int:
-        """How many pictures there are, with at least one input each."""
+        """How many pictures there are; each has at least one input."""
         return len(self.sources)
 
     @property
@@ -116,17 +116,17 @@ class PictureStore:
         return self.input(index)[0]
 
     def input(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return an input, (h, w, 3) uint8, and which of its pixels count, (h, w) bool or None for all."""
+        """Return an input, (h, w, 3) uint8, and which of its pixels count, (h, w) bool; None: all of them."""
         picture, frame = self._places[index]
         view = self.view(picture)
-        return self.framing.cut(view, frame), self.framing.counting(view, frame)
+        return self.framing.cut(view, frame), self.framing.input_roi(view, frame)
 
     def view(self, picture: int) -> View:
         """Return a whole picture, scaled."""
         return self._views[picture] or read(self.sources[picture], self.framing).view
 
     def subset(self, pictures: Sequence[int]) -> "PictureStore":
-        """Return a store of some of the pictures, in the order given, sharing their memory."""
+        """Return a store of some of the pictures, in the given order, that shares this one's memory."""
         part = copy.copy(self)
         part.sources = [self.sources[picture] for picture in pictures]
         part._views = [self._views[picture] for picture in pictures]
@@ -136,21 +136,21 @@ class PictureStore:
 
 
 class Failures:
-    """Pictures that cannot be read: each is named in a warning and left out, or with `strict` raised."""
+    """Counts pictures that cannot be read. Warns of each by name, or with `strict` raises its error."""
 
     def __init__(self, strict: bool = False) -> None:
         self.strict, self.count = strict, 0
         self.first: Exception | None = None
 
     def add(self, error: Exception) -> None:
-        """Report one; its message names the picture."""
+        """Report the error of one picture; its message names the picture."""
         if self.strict:
             raise error
         logger.warning("left out: %s", error)
         self.count, self.first = self.count + 1, self.first or error
 
     def report(self, pictures: int) -> None:
-        """Say how many of so many pictures were left out; raise ValueError where all of them were."""
+        """Say how many of all pictures were left out; raise ValueError if none is left."""
         if self.first and self.count == pictures:
             raise ValueError(f"none of {pictures} pictures can be read; the first: {self.first}")
         if self.count:
@@ -158,7 +158,7 @@ class Failures:
 
 
 def attempt(read: Callable[[], T]) -> T | Exception:
-    """Return what is read, or the error that a broken picture raises."""
+    """Return the result of `read`, or the error that a broken picture raises."""
     try:
         return read()
     except (OSError, ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""The state of training as a file, what decides whether it may be continued, and signals that ask to stop."""
+"""Checkpoints of training: writing, reading, the plan they belong to, and the signals that ask for one."""
 
 import signal
 import threading
@@ -23,7 +23,7 @@ FORMAT = "destseg checkpoint 2"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is determined by; a checkpoint is continued only by a run with the same plan."""
+    """Everything that determines a run; only a run with the same plan may continue its checkpoint."""
 
     steps: tuple[int, int]  # of the student stage and the segmentation stage
     batch_size: int
@@ -33,19 +33,14 @@ class Plan:
     image_size: tuple[int, int]
     parts: dict[str, bool]  # of the network
     precision: str  # "float32" or "bfloat16"
-    pictures: int  # network inputs
-    normals: int  # checksums of the pictures, of the texture source (0 without one), of the teacher's weights
-    textures: int
-    teacher: int
-    framing: int | None  # how pictures become inputs, as a checksum; None where they are stretched
-
-    @property
-    def segmentation(self) -> bool:
-        """Whether there is a second stage."""
-        return self.parts["segmentation"]
+    pictures: int  # the number of network inputs
+    normals: int  # checksum of the normal pictures
+    textures: int  # checksum of the texture source; 0 without one
+    teacher: int  # checksum of the teacher's weights
+    framing: int | None  # checksum of the framing; None where pictures are stretched
 
     def stored(self) -> dict[str, Any]:
-        """Return the plan as values that a file of tensors may hold and that compare equal when read back."""
+        """Return the plan in values that a file of tensors may hold and that compare equal when read back."""
         values = {name: value for name, value in vars(self).items() if name != "parts"} | self.parts
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
@@ -53,7 +48,7 @@ class Plan:
 def plan_of(
     network: DeSTSegNet, synthesis: Synthesis, steps: tuple[int, int], precision: str, parts: dict[str, bool]
 ) -> Plan:
-    """Return the plan of training a network of these parts with these batches, in float32 or bfloat16."""
+    """Return the plan for training a network of these parts on these batches, in float32 or bfloat16."""
     normals, source = synthesis.normals, synthesis.draw_texture
     return Plan(
         steps=(int(steps[0]), int(steps[1])),
@@ -88,7 +83,7 @@ def write(
     average: nn.Module | None,
     losses: Sequence[Tensor],
 ) -> None:
-    """Write the state of training, atomically; not the teacher, which training leaves alone."""
+    """Write the state of training, whole or not at all; without the teacher, which does not change."""
     weights = network.state_dict().items()
     state = {
         "format": FORMAT,
@@ -106,7 +101,8 @@ def read(path: Path, plan: Plan) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint, is damaged, or belongs to another plan; the difference is named.
+        ValueError: the file is no checkpoint, is damaged, or belongs to another plan; the message names the
+            difference.
     """
     state = read_tensors(path)
     if state.get("format") != FORMAT:
@@ -122,10 +118,10 @@ def read(path: Path, plan: Plan) -> dict[str, Any]:
 
 @contextmanager
 def stop_requests(wanted: bool) -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM into the list that is yielded, instead of letting them end the process.
+    """Yield a list that collects SIGINT and SIGTERM, which then do not end the process.
 
-    Only the main thread may handle signals; elsewhere, and where not wanted, the list stays empty. A signal
-    that is ignored, as SIGINT is in jobs that a shell runs in the background, stays ignored.
+    Only the main thread may handle signals; elsewhere, and if not `wanted`, the list stays empty. An ignored
+    signal, such as SIGINT in a shell's background jobs, stays ignored.
     """
     requests: list[int] = []
     if not wanted or threading.current_thread() is not threading.main_thread():
@@ -133,14 +129,14 @@ def stop_requests(wanted: bool) -> Iterator[list[int]]:
         return
 
     def handle(number: int, frame: object) -> None:
-        if requests:  # asked a second time: do not wait for the step to end
+        if requests:  # the second request: do not wait for the step to end
             raise KeyboardInterrupt
         requests.append(number)
 
-    left_alone = (signal.SIG_IGN, None)  # None: not Python's, and not to be put back
+    untouched = (signal.SIG_IGN, None)  # None: a handler that Python did not set and cannot restore
     previous = {}
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) not in left_alone:
+        if signal.getsignal(number) not in untouched:
             previous[number] = signal.signal(number, handle)
     try:
         yield requests

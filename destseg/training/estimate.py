@@ -1,4 +1,4 @@
-"""How long a training will take, found out by doing a little of it."""
+"""Estimates how long training will take, by timing a few steps."""
 
 import copy
 import sys
@@ -8,15 +8,15 @@ from tqdm import tqdm
 
 from destseg.training.trainer import Trainer
 
-FEWEST_STEPS = 50  # for which it is worth saying
-TRIAL_STEPS = 3  # of each stage; the first one warms up and does not count
+FEWEST_STEPS = 50  # with fewer steps left, no estimate is given
+TRIAL_STEPS = 3  # of each stage; the first warms up and is not timed
 
 
 def announce(trainer: Trainer, wanted: bool) -> None:
-    """Tell a person at a terminal how long training will take, if that is wanted and it is not short.
+    """Tell a person at a terminal how long training will take, if that is wanted and training is not short.
 
-    The bar alone would not do: at first it knows the student stage's rate only, and the segmentation stage's
-    steps take 0.6 times as long with the light network, and twice as long with the published one.
+    The progress bar alone would mislead: at first it knows only the student stage's pace. A step of the
+    segmentation stage takes 0.6 times as long with the light network, twice as long with the published one.
     """
     left = trainer.total_steps - len(trainer.losses)
     if wanted and sys.stderr.isatty() and left >= FEWEST_STEPS:
@@ -25,10 +25,9 @@ def announce(trainer: Trainer, wanted: bool) -> None:
 
 
 def training_seconds(trainer: Trainer) -> float:
-    """Return about how many seconds the steps will take that a trainer has still to do.
+    """Estimate the seconds that the remaining steps of a trainer will take.
 
-    Each stage that is left is tried on a copy of the network, which costs a few steps' time; the trainer and
-    what it will do stay as they are.
+    Each remaining stage is timed for a few steps on a copy of the network; the trainer stays as it is.
     """
     seconds, done = 0.0, len(trainer.losses)
     student, segmentation = trainer.plan.steps[0], trainer.total_steps - trainer.plan.steps[0]

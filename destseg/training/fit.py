@@ -1,4 +1,4 @@
-"""A network fitted to normal pictures: everything between the pictures and the trained weights."""
+"""Fits a network to normal pictures: everything between the pictures and the trained weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from destseg.training.trainer import new_trainer
 
 @dataclass(frozen=True)
 class Run:
-    """How training is carried out, which does not change its result; see `destseg.DeSTSeg.fit`."""
+    """Options of training that do not change its result; see `destseg.DeSTSeg.fit`."""
 
     workers: int = 2
     memory: int = MEMORY
@@ -36,8 +36,11 @@ def train(
 
     Args:
         network: as `destseg.model.construction.new_network` makes it, on its device.
+        settings: the model's.
+        schedule: steps, batch size and augmentation.
         normals: pictures of normal parts.
-        textures: pictures whose texture the anomalies take; None: made from the normal ones.
+        textures: pictures that lend their texture to the anomalies; None: textures are made from `normals`.
+        run: options that do not change the result.
     """
     draw = from_normals(normals) if textures is None else PictureTextures(textures)
     batch = Synthesis(normals, draw, schedule.batch_size, settings.seed, schedule.rotate, schedule.flip)

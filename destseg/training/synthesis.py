@@ -13,46 +13,46 @@ from torch import Tensor
 
 from destseg.model.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from destseg.ops.corruption import Corruption, corrupt
-from destseg.pictures.prefetch import prefetched
+from destseg.pictures.prefetch import prefetch
 from destseg.pictures.store import PictureStore
 from destseg.settings import FLIPS, check_choice, checked_rotation
 from destseg.training.textures import DrawTexture, Generator
 
-FILL = (114, 114, 114)  # the published colour of what a rotation brings in from outside
+FILL = (114, 114, 114)  # the published colour of pixels that a rotation brings in from outside
 SMALL_TURN = 5.0  # degrees either way, beside quarter turns
 
 Rotate = float | str
 
 
 class Batch(NamedTuple):
-    """n training inputs: pictures are (n, 3, h, w) float32 normalised."""
+    """n training inputs; corrupted and clean are (n, 3, h, w) float32 normalised."""
 
     corrupted: Tensor
     masks: Tensor  # (n, 1, h, w) uint8, 1 = anomaly
     clean: Tensor
-    indices: list[int] | Tensor  # which of the inputs these are
-    regions: Tensor | None = None  # (n, 1, h, w) uint8, 1 = counts; None where everything does
+    indices: list[int] | Tensor  # of the inputs in their store
+    rois: Tensor | None = None  # (n, 1, h, w) uint8, 1 = counts; None where all pixels do
 
 
 class Drawn(NamedTuple):
-    """What a batch is made of, for each of its inputs."""
+    """The ingredients of a batch, one of each for every input."""
 
     pictures: list[Any]
-    regions: list[np.ndarray | None]  # (h, w) bool, what of the picture counts; None where everything does
+    rois: list[np.ndarray | None]  # (h, w) bool, which pixels count; None: all of them
     textures: list[Any]
     corruptions: list[Corruption]
-    indices: list[int]  # which of the inputs the picture is
+    indices: list[int]  # of the inputs in their store
 
 
 class Synthesis:
-    """Draws training batches; batch number `step` is always the same, in whatever order they are asked for.
+    """Draws training batches; batch number `step` is always the same, in whatever order batches are drawn.
 
     Args:
         normals: network inputs of the normal pictures.
-        draw_texture: where the anomalies' texture comes from.
-        batch_size: inputs in a batch; when there are fewer pictures, some come more than once.
-        seed: of every number drawn.
-        rotate: 0, degrees (uniform either way), or "90" for multiples of 90 plus +-5; see `augmented`.
+        draw_texture: draws the texture of an anomaly.
+        batch_size: inputs in a batch; if there are fewer inputs, some come more than once.
+        seed: seed of all random numbers.
+        rotate: 0, degrees (uniform either way), or "90" for multiples of 90 plus +-5; see `augment`.
         flip: "", "horizontal", "vertical" or "both"; each mirrors half of the inputs.
     """
 
@@ -72,7 +72,7 @@ class Synthesis:
 
     @property
     def changes_pictures(self) -> bool:
-        """Whether clean pictures are rotated or flipped, so that nothing about them can be kept."""
+        """Whether clean pictures are rotated or flipped, so that nothing can be computed once and kept."""
         return bool(self.flip) or self.rotate != 0
 
     def batch(self, step: int) -> Batch:
@@ -82,12 +82,12 @@ class Synthesis:
             torch.from_numpy(np.stack(arrays)) for arrays in (drawn.pictures, drawn.textures)
         )
         corrupted, masks = corrupt(pictures, textures, drawn.corruptions, IMAGENET_MEAN, IMAGENET_STD)
-        regions = stacked(drawn.regions, self.normals.size)
-        return Batch(corrupted, masks, normalise(pictures), drawn.indices, regions)
+        rois = stack_rois(drawn.rois, self.normals.size)
+        return Batch(corrupted, masks, normalise(pictures), drawn.indices, rois)
 
     def batches(self, steps: range, workers: int) -> Iterator[Batch]:
         """Yield the batches of some steps, made ahead by `workers` threads."""
-        return prefetched(self.batch, steps, workers)
+        return prefetch(self.batch, steps, workers)
 
     def drawn(
         self,
@@ -95,42 +95,48 @@ class Synthesis:
         take: Callable[[int, Generator], tuple[Any, np.ndarray | None]],
         texture: Callable[[Generator], Any],
     ) -> Drawn:
-        """Draw what batch number `step` is made of, pictures and textures in the form these give them."""
+        """Draw the ingredients of batch number `step`.
+
+        Args:
+            step: the batch's number.
+            take: returns the picture and the ROI of an index, in any form.
+            texture: draws a texture, in any form.
+        """
         drawn = Drawn([], [], [], [], [])
         for k in range(self.batch_size):
             generator = np.random.default_rng([self.seed, step, k])
             index = self._index(step * self.batch_size + k)
-            picture, region = take(index, generator)
+            picture, roi = take(index, generator)
             drawn.pictures.append(picture)
-            drawn.regions.append(region)
+            drawn.rois.append(roi)
             drawn.textures.append(texture(generator))
             drawn.corruptions.append(draw_corruption(generator))
             drawn.indices.append(index)
         return drawn
 
     def input(self, index: int, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return an input and its region as a store does, rotated and mirrored if that is wanted."""
-        picture, region = self.normals.input(index)
+        """Return an input and its ROI as a store does, rotated and mirrored if that is wanted."""
+        picture, roi = self.normals.input(index)
         if self.changes_pictures:
-            if region is not None:
-                region = _augmented_region(region, copy.deepcopy(generator), self.rotate, self.flip)
-            picture = augmented(picture, generator, self.rotate, self.flip)
-        return picture, region
+            if roi is not None:
+                roi = _augment_roi(roi, copy.deepcopy(generator), self.rotate, self.flip)
+            picture = augment(picture, generator, self.rotate, self.flip)
+        return picture, roi
 
     def clean(self, indices: Iterable[int]) -> Tensor:
-        """Return the normal pictures of these indices, (n, 3, h, w) float32 normalised, unchanged."""
+        """Return the clean inputs of these indices, as stored, (n, 3, h, w) float32 normalised."""
         return normalise(np.stack([self.normals[index] for index in indices]))
 
     def _index(self, position: int) -> int:
-        """Which picture stands at a position of the endless sequence: each epoch is its own permutation."""
+        """Return the input at a position of the endless sequence, in which each epoch is a permutation."""
         epoch, place = divmod(position, len(self.normals))
         return int(_order(self.seed, epoch, len(self.normals))[place])
 
 
-@functools.lru_cache(maxsize=4)  # batches that are made at the same time lie in few epochs
+@functools.lru_cache(maxsize=4)  # batches made at the same time lie in few epochs
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Return the permutation of the inputs in an epoch, (count,), not to be changed."""
-    # Four words where `batch` has three: epochs have a branch of seeds of their own.
+    """Return the order of the inputs in an epoch, a permutation (count,); do not change it, it is cached."""
+    # Four words where `drawn` has three: epochs have a branch of seeds of their own.
     return np.random.default_rng([seed, epoch, 0, 1]).permutation(count)
 
 
@@ -142,10 +148,10 @@ def draw_corruption(generator: Generator) -> Corruption:
     return Corruption(angles, rotation, 0.8 * generator.random())
 
 
-def augmented(picture: np.ndarray, generator: Generator, rotate: Rotate, flip: str) -> np.ndarray:
-    """Return (h, w, 3) uint8 rotated about its centre and mirrored at random; see `Synthesis`.
+def augment(picture: np.ndarray, generator: Generator, rotate: Rotate, flip: str) -> np.ndarray:
+    """Rotate a picture (h, w, 3) uint8 about its centre and mirror it at random; see `Synthesis`.
 
-    Pictures that are not square take half turns where square ones take quarter turns.
+    Pictures that are not square make half turns where square ones make quarter turns.
     """
     height, width, _ = picture.shape
     turn = 0.0
@@ -164,16 +170,16 @@ def augmented(picture: np.ndarray, generator: Generator, rotate: Rotate, flip: s
     return picture
 
 
-def _augmented_region(region: np.ndarray, generator: Generator, rotate: Rotate, flip: str) -> np.ndarray:
-    """Turn and mirror (h, w) bool as the picture, with the same draws; what comes from outside is not in."""
-    level = np.repeat(region[..., None], 3, axis=2) * np.uint8(255)
-    return augmented(level, generator, rotate, flip)[..., 0] > max(127, *FILL)
+def _augment_roi(roi: np.ndarray, generator: Generator, rotate: Rotate, flip: str) -> np.ndarray:
+    """Rotate and mirror an ROI (h, w) bool like its picture, with the same draws; FILL does not count."""
+    level = np.repeat(roi[..., None], 3, axis=2) * np.uint8(255)
+    return augment(level, generator, rotate, flip)[..., 0] > max(127, *FILL)
 
 
-def stacked(regions: Sequence[np.ndarray | None], size: tuple[int, int]) -> Tensor | None:
-    """Return regions (h, w) bool as those of a `Batch`; None, for everything, where all of them are."""
-    if all(region is None for region in regions):
+def stack_rois(rois: Sequence[np.ndarray | None], size: tuple[int, int]) -> Tensor | None:
+    """Return ROIs, each (h, w) bool or None, in the form of a `Batch`; None where all of them are None."""
+    if all(roi is None for roi in rois):
         return None
     everything = np.ones(size, bool)
-    stack = np.stack([everything if region is None else region for region in regions])
+    stack = np.stack([everything if roi is None else roi for roi in rois])
     return torch.from_numpy(stack[:, None].astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Textures for synthetic anomalies: from a texture source, or made from the normal pictures themselves."""
+"""Textures for synthetic anomalies, from a texture source or from the normal pictures themselves."""
 
 import math
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from destseg.pictures.store import PictureStore
 
 Generator = np.random.Generator
 DrawTexture = Callable[[Generator], np.ndarray]
-"""Draws one texture, (h, w, 3) uint8, with the numbers of a generator."""
+"""Draws one texture, (h, w, 3) uint8, with random numbers from a generator."""
 
 
 class PictureTextures:
-    """Textures are pictures of a store, each equally likely."""
+    """Draws pictures of a store as textures, each equally likely."""
 
     def __init__(self, store: PictureStore) -> None:
         self.store = store
 
     def index(self, generator: Generator) -> int:
-        """Draw the number of a picture."""
+        """Draw the index of a picture."""
         return int(generator.integers(len(self.store)))
 
     def __call__(self, generator: Generator) -> np.ndarray:
@@ -29,20 +29,20 @@ class PictureTextures:
 
 
 def from_normals(store: PictureStore) -> DrawTexture:
-    """Textures without a texture source: half are shuffled normal pictures, half procedural noise."""
+    """Draw textures without a texture source: half are shuffled normal pictures, half procedural noise."""
 
     def draw(generator: Generator) -> np.ndarray:
         if generator.random() < 0.5:
-            return shuffled(store[int(generator.integers(len(store)))], generator)
-        return procedural(store.size, generator)
+            return shuffle_patches(store[int(generator.integers(len(store)))], generator)
+        return procedural_texture(store.size, generator)
 
     return draw
 
 
-def shuffled(picture: np.ndarray, generator: Generator) -> np.ndarray:
-    """Cut a picture (h, w, 3) uint8 into 2 x 2 to 8 x 8 patches, shuffle, turn and recolour them.
+def shuffle_patches(picture: np.ndarray, generator: Generator) -> np.ndarray:
+    """Cut a picture (h, w, 3) uint8 into 2 x 2 to 8 x 8 patches, shuffle, mirror, turn and recolour them.
 
-    Patches are mirrored either way, and turned by a quarter where they are square.
+    Patches are mirrored in both directions, and square ones are turned by a quarter, each half of the time.
     """
     height, width, _ = picture.shape
     cells = int(2 ** generator.integers(1, 4))
@@ -60,13 +60,13 @@ def shuffled(picture: np.ndarray, generator: Generator) -> np.ndarray:
         patches[turned] = patches[turned].swapaxes(1, 2)
     mosaic = patches.reshape(cells, cells, patch_height, patch_width, 3).swapaxes(1, 2)
     mosaic = mosaic.reshape(cells * patch_height, cells * patch_width, 3)
-    return resize(recoloured(mosaic, generator), (height, width))
+    return resize(recolour(mosaic, generator), (height, width))
 
 
-def recoloured(picture: np.ndarray, generator: Generator) -> np.ndarray:
-    """Exchange the channels of (h, w, 3) uint8, and change contrast (or invert) and brightness.
+def recolour(picture: np.ndarray, generator: Generator) -> np.ndarray:
+    """Permute the channels of (h, w, 3) uint8, and change contrast (or invert) and brightness.
 
-    Half of the time all channels change alike: on grey parts a colour would give the anomaly away.
+    Half of the time all channels change alike: on grey parts, colour would give the anomaly away.
     """
     channels = 1 if generator.random() < 0.5 else 3
     gain = generator.uniform(0.5, 1.5, channels) * generator.choice([-1.0, 1.0])
@@ -76,8 +76,8 @@ def recoloured(picture: np.ndarray, generator: Generator) -> np.ndarray:
     return values.clip(0, 255).astype(np.uint8)
 
 
-def procedural(size: tuple[int, int], generator: Generator) -> np.ndarray:
-    """Make a texture (h, w, 3) uint8: three octaves of noise between two colours, some in bands, grained."""
+def procedural_texture(size: tuple[int, int], generator: Generator) -> np.ndarray:
+    """Make a texture (h, w, 3) uint8: three octaves of noise between two colours, grain, and often bands."""
     noise = np.zeros(size, np.float32)
     first_octave = int(generator.integers(1, 4))
     for octave in range(3):

@@ -1,4 +1,4 @@
-"""The two stages of training: first the student learns the teacher, then the segmentation network both."""
+"""The two stages of training: the student learns from the teacher, the segmentation network from both."""
 
 import math
 import signal
@@ -22,13 +22,13 @@ from destseg.training.resident import ResidentSynthesis
 from destseg.training.synthesis import Batch, Synthesis
 
 PUBLISHED_BATCH = 32  # the student's rate belongs to a loss summed over so many pictures
-AVERAGED_SHARE = 4  # the last quarter of a stage
+AVERAGED_SHARE = 4  # weights are averaged over the last quarter of a stage
 
 
 def training_precision(wanted: str, device: torch.device) -> str:
-    """Return "float32" or "bfloat16"; "auto" takes the latter on GPUs and on CPUs with matrix units for it.
+    """Return "float32" or "bfloat16"; "auto" takes bfloat16 on GPUs and on CPUs with matrix units for it.
 
-    Elsewhere CPUs only emulate bfloat16, more slowly than float32. Weights and losses are float32 throughout.
+    Other CPUs only emulate bfloat16, more slowly than float32. Weights and losses are always float32.
     """
     if wanted != "auto":
         return wanted
@@ -47,10 +47,13 @@ def new_trainer(
     cache_memory: int,
     resume: FilePath | None = None,
 ) -> "Trainer":
-    """Return the trainer of a network of these parts, at its first step or where a checkpoint was written.
+    """Return the trainer of a network, at its first step or where a checkpoint left off.
 
     Args:
-        precision: as `training_precision` takes it; the others as for `Trainer` and `Trainer.resume`.
+        steps: steps of the student stage and of the segmentation stage.
+        precision: as `training_precision` takes it.
+        parts: which parts the network has.
+        resume: the checkpoint, see `Trainer.resume`. All other arguments are as for `Trainer`.
     """
     precision = training_precision(precision, next(network.parameters()).device)
     trainer = Trainer(network, synthesis, plan_of(network, synthesis, steps, precision, parts), cache_memory)
@@ -59,35 +62,31 @@ def new_trainer(
     return trainer
 
 
-def student_loss(
-    network: DeSTSegNet, corrupted: Tensor, clean: Tensor, regions: Tensor | None = None
-) -> Tensor:
-    """Return the cosine loss, summed over the batch; the teacher sees the clean pictures."""
-    return cosine_loss(cosine_distances(*network.features(corrupted, clean)), regions)
+def student_loss(network: DeSTSegNet, corrupted: Tensor, clean: Tensor, rois: Tensor | None = None) -> Tensor:
+    """Return the cosine loss, summed over the batch; the teacher sees the clean inputs."""
+    return cosine_loss(cosine_distances(*network.features(corrupted, clean)), rois)
 
 
-def fusion_loss(
-    network: DeSTSegNet, corrupted: Tensor, masks: Tensor, regions: Tensor | None = None
-) -> Tensor:
-    """Return focal + l1 of the segmentation network; teacher and student both see the corrupted pictures."""
+def fusion_loss(network: DeSTSegNet, corrupted: Tensor, masks: Tensor, rois: Tensor | None = None) -> Tensor:
+    """Return focal + l1 loss of the segmentation network; teacher and student see the corrupted inputs."""
     with torch.no_grad():
         taught, learnt = network.features(corrupted)
-    return segmentation_loss(network.logits(taught, learnt), masks, regions)
+    return segmentation_loss(network.logits(taught, learnt), masks, rois)
 
 
 class Trainer:
-    """Runs a plan on a network, step by step; its whole state can be written down and continued.
+    """Trains a network by a plan, step by step; its whole state can be saved and resumed.
 
-    At a constant rate the weights never settle: what is kept of each stage then is their average over its
-    last quarter, running statistics included, where the published recipe keeps the last step's. Source:
+    At a constant rate the weights never settle. Each stage then keeps the average of its weights and running
+    statistics over its last quarter, where the published recipe keeps those of the last step. Source:
     Izmailov et al., "Averaging Weights Leads to Wider Optima" (arXiv 1803.05407).
 
     Args:
         network: on its device; changed in place.
         synthesis: makes the batches.
-        plan: what is to be done.
-        cache_memory: bound in bytes on the teacher's features of clean pictures, which are computed once
-            and kept when they fit, unless pictures are rotated or flipped.
+        plan: determines the run.
+        cache_memory: bound in bytes on the teacher's features of clean inputs. They are computed once and
+            kept if they fit, unless pictures are rotated or flipped.
     """
 
     def __init__(self, network: DeSTSegNet, synthesis: Synthesis, plan: Plan, cache_memory: int) -> None:
@@ -101,19 +100,19 @@ class Trainer:
 
     @property
     def total_steps(self) -> int:
-        return self.plan.steps[0] + (self.plan.steps[1] if self.plan.segmentation else 0)
+        return self.plan.steps[0] + (self.plan.steps[1] if self.plan.parts["segmentation"] else 0)
 
     def run(
         self, workers: int, progress: bool, path: Path | None = None, minutes: float = 10.0
     ) -> list[float]:
-        """Do the steps that are left and return the loss of every step.
+        """Do the remaining steps and return the loss of every step.
 
         With a path, the state is written there every so many minutes, at the end, and when SIGINT or SIGTERM
-        asks to stop; then the signal takes its usual course.
+        asks to stop. The signal then has its usual effect.
 
         Raises:
-            RuntimeError: the loss is not finite any more.
-            KeyboardInterrupt: it was asked to stop.
+            RuntimeError: the loss is no longer finite.
+            KeyboardInterrupt: a signal asked to stop.
         """
         written = time.monotonic()
         steps = range(len(self.losses), self.total_steps)
@@ -135,7 +134,7 @@ class Trainer:
         self.network.eval()
         if requests:  # the handlers are back in place: the signal does what it always does
             signal.raise_signal(requests[0])
-            done = f"step {len(self.losses)} of {self.total_steps}"  # an application's own handler comes back
+            done = f"step {len(self.losses)} of {self.total_steps}"  # an application's own handler may return
             raise KeyboardInterrupt(f"stopped at {done}; go on with resume={str(path)!r}")
         return torch.stack(self.losses).tolist() if self.losses else []
 
@@ -147,11 +146,11 @@ class Trainer:
         first, count = (0, self.plan.steps[0]) if in_student_stage else self.plan.steps
         optimizers.set_rates(self.optimizer, (step - first + 0.5) / count)
         corrupted = batch.corrupted.to(self.device, non_blocking=True)
-        regions = None if batch.regions is None else batch.regions.to(self.device, non_blocking=True)
+        rois = None if batch.rois is None else batch.rois.to(self.device, non_blocking=True)
         loss_of = self._student_loss if in_student_stage else self._fusion_loss
         with self._autocast():
-            loss = loss_of(corrupted, batch, regions)
-        # Of the published scale whatever the batch: the student's rate belongs to a sum over 32 pictures.
+            loss = loss_of(corrupted, batch, rois)
+        # At the published scale whatever the batch: the student's rate belongs to a sum over 32 pictures.
         scaled = loss * (PUBLISHED_BATCH / len(corrupted)) if in_student_stage else loss
         self.optimizer.zero_grad()
         scaled.backward()
@@ -160,13 +159,13 @@ class Trainer:
         return loss.detach()
 
     def _batches(self, steps: range, workers: int) -> Iterator[Batch]:
-        """On a GPU, batches are made there; they are the same."""
+        """Yield the batches of some steps; on a GPU the same batches are made there."""
         if self.device.type == "cuda":
             return ResidentSynthesis(self.synthesis, self.device, self.cache_memory).batches(steps, workers)
         return self.synthesis.batches(steps, workers)
 
     def _keep_average(self, step: int) -> None:
-        """In a stage's last quarter, count this step's weights in; at its end, put their average in place."""
+        """In a stage's last quarter, average the weights; at its end, replace them by their average."""
         if self.optimizer is None or optimizers.settles(self.optimizer):
             return
         stage = 0 if step < self.plan.steps[0] else 1
@@ -175,7 +174,7 @@ class Trainer:
             return
         if self.average is None:
             self.average = AveragedModel(network, use_buffers=True)
-        optimizers.count_in(self.average, network)
+        optimizers.update_average(self.average, network)
         if step == end - 1:
             network.load_state_dict(self.average.module.state_dict())
             self.average = None
@@ -195,7 +194,7 @@ class Trainer:
         return loss
 
     def _enter(self, student_stage: bool) -> Optimizer:
-        """Put every part into the mode its stage wants, and make the stage's optimizer."""
+        """Put every part into the mode that the stage needs, and return the stage's optimizer."""
         self.network.eval()
         self.network.student_net.requires_grad_(student_stage)
         self._trained_network(student_stage).train()
@@ -205,18 +204,18 @@ class Trainer:
         self._taught = None
         return optimizers.segmentation_optimizer(self.network, self.plan.precision)
 
-    def _fusion_loss(self, corrupted: Tensor, batch: Batch, regions: Tensor | None) -> Tensor:
-        return fusion_loss(self.network, corrupted, batch.masks.to(self.device), regions)
+    def _fusion_loss(self, corrupted: Tensor, batch: Batch, rois: Tensor | None) -> Tensor:
+        return fusion_loss(self.network, corrupted, batch.masks.to(self.device), rois)
 
-    def _student_loss(self, corrupted: Tensor, batch: Batch, regions: Tensor | None) -> Tensor:
+    def _student_loss(self, corrupted: Tensor, batch: Batch, rois: Tensor | None) -> Tensor:
         if self._taught is None:
-            return student_loss(self.network, corrupted, batch.clean.to(self.device), regions)
+            return student_loss(self.network, corrupted, batch.clean.to(self.device), rois)
         taught = [level[batch.indices].to(self.device) for level in self._taught]
         seen = corrupted if self.plan.parts["denoising"] else batch.clean.to(self.device)
-        return cosine_loss(cosine_distances(taught, self.network.student_net(seen)), regions)
+        return cosine_loss(cosine_distances(taught, self.network.student_net(seen)), rois)
 
     def _remember_teacher(self) -> None:
-        """Compute the teacher's features of all clean pictures once, if that pays and they fit."""
+        """Compute the teacher's features of all clean inputs once, if that pays and they fit."""
         normals, batch_size = self.synthesis.normals, self.plan.batch_size
         height, width = self.plan.image_size
         size = len(normals) * height * width * 4 * (64 / 16 + 128 / 64 + 256 / 256)
@@ -238,16 +237,11 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bfloat16")
 
     def save(self, path: Path) -> None:
-        """Write everything that the next step depends on."""
+        """Write a checkpoint: everything that the next step depends on."""
         checkpoint.write(path, self.plan, self.network, self.optimizer, self.average, self.losses)
 
     def resume(self, path: Path) -> None:
-        """Continue from a file written by `save`.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is no checkpoint, is damaged, or belongs to another plan; the difference is named.
-        """
+        """Continue from a checkpoint written by `save`; raises what `checkpoint.read` raises."""
         state = checkpoint.read(path, self.plan)
         self.network.load_state_dict(state["network"], strict=False)
         self.losses = list(state["losses"].to(self.device))

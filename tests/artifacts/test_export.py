@@ -1,5 +1,6 @@
 """Exported models on their engines against the model that they were made from."""
 
+import dataclasses
 import pathlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import torch
 from engines import NAMES, needs, pictures, run_whole
 
 import destseg
-from destseg.artifacts.formats import read
+from destseg.artifacts.formats import FORMATS, read
 
 SIZES = ((64, 96), (64, 64), (200, 150), (97, 131), (51, 40), (1, 2), (700, 61))
 
@@ -266,3 +267,10 @@ def test_a_region_is_not_saved_beside_a_graph_that_knows_none(exported, ending, 
     with pytest.raises(ValueError, match="judges whole pictures: calibrate without roi before saving"):
         model.save(tmp_path / f"other{ending}")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_format_without_int8_refuses_it_before_any_work(light, tmp_path, monkeypatch):
+    plain = dataclasses.replace(FORMATS["onnx"], quantise=None)
+    monkeypatch.setitem(FORMATS, "onnx", plain)
+    with pytest.raises(ValueError, match=r"precision of onnx files must be one of float32, got 'int8'"):
+        light.export(tmp_path / "part.onnx", "onnx", "int8")

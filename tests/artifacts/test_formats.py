@@ -1,5 +1,7 @@
 """The table of formats: what a file's name says, and which names a format refuses."""
 
+from pathlib import Path
+
 import pytest
 
 from destseg.artifacts.formats import EXPORTED, FORMATS, check_name, format_of, read
@@ -25,8 +27,10 @@ def test_the_table():
         "onnx": ".onnx",
         "openvino": ".xml",
     }
-    for form in FORMATS.values():  # what holds a graph can be built and quantised, what holds none cannot
-        assert (form.build is None) == (form.quantise is None) == (form.name not in EXPORTED)
+    for form in FORMATS.values():  # only what holds a graph can be built and quantised
+        assert (form.build is None) == (form.name not in EXPORTED)
+        assert form.precisions == (("float32", "int8") if form.quantise else ())
+    assert [len(form.files(Path("part"))) for form in FORMATS.values()] == [1, 1, 2]
 
 
 @pytest.mark.parametrize("ending", both_cases(ENDINGS))

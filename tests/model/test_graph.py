@@ -1,18 +1,20 @@
-"""The whole way from pixels to a verdict as one graph: Pillow's resizing, standard operators, the flag."""
+"""The graph from pixels to a verdict: it resizes as Pillow does, and scores as prediction does."""
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
-from engines import pictures
 
-from destseg.model.graph import Inference, fixed_point_weights, resized, traced
-from destseg.model.networks import DeSTSegNet, folded
-from destseg.model.normalisation import normalise
+from destseg.model.construction import random_network
+from destseg.model.graph import Inference, fixed_point_weights, resize_like_pillow, trace
 from destseg.pictures.decoding import resize
 from destseg.settings import Settings
 
-SIZES = ((64, 96), (64, 64), (200, 150), (97, 131), (51, 40), (1, 2), (700, 61), (517, 733), (1000, 100))
+SIZES = ((64, 96), (64, 64), (200, 150), (97, 131), (51, 40), (1, 2), (700, 61))
+
+
+def pictures(size, count=1, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("given", [1, 2, 7, 64, 65, 150, 333, 1000])
@@ -29,32 +31,42 @@ def test_weights_are_those_of_pillow(given):
         np.testing.assert_array_equal(found, np.asarray(expected)[0, :, 0])
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, (517, 733), (1000, 100)])
 def test_the_graph_resizes_to_the_very_grey_levels_of_pillow(size):
     pixels = pictures(size)
-    found = resized(torch.from_numpy(pixels).permute(0, 3, 1, 2).float(), (64, 96))
+    found = resize_like_pillow(torch.from_numpy(pixels).permute(0, 3, 1, 2).float(), (64, 96))
     np.testing.assert_array_equal(found[0].permute(1, 2, 0), resize(pixels[0], (64, 96)))
-
-
-def test_folded_networks_give_the_same_and_leave_the_network_alone(light):
-    before = {name: tensor.clone() for name, tensor in light.network_.state_dict().items()}
-    small = folded(light.network_)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in small.modules())
-    images = normalise(pictures((64, 96), 2))
-    torch.testing.assert_close(small.maps(images), light.network_.maps(images), atol=1e-5, rtol=0)
-    after = light.network_.state_dict()
-    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
 
 
 @pytest.mark.parametrize("preset", ["paper", "stpm"])
 def test_graphs_of_every_preset_hold_standard_operators_only(preset):
-    network = DeSTSegNet(**Settings(preset).parts).eval()
-    program = traced(Inference(network, (64, 64), 0.5))
+    network = random_network(Settings(preset)).eval()
+    program = trace(Inference(network, (64, 64), 0.5))
     called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert called and all(
         name.startswith(("aten.", "<built-in function")) for name in called
     )  # none of destseg.ops
     assert not any("stack_trace" in node.meta for node in program.graph.nodes)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_graph_predicts_what_the_model_predicts(light, size):
+    inference = Inference(light.network_, (64, 96), light.threshold_).eval()
+    pixels = pictures(size, 2)
+    with torch.no_grad():
+        own, score, is_anomalous, images, maps = inference(torch.from_numpy(pixels))
+    assert own.shape == (2, *size) and own.dtype == torch.float32
+    assert images.shape == (2, 3, 64, 96) and maps.shape == (2, 64, 96)
+    for k, expected in enumerate(light.predict(pixels)):
+        np.testing.assert_allclose(own[k], expected.anomaly_map, atol=1e-3)
+        assert score[k].item() == pytest.approx(expected.score, abs=1e-3)
+        np.testing.assert_array_equal(images[k].permute(1, 2, 0), resize(pixels[k], (64, 96)))
+        np.testing.assert_allclose(
+            maps[k], light.scorer.maps(resize(pixels[k], (64, 96))[None])[0], atol=1e-3
+        )
+        assert is_anomalous.dtype == torch.bool
+        if abs(expected.score - expected.threshold) > 1e-3:
+            assert bool(is_anomalous[k]) == expected.is_anomalous
 
 
 def test_the_flag_compares_with_the_threshold(light):
@@ -63,3 +75,20 @@ def test_the_flag_compares_with_the_threshold(light):
     between = sum(sorted(scores)[1:3]) / 2
     flags = Inference(light.network_, (64, 96), between)(pixels)[2]
     assert flags.tolist() == [score > between for score in scores]
+
+
+def test_the_graph_leaves_the_network_alone(light):
+    before = {name: tensor.clone() for name, tensor in light.network_.state_dict().items()}
+    Inference(light.network_, (64, 96), 0.5)(torch.from_numpy(pictures((64, 96))))
+    after = light.network_.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_traced_program_takes_any_number_of_pictures_of_any_size(light):
+    inference = Inference(light.network_, (64, 96), light.threshold_).eval()
+    program = trace(inference).module()
+    for count, size in ((1, (64, 96)), (3, (150, 111)), (2, (33, 200))):
+        pixels = torch.from_numpy(pictures(size, count, seed=2))
+        with torch.no_grad():
+            for found, expected in zip(program(pixels), inference(pixels), strict=True):
+                torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

@@ -1,0 +1,31 @@
+"""`destseg bench`: measures what prediction costs."""
+
+import argparse
+
+from destseg.cli.arguments import SIDES, read_number, read_sides, wrong_usage
+from destseg.settings import Settings, check_duration, input_size
+
+HELP = "Time prediction by preset, engine and precision, beside the published network."
+EXAMPLE = "destseg bench part.destseg part.xml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("models", nargs="*", metavar="MODEL", help="models (default: untrained ones of each kind)")
+    add(
+        "--size", type=read_sides, default=Settings.image_size, help=f"input size of untrained models {SIDES}"
+    )
+    add("--seconds", type=read_number, default=5.0, help="time for each model")
+    dataset = "also measure what the models find in this test set in the MVTec layout"
+    add("--evaluate", dest="dataset", metavar="DATASET", help=dataset)
+
+
+def run(options: argparse.Namespace) -> int:
+    with wrong_usage():
+        input_size(options.size)
+        check_duration("seconds", options.seconds)
+
+    from destseg.bench import table
+
+    print(table(**vars(options)))
+    return 0

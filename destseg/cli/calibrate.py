@@ -1,0 +1,53 @@
+"""`destseg calibrate`: sets the thresholds of a model, fitted or exported."""
+
+import argparse
+
+import destseg
+from destseg.cli.arguments import (
+    PICTURES,
+    add_device,
+    add_false_positive_rate,
+    add_inference_precision,
+    add_model,
+    add_roi,
+    add_strict,
+    wrong_usage,
+)
+from destseg.cli.output import check_output, say, thresholds
+from destseg.settings import check_device, check_rate
+
+HELP = "Set the thresholds anew, from normal pictures that fit did not see."
+EXAMPLE = "destseg calibrate part.destseg more_good_parts --false-positive-rate 0.005"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add_model(parser)
+    normal = f"{PICTURES} (default: the scores of the last calibration)"
+    add("normal", nargs="*", metavar="NORMAL", help=normal)
+    add("-o", "--output", help="file to write (default: MODEL itself)")
+    precision = "precision of prediction on a GPU from now on; changing it requires NORMAL"
+    add_inference_precision(parser, precision)
+    add_roi(parser)
+    add_false_positive_rate(parser)
+    add_strict(parser)
+    add_device(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    with wrong_usage():
+        check_device(options.device)
+        check_rate(options.false_positive_rate)
+
+    from destseg.artifacts.formats import format_of
+
+    check_output(options.output, format_of(options.model))
+    model = destseg.load(options.model, options.device, options.inference_precision)
+    normal = options.normal or None
+    model.calibrate(normal, options.false_positive_rate, strict=options.strict, roi=options.roi)
+    output = options.output or options.model
+    model.save(output)
+    for line in thresholds(model.calibration_):
+        print(line)
+    say(f"wrote {output}")
+    return 0

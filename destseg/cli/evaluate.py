@@ -1,0 +1,41 @@
+"""`destseg evaluate`: measures a model on a test set, as a table and as files for other programs."""
+
+import argparse
+
+import destseg
+from destseg.cli.arguments import add_device, add_model, add_roi, wrong_usage
+from destseg.cli.output import check_output
+from destseg.settings import PROTOCOLS, check_device
+
+HELP = "Compute the metrics on a test set in the MVTec layout."
+EXAMPLE = "destseg evaluate part.destseg parts --json report.json --csv pictures.csv"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add_model(parser)
+    add("dataset", metavar="DATASET", help="folder that holds test and ground_truth")
+    protocol = "compare with masks at their full resolution, or as the paper does"
+    add("--protocol", default=next(iter(PROTOCOLS)), choices=PROTOCOLS, help=protocol)
+    add("--json", metavar="FILE", help="write everything as JSON")
+    add("--csv", metavar="FILE", help="write one line per picture")
+    add("--defects-csv", metavar="FILE", help="write one line per defect, and one for all of them")
+    add_roi(parser)
+    add_device(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    with wrong_usage():
+        check_device(options.device)
+    for path in (options.json, options.csv, options.defects_csv):
+        check_output(path)
+    model = destseg.load(options.model, options.device)
+    report = model.evaluate(options.dataset, protocol=options.protocol, roi=options.roi)
+    if options.json:
+        report.to_json(options.json)
+    if options.csv:
+        report.to_csv(options.csv)
+    if options.defects_csv:
+        report.defects_to_csv(options.defects_csv)
+    print(report.table())
+    return 0

@@ -1,0 +1,96 @@
+"""`destseg predict`: writes one line of JSON per picture, overlays and maps."""
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import destseg
+from destseg.cli.arguments import add_device, add_model, add_roi, add_strict, wrong_usage
+from destseg.settings import check_device
+
+if TYPE_CHECKING:
+    from destseg.inference.prediction import Prediction
+
+HELP = "Find defects and print one line of JSON per picture."
+EXAMPLE = "destseg predict part.destseg incoming/*.png -o results --maps png > results.jsonl"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add_model(parser)
+    add("pictures", nargs="+", metavar="PICTURES", help="pictures, or directories of them")
+    add("-o", "--output", metavar="OUT", help="folder for overlays and maps")
+    maps = "write anomaly maps, as 16-bit pictures or as arrays of float32"
+    add("--maps", default="none", choices=["none", "png", "npy"], help=maps)
+    add("--no-overlays", dest="overlays", action="store_false", help="write no overlay pictures")
+    add_roi(parser)
+    add_strict(parser)
+    add_device(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    with wrong_usage():
+        check_device(options.device)
+
+    from tqdm import tqdm
+
+    from destseg.pictures.folders import as_pictures
+
+    model = destseg.load(options.model, options.device)
+    count = len(as_pictures(options.pictures))
+    names = _OutputNames(options.pictures)
+    unreadable = 0
+    results = model.predict_each(options.pictures, strict=options.strict, roi=options.roi)
+    for source, result in tqdm(results, "predicting", count, disable=None):
+        if isinstance(result, Exception):
+            unreadable += 1
+            print(json.dumps({"source": source.name, "error": str(result)}), flush=True)
+            continue
+        line = result.to_dict()
+        if options.output:
+            line |= _write(
+                result, Path(options.output) / names.of(source.name), options.maps, options.overlays
+            )
+        print(json.dumps(line), flush=True)
+    return 1 if unreadable else 0
+
+
+def _write(result: "Prediction", base: Path, maps: str, overlays: bool) -> dict[str, str]:
+    """Write the wanted files of one picture, and return their paths."""
+    from destseg.files import write_whole
+    from destseg.inference.prediction import write_map
+
+    written = {}
+    if overlays:
+        path = base.with_name(base.name + "_overlay.png")
+        write_whole(path, lambda file: result.overlay().save(file, format="PNG"))
+        written["overlay"] = str(path)
+    if maps != "none":
+        path = base.with_name(f"{base.name}_map.{maps}")
+        write_map(path, result.anomaly_map)
+        written["map"] = str(path)
+    return written
+
+
+class _OutputNames:
+    """Gives each picture a path below the output folder, as it has below its input folder."""
+
+    def __init__(self, given: Sequence[str]) -> None:
+        self.folders = [Path(path) for path in given if Path(path).is_dir()]
+        self.taken: set[Path] = set()
+        self.numbers: dict[Path, Iterator[int]] = {}  # the next numbers: each is tried once
+
+    def of(self, source: str) -> Path:
+        path = Path(source)
+        inside = [path.relative_to(folder) for folder in self.folders if path.is_relative_to(folder)]
+        relative = inside[0] if inside else Path(path.name)
+        stem = relative.with_suffix("")
+        numbers = self.numbers.setdefault(stem, itertools.count(2))
+        numbered = (stem.with_name(f"{stem.name}_{k}") for k in numbers)
+        candidates = itertools.chain([stem, relative.with_name(relative.name.replace(".", "_"))], numbered)
+        chosen = next(candidate for candidate in candidates if candidate not in self.taken)
+        self.taken.add(chosen)
+        return chosen

@@ -1,0 +1,65 @@
+"""`destseg predict` on the command line: what it prints, and the names of the files it writes."""
+
+import json
+import time
+
+import PIL.Image
+import pytest
+
+from destseg.cli import main
+from destseg.cli.predict import _OutputNames
+
+
+def test_predict_names_the_pictures_it_cannot_read_and_goes_on(model, few_parts, tmp_path, capsys):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    good = sorted(few_parts.iterdir())[0]
+    assert main(["predict", str(model), str(broken), str(good)]) == 1
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first["source"] == str(broken) and "broken.png" in first["error"]
+    assert second["source"] == str(good) and "score" in second
+    assert main(["predict", str(model), str(broken), "--strict"]) == 1
+    assert "broken.png" in capsys.readouterr().err
+
+
+def test_pictures_of_the_same_name_do_not_overwrite_each_other(model, few_parts, tmp_path, capsys):
+    picture = PIL.Image.open(sorted(few_parts.iterdir())[0])
+    for path in ("a/x/1.png", "a/y/1.png", "a/y/1.bmp", "b/1.png", "c/1.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / path)
+    given = [tmp_path / "a", tmp_path / "b" / "1.png", tmp_path / "c" / "1.png"]
+    out = tmp_path / "out"
+    assert main(["predict", str(model), *map(str, given), "-o", str(out), "--maps", "npy"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len({line["overlay"] for line in lines} | {line["map"] for line in lines}) == 10
+    assert (out / "x" / "1_map.npy").exists() and (out / "y" / "1_overlay.png").exists()
+
+
+def test_names_of_many_outputs_take_no_time():
+    names, started = _OutputNames([]), time.monotonic()
+    found = [names.of(f"{folder}/part.1.png") for folder in range(2000)]
+    assert time.monotonic() - started < 3  # trying all names for each picture took 10 seconds and more
+    assert [str(path) for path in found[:4]] == ["part.1", "part_1_png", "part.1_2", "part.1_3"]
+    assert len(set(found)) == 2000
+
+
+def test_no_overlays_and_no_folder_write_nothing(model, few_parts, tmp_path, capsys):
+    picture = str(sorted(few_parts.iterdir())[0])
+    assert main(["predict", str(model), picture]) == 0
+    assert main(["predict", str(model), picture, "-o", str(tmp_path / "o"), "--no-overlays"]) == 0
+    assert not (tmp_path / "o").exists()
+    assert "overlay" not in capsys.readouterr().out
+
+
+def test_exported_models_predict_where_there_is_no_torch(
+    exported, light, few_parts, run_without_torch, tmp_path
+):
+    process = run_without_torch("predict", exported, few_parts, "-o", tmp_path / "out", "--maps", "png")
+    assert (process.returncode, process.stderr) == (0, "")
+    lines = [json.loads(line) for line in process.stdout.splitlines()]
+    expected = light.predict(few_parts)
+    assert [line["source"] for line in lines] == [one.source for one in expected]
+    for line, one in zip(lines, expected, strict=True):
+        assert line["score"] == pytest.approx(one.score, abs=1e-3)
+        assert line["threshold"] == one.threshold
+        assert PIL.Image.open(line["overlay"]).size == PIL.Image.open(line["map"]).size == (96, 80)

@@ -1,0 +1,245 @@
+"""Thresholds from normal pictures alone: by hand, their guarantee by simulation, splits, p-values."""
+
+import dataclasses
+import gc
+import json
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from destseg.inference.calibration import Calibration, calibrate, conformal_threshold, p_value, split
+from destseg.inference.scoring import Scored
+from destseg.pictures.folders import Source
+
+NINE = [0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("scores", "rate", "expected"),
+    [
+        (NINE, 0.1, 0.9),  # k = 10 * 0.9 = 9: just enough pictures
+        (NINE, 0.2, 0.8),
+        (NINE, 0.25, 0.8),  # k = 7.5, rounded up
+        (NINE, 0.5, 0.5),
+        (NINE, 0.9, 0.1),
+        (NINE, 0.05, 0.9),  # k = 9.5 of 9: the largest
+        ([0.4], 0.01, 0.4),
+        ([0.2, 0.2, 0.2, 0.6], 0.4, 0.2),  # k = 3, ties
+        (range(1, 100), 0.01, 99),
+        (range(1, 100), 0.42, 58),  # 100 * (1 - 0.42) is a little more than 58 in floating point
+        (range(1, 1000), 0.01, 990),
+    ],
+)
+def test_threshold_by_hand(scores, rate, expected):
+    assert conformal_threshold(list(scores), rate) == expected
+
+
+@pytest.mark.parametrize(
+    ("pictures", "rate", "expected"),
+    [(30, 0.1, 3 / 31), (99, 0.01, 1 / 100), (19, 0.25, 5 / 20), (9, 0.01, 1 / 10), (1, 0.3, 1 / 2)],
+)
+def test_false_positives_stay_below_the_guaranteed_rate(pictures, rate, expected):
+    # Scores are uniform, so a threshold t lets 1 - t of all normal pictures through. The mean over splits is
+    # (m + 1 - k) / (m + 1): the k-th smallest of m uniform numbers has mean k / (m + 1).
+    generator, splits = np.random.default_rng(0), 4000
+    rates = [1 - conformal_threshold(generator.random(pictures), rate) for _ in range(splits)]
+    error = np.std(rates) / np.sqrt(splits)
+    assert np.mean(rates) == pytest.approx(expected, abs=4 * error)
+    guaranteed = Calibration((0.0,) * pictures, (0.0,) * pictures, rate).guaranteed_rate
+    assert expected <= guaranteed == pytest.approx(max(rate, 1 / (pictures + 1)))
+
+
+def test_ties_only_lower_the_rate():
+    generator = np.random.default_rng(0)
+    draws = generator.integers(0, 4, (2000, 20))  # 19 calibration pictures and a new one, four scores in all
+    false = [draw[19] > conformal_threshold(draw[:19], 0.25) for draw in draws]
+    assert np.mean(false) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [(0.0, 5 / 5), (0.1, 5 / 5), (0.15, 4 / 5), (0.2, 4 / 5), (0.3, 2 / 5), (0.9, 1 / 5)],
+)
+def test_p_value_by_hand(score, expected):
+    assert p_value(score, [0.1, 0.2, 0.2, 0.3]) == expected
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.3])
+def test_verdict_and_p_value_agree(rate):
+    scores = np.random.default_rng(2).integers(0, 30, 40) / 30
+    threshold = conformal_threshold(scores, rate)
+    for score in np.arange(-1, 32) / 30:
+        assert (score > threshold) == (p_value(score, scores) <= rate)
+
+
+def test_a_calibration_makes_both_thresholds():
+    calibration = Calibration(tuple(NINE), tuple(score / 2 for score in NINE), 0.2)
+    assert (calibration.threshold, calibration.pixel_threshold) == (0.8, 0.4)
+
+
+def test_what_is_stored_makes_the_same_calibration_again():
+    calibration = Calibration(tuple(NINE), tuple(score / 3 for score in NINE), 0.2, trained_on=True)
+    stored = calibration.stored()
+    assert (stored["threshold"], stored["pixel_threshold"]) == (0.8, 0.8 / 3)
+    assert Calibration.from_stored(json.loads(json.dumps(stored))) == calibration
+    first = {name: stored[name] for name in ("scores", "pixel_scores", "false_positive_rate")}
+    first["scores"] = torch.tensor(NINE, dtype=torch.float64)
+    assert Calibration.from_stored(first) == dataclasses.replace(calibration, trained_on=False)
+
+
+def test_verdict_on_a_picture():
+    calibration = Calibration(tuple(NINE), tuple(score / 2 for score in NINE), 0.2)
+    anomaly_map = np.array([[0, 1], [0, 1]], np.float32)
+    pixels = np.zeros((2, 4, 3), np.uint8)
+    above = calibration.judge(Scored(pixels, anomaly_map, 0.85, 0.6), "part.png")
+    assert above.image is pixels and above.score == 0.85
+    assert above.is_anomalous and above.p_value == 2 / 10
+    assert (above.threshold, above.pixel_threshold, above.source) == (0.8, 0.4, "part.png")
+    # At the picture's own size: columns lie at -1/4, 1/4, 3/4 and 5/4 between the map's two.
+    np.testing.assert_allclose(above.anomaly_map, [[0.0, 0.25, 0.75, 1.0]] * 2, atol=1e-6)
+    assert above.mask.tolist() == [[False, False, True, True]] * 2
+    at_threshold = calibration.judge(Scored(pixels, anomaly_map, 0.8, 0.6), "part.png")
+    assert not at_threshold.is_anomalous and at_threshold.p_value == 3 / 10
+
+
+@pytest.mark.parametrize(
+    ("pictures", "words"),
+    [
+        (9, "9 calibration pictures guarantee a false-positive rate of 0.1, not of 0.01: that takes 99"),
+        (1, "1 calibration picture guarantees a false-positive rate of 0.5, not of 0.01: that takes 99"),
+    ],
+)
+def test_too_few_pictures_are_reported(caplog, pictures, words):
+    Calibration((0.5,) * pictures, (0.5,) * pictures, 0.01).warn_if_short()
+    assert caplog.messages == [words]
+
+
+@pytest.mark.parametrize(("pictures", "rate"), [(9, 0.1), (99, 0.01), (19, 0.05), (1, 0.5)])
+def test_just_enough_pictures_are_not_reported(caplog, pictures, rate):
+    calibration = Calibration((0.5,) * pictures, (0.5,) * pictures, rate)
+    calibration.warn_if_short()
+    assert not caplog.records
+    assert calibration.guaranteed_rate == rate
+
+
+def result_of(k):
+    """A scored picture as a stream yields it."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    scored = Scored(pixels, np.zeros((64, 64), np.float32), (k + 1) / 10, (k + 1) / 20)
+    return Source(f"picture {k}", pixels), scored
+
+
+def test_no_anomaly_map_is_kept():
+    alive, maps = [], []
+
+    def results():
+        for k in range(5):
+            gc.collect()
+            alive.append(sum(found() is not None for found in maps))
+            result = result_of(k)
+            maps.append(weakref.ref(result[1].anomaly_map))
+            yield result
+            del result
+
+    found = calibrate(results(), 0.5, progress=False)
+    assert len(alive) == 5 and max(alive) <= 1  # the last one, while the next is made
+    assert found.scores == (0.1, 0.2, 0.3, 0.4, 0.5)
+    assert found.pixel_scores == (0.05, 0.1, 0.15, 0.2, 0.25)
+    assert (found.false_positive_rate, found.trained_on) == (0.5, False)
+
+
+def broken(k):
+    return Source(f"picture {k}", b""), ValueError(f"picture {k} is broken")
+
+
+def test_unreadable_pictures_are_left_out_of_a_calibration_by_name(caplog):
+    found = calibrate([result_of(0), broken(1), result_of(2)], 0.5, progress=False)
+    assert found.scores == (0.1, 0.3) and found.pixel_scores == (0.05, 0.15)
+    assert caplog.messages == ["left out: picture 1 is broken", "left out 1 of 3 pictures"]
+
+
+def test_a_strict_calibration_ends_at_the_first_unreadable_picture():
+    results = iter([result_of(0), broken(1), result_of(2)])
+    with pytest.raises(ValueError, match=r"^picture 1 is broken$"):
+        calibrate(results, 0.5, strict=True, progress=False)
+    assert len(list(results)) == 1
+
+
+def test_a_calibration_takes_at_least_one_readable_picture():
+    with pytest.raises(ValueError, match="none of 2 pictures can be read; the first: picture 0 is broken"):
+        calibrate([broken(0), broken(1)], 0.5, progress=False)
+
+
+def test_a_calibration_says_whether_its_pictures_are_too_few(caplog):
+    assert calibrate([result_of(0)], 0.5, trained_on=True, progress=False).trained_on
+    calibrate([result_of(k) for k in range(3)], 0.2, progress=False)
+    calibrate([result_of(k) for k in range(4)], 0.2, progress=False)
+    assert caplog.messages == [
+        "the only picture was trained on and calibrated with: no rate is guaranteed",
+        "3 calibration pictures guarantee a false-positive rate of 0.25, not of 0.2: that takes 4",
+    ]
+
+
+def test_another_rate_keeps_the_scores(caplog):
+    before = Calibration(tuple(NINE), tuple(score / 2 for score in NINE), 0.2)
+    after = before.at_rate(0.5)
+    assert (after.scores, after.pixel_scores) == (before.scores, before.pixel_scores)
+    assert (after.threshold, before.threshold) == (0.5, 0.8) and not caplog.records
+    before.at_rate(0.05)
+    assert "9 calibration pictures guarantee a false-positive rate of 0.1, not of 0.05" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("pictures", "held_out"), [(2, 1), (3, 1), (10, 5), (19, 9), (20, 10), (50, 10), (60, 12), (1000, 200)]
+)
+def test_split(pictures, held_out):
+    training, calibration = split(pictures, seed=0)
+    assert len(calibration) == held_out
+    assert sorted(training + calibration) == list(range(pictures))
+    assert training == sorted(training) and calibration == sorted(calibration)
+
+
+def test_a_single_picture_serves_for_both():
+    assert split(1, seed=0) == ([0], [0])
+
+
+def test_a_picture_that_was_trained_on_guarantees_nothing(caplog):
+    calibration = Calibration((0.5,), (0.5,), 0.5, trained_on=True)
+    assert calibration.guaranteed_rate == 1
+    calibration.warn_if_short()
+    assert caplog.messages == ["the only picture was trained on and calibrated with: no rate is guaranteed"]
+
+
+@pytest.mark.parametrize(("share", "held_out"), [(0, 10), (0.05, 10), (0.3, 60), (0.5, 100)])
+def test_split_by_another_share(share, held_out):
+    assert [len(part) for part in split(200, 0, share)] == [200 - held_out, held_out]
+
+
+def test_split_follows_the_seed():
+    assert split(100, seed=4) == split(100, seed=4)
+    assert split(100, seed=4) != split(100, seed=5)
+
+
+def test_every_picture_may_be_held_out():
+    held_out = {index for seed in range(60) for index in split(50, seed)[1]}
+    assert held_out == set(range(50))
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, float("nan")])
+def test_words_about_wrong_rates(rate):
+    words = rf"false_positive_rate must lie between 0 and 1, exclusive, got {rate}"
+    with pytest.raises(ValueError, match=words):
+        conformal_threshold(NINE, rate)
+
+
+def test_words_about_no_scores():
+    with pytest.raises(ValueError, match="at least one normal picture, got none"):
+        conformal_threshold([], 0.1)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_words_about_scores_that_are_not_finite(score):
+    with pytest.raises(ValueError, match="calibration scores must be finite, got NaN or infinity"):
+        conformal_threshold([0.1, score], 0.1)

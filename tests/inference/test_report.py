@@ -1,0 +1,288 @@
+"""Evaluation on a small set of the MVTec layout with made-up scores: both protocols, table, JSON, CSV."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from destseg import metrics
+from destseg.inference.report import COLUMNS, Row, evaluate
+from destseg.inference.scoring import Scored
+from destseg.metrics.accumulator import MEMORY
+from destseg.pictures.folders import Source, read_mvtec
+from destseg.pictures.roi import RegionOfInterest
+
+# Pictures are 12 x 16, their masks twice as large; the network sees 6 x 8, so a mask shrinks by four.
+PICTURE, MASK, NETWORK = (12, 16), (24, 32), (6, 8)
+DEFECTS = {  # rows and columns of the mask
+    "block/0": (slice(0, 12), slice(0, 16)),
+    "dot/0": (slice(10, 12), slice(10, 12)),  # of 2 x 2 pixels: gone at the network's size
+}
+SCORES = {"block/0": 0.9, "dot/0": 0.5, "good/0": 0.1, "good/1": 0.6}
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Two normal pictures, a block and a dot."""
+    for name in SCORES:
+        save(tmp_path / "test" / f"{name}.png", np.full((*PICTURE, 3), 90, np.uint8))
+    for name, where in DEFECTS.items():
+        mask = np.zeros(MASK, np.uint8)
+        mask[where] = 255
+        save(tmp_path / "ground_truth" / f"{name}_mask.png", mask)
+    return tmp_path
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(pixels).save(path)
+
+
+def name_of(path):
+    return f"{path.parent.name}/{path.stem}"
+
+
+def anomaly_map(name):
+    """A map of random heat, a little hotter in the defect."""
+    heat = torch.rand(NETWORK, generator=torch.Generator().manual_seed(sorted(SCORES).index(name)))
+    if name in DEFECTS:
+        rows, columns = ((part.start // 4, -(-part.stop // 4)) for part in DEFECTS[name])
+        heat[slice(*rows), slice(*columns)] += 0.3
+    return heat
+
+
+def results_of(samples, roi=None):
+    """The samples scored, as a stream yields them."""
+    for sample in samples:
+        name, pixels = name_of(sample.path), np.zeros((*PICTURE, 3), np.uint8)
+        yield Source(name, sample.path), Scored(pixels, anomaly_map(name).numpy(), SCORES[name], 0.0, roi)
+
+
+def evaluated(samples, protocol="full", threshold=None, roi=None):
+    return evaluate(samples, results_of(samples, roi), protocol, threshold, progress=False)
+
+
+def report_of(dataset, protocol="full", threshold=None):
+    return evaluated(read_mvtec(dataset), protocol, threshold)
+
+
+def expected_metrics(names, protocol):
+    """`metrics.evaluate` on maps and masks at the size of the protocol, drawn here."""
+    maps, masks, labels = [], [], []
+    for name in names:
+        mask = np.zeros(MASK if protocol == "full" else NETWORK, bool)
+        if protocol == "full" and name in DEFECTS:
+            mask[DEFECTS[name]] = True
+        elif name == "block/0":
+            mask[0:3, 0:4] = True
+        heat = anomaly_map(name)[None, None]
+        if protocol == "full":
+            heat = torch.nn.functional.interpolate(heat, MASK, mode="bilinear", align_corners=False)
+        maps.append(heat[0, 0].numpy())
+        masks.append(mask)
+        labels.append(name in DEFECTS if protocol == "full" else name == "block/0")
+    scores = [SCORES[name] for name in names]
+    return metrics.evaluate(maps, masks, image_scores=scores, image_labels=labels)
+
+
+def assert_same_metrics(found, expected):
+    for name in ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "iap", "iap90", "instances"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-9, nan_ok=True), name
+
+
+@pytest.mark.parametrize("protocol", ["full", "paper"])
+def test_metrics_of_all_pictures_and_of_each_defect(dataset, protocol):
+    report = report_of(dataset, protocol)
+    assert report.protocol == protocol
+    assert_same_metrics(report, expected_metrics(sorted(SCORES), protocol))
+    assert list(report.defects) == ["block", "dot"]
+    for defect, found in report.defects.items():
+        assert_same_metrics(found, expected_metrics([f"{defect}/0", "good/0", "good/1"], protocol))
+
+
+def test_a_defect_that_vanishes_counts_as_good_in_the_paper_only(dataset):
+    full, paper = report_of(dataset, "full"), report_of(dataset, "paper")
+    assert (full.instances, paper.instances) == (2, 1)
+    # Defects 0.9 and 0.5 against 0.1 and 0.6: three of four pairs in order. The dot among the good: all.
+    assert (full.image_auroc, paper.image_auroc) == (0.75, 1.0)
+    assert full.defects["dot"].image_auroc == 0.5
+    assert math.isnan(paper.defects["dot"].image_auroc) and math.isnan(paper.defects["dot"].pixel_ap)
+
+
+def test_an_empty_mask_beside_a_defect_picture_is_no_reason_to_call_it_good(dataset):
+    save(dataset / "ground_truth" / "dot" / "0_mask.png", np.zeros(MASK, np.uint8))
+    report = report_of(dataset)
+    assert report.instances == 1
+    assert report.image_auroc == 0.75
+
+
+def test_masks_already_of_the_networks_size_are_taken_as_they_are(dataset):
+    mask = np.zeros(NETWORK, np.uint8)
+    mask[2, 3] = 1
+    save(dataset / "ground_truth" / "dot" / "0_mask.png", mask)
+    assert report_of(dataset, "paper").instances == 2
+
+
+def test_rows_and_verdicts(dataset):
+    report = report_of(dataset, threshold=0.55)
+    assert report.rows == (
+        Row("test/block/0.png", "block", 0.9, True),
+        Row("test/dot/0.png", "dot", 0.5, False),
+        Row("test/good/0.png", "good", 0.1, False),
+        Row("test/good/1.png", "good", 0.6, True),
+    )
+    assert [report.flagged(defect) for defect in ("block", "dot", "good")] == [1.0, 0.0, 0.5]
+    assert math.isnan(report.flagged("unknown"))
+
+
+def test_a_score_at_the_threshold_is_normal(dataset):
+    assert not report_of(dataset, threshold=0.9).rows[0].is_anomalous
+
+
+def test_without_a_threshold_there_are_no_verdicts(dataset):
+    report = report_of(dataset)
+    assert report.threshold is None
+    assert [row.is_anomalous for row in report.rows] == [None] * 4
+    assert math.isnan(report.flagged("block"))
+
+
+def test_table(dataset):
+    lines = report_of(dataset, "paper", threshold=0.55).table().splitlines()
+    cells = [line.split("  ") for line in lines[:-1]]
+    table = [[cell.strip() for cell in row if cell.strip()] for row in cells]
+    assert table[0] == [
+        "defect",
+        "pictures",
+        "flagged",
+        "image auroc",
+        "pixel auroc",
+        "pixel ap",
+        "pro",
+        "iap",
+        "iap90",
+    ]
+    assert table[1][:4] == ["block", "1", "100.0", "100.0"]
+    assert table[2] == ["dot", "1", "0.0", "-", "-", "-", "-", "-", "-"]
+    assert table[3] == ["good", "2", "50.0"]
+    assert table[4][:3] == ["all", "4", "100.0"]
+    assert len({len(line) for line in lines[:-1]}) == 1
+    assert lines[-1].startswith("percent; protocol paper: masks resized to the network's input")
+    assert lines[-1].endswith("; 1 instances")
+
+
+def test_table_without_threshold(dataset):
+    assert report_of(dataset).table().splitlines()[1].split()[:3] == ["block", "1", "-"]
+
+
+def refuse(constant):
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def test_json(dataset, tmp_path):
+    path = tmp_path / "out" / "report.json"
+    report_of(dataset, "paper", threshold=0.55).to_json(path)
+    content = json.loads(path.read_text(), parse_constant=refuse)
+    assert content["image_auroc"] == 1.0 and content["instances"] == 1
+    assert content["protocol"] == "paper" and content["threshold"] == 0.55
+    assert content["defects"]["dot"]["iap"] is None and content["defects"]["dot"]["instances"] == 0
+    assert content["rows"][1] == {
+        "name": "test/dot/0.png",
+        "defect": "dot",
+        "score": 0.5,
+        "is_anomalous": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("threshold", "verdicts"), [(0.55, ["True", "False", "False", "True"]), (None, [""] * 4)]
+)
+def test_csv(dataset, tmp_path, threshold, verdicts):
+    path = tmp_path / "rows.csv"
+    report_of(dataset, threshold=threshold).to_csv(path)
+    with open(path, newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["name", "defect", "score", "is_anomalous"]
+    assert [row[:3] for row in rows[:2]] == [
+        ["test/block/0.png", "block", "0.9"],
+        ["test/dot/0.png", "dot", "0.5"],
+    ]
+    assert [row[3] for row in rows] == verdicts
+
+
+def test_csv_of_defects(dataset, tmp_path):
+    path, report = tmp_path / "defects.csv", report_of(dataset, "paper", threshold=0.55)
+    report.defects_to_csv(path)
+    with open(path, newline="") as file:
+        block, dot, good, everything = csv.DictReader(file)
+    assert list(block) == ["defect", "pictures", "flagged", *COLUMNS, "instances"]
+    assert (block["defect"], block["pictures"], block["flagged"]) == ("block", "1", "1.0")
+    assert float(block["iap"]) == report.defects["block"].iap and block["instances"] == "1"
+    assert [dot[name] for name in COLUMNS] == [""] * 6 and dot["instances"] == "0"
+    assert list(good.values()) == ["good", "2", "0.5", *[""] * 7]
+    assert (everything["defect"], everything["pictures"], everything["flagged"]) == ("all", "4", "")
+    assert float(everything["pro"]) == report.pro
+
+
+def test_a_set_without_defects_has_undefined_metrics(dataset):
+    samples = [sample for sample in read_mvtec(dataset) if not sample.is_anomalous]
+    report = evaluated(samples)
+    assert math.isnan(report.image_auroc) and report.instances == 0 and report.defects == {}
+    assert report.to_dict()["pixel_ap"] is None
+    assert report.table().splitlines()[-2].split() == ["all", "2", *["-"] * 6]
+
+
+def test_a_set_without_normal_pictures_still_has_pixel_metrics(dataset):
+    samples = [sample for sample in read_mvtec(dataset) if sample.is_anomalous]
+    report = evaluated(samples)
+    assert math.isnan(report.image_auroc) and 0 < report.pixel_auroc < 1
+    assert "good" not in report.table()
+
+
+def test_folders_share_one_bound_of_memory(dataset, monkeypatch):
+    bounds, real = [], metrics.Accumulator
+
+    def noted(**arguments):
+        bounds.append(arguments.get("memory"))
+        return real(**arguments)
+
+    monkeypatch.setattr("destseg.inference.report.Accumulator", noted)
+    expected = report_of(dataset)
+    assert bounds[:4] == [MEMORY // 3] * 4 and set(bounds[4:]) == {None}  # what is joined is shared
+    monkeypatch.setattr("destseg.inference.report.MEMORY", 0)  # on disk
+    assert report_of(dataset).to_dict() == expected.to_dict()
+
+
+def test_unknown_protocol(dataset):
+    with pytest.raises(ValueError, match=r"protocol must be one of full, paper, got 'quick'"):
+        report_of(dataset, "quick")
+
+
+def test_the_first_picture_that_cannot_be_read_ends_it(dataset):
+    samples = read_mvtec(dataset)
+    results = list(results_of(samples))
+    results[1] = results[1][0], OSError("dot/0 is broken")
+    with pytest.raises(OSError, match=r"^dot/0 is broken$"):
+        evaluate(samples, iter(results), progress=False)
+
+
+def test_results_must_be_as_many_as_samples(dataset):
+    samples = read_mvtec(dataset)
+    for results in (list(results_of(samples))[:-1], [*results_of(samples), *results_of(samples)]):
+        with pytest.raises(ValueError, match="zip"):
+            evaluate(samples, results, progress=False)
+
+
+def test_a_defect_outside_of_the_region_of_interest_is_none(dataset):
+    """Both defects lie in the left half of their pictures."""
+    samples = read_mvtec(dataset)
+    right = RegionOfInterest([(9, 0), (15, 0), (15, 11), (9, 11)])
+    for protocol in ("full", "paper"):
+        found = evaluated(samples, protocol, roi=right)
+        assert found.instances == 0 and math.isnan(found.image_auroc)
+    left = RegionOfInterest([(0, 0), (8, 0), (8, 11), (0, 11)])
+    assert evaluated(samples, roi=left).instances == 2
+    assert evaluated(samples, "paper", roi=left).instances == 1

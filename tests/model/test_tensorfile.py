@@ -1,0 +1,166 @@
+"""Files of tensors: what is written is read again, the rest is refused, and nothing in a file is executed."""
+
+import pathlib
+import zipfile
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from destseg.model.tensorfile import matching_tensors, read_tensors, write_tensors
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    content = {
+        "weights": {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2], dtype=torch.int64)},
+        "half": torch.ones(3, dtype=torch.float16),
+        "plain": [1, 2.5, "text", True, None, (3, "four")],
+        7: {"nested": {"deeper": []}},
+    }
+    path = tmp_path / "folder" / "file"
+    write_tensors(path, content)
+    found = read_tensors(path)
+    assert found["plain"] == content["plain"] and found[7] == content[7]
+    assert type(found["plain"][5]) is tuple
+    torch.testing.assert_close(found["weights"], content["weights"], rtol=0, atol=0)
+    assert found["half"].dtype == torch.float16
+    assert list(tmp_path.rglob("*")) == [path.parent, path]
+
+
+def test_what_numpy_makes_becomes_plain(tmp_path):
+    content = {
+        "array": np.arange(4, dtype=np.float64).reshape(2, 2),
+        "numbers": [np.float64(0.5), np.int64(3), np.bool_(True), np.str_("text")],
+        np.str_("key"): 1,
+    }
+    write_tensors(str(tmp_path / "file"), content)
+    found = read_tensors(str(tmp_path / "file"))
+    assert torch.equal(found["array"], torch.arange(4, dtype=torch.float64).reshape(2, 2))
+    assert found["numbers"] == [0.5, 3, True, "text"] and found["key"] == 1
+    assert [type(value) for value in found["numbers"]] == [float, int, bool, str]
+    assert {type(key) for key in found} == {str}
+
+
+@pytest.mark.parametrize("value", [pathlib.PurePosixPath("a"), Fraction(1, 2), {1}, b"bytes"], ids=repr)
+def test_what_could_not_be_read_again_is_not_written(tmp_path, value):
+    words = rf"content\['a'\]\[1\] must be a tensor, array, number, string, .* got .*{type(value).__name__}$"
+    with pytest.raises(TypeError, match=words):
+        write_tensors(tmp_path / "file", {"a": [0, value]})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_key_that_could_not_be_read_again_is_not_written(tmp_path):
+    with pytest.raises(TypeError, match=r"^a key of content\['a'\] must be .*got fractions\.Fraction$"):
+        write_tensors(tmp_path / "file", {"a": {Fraction(1, 2): 0}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_tensors(path, {"a": 1})
+    before = path.read_bytes()
+    monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_tensors(path, {"a": 2})
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+class Trap:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_code_in_a_file_is_refused_and_not_executed(tmp_path):
+    path, sprung = tmp_path / "trap", tmp_path / "sprung"
+    torch.save({"a": Trap(sprung)}, path)
+    with pytest.raises(ValueError, match=r"trap is damaged, truncated or not a file of tensors and plain"):
+        read_tensors(path)
+    assert not sprung.exists()
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
+def test_truncated_files_are_refused(tmp_path, kept):
+    path = tmp_path / "cut"
+    write_tensors(path, {"a": torch.arange(10000)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else kept])
+    with pytest.raises(ValueError, match="cut is damaged, truncated or not a file of tensors"):
+        read_tensors(path)
+
+
+def test_one_wrong_bit_in_a_tensor_is_found(tmp_path):
+    """Torch writes checksums, and never looks at them."""
+    path = tmp_path / "file"
+    write_tensors(path, {"a": torch.arange(10000)})
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(whole)
+    assert torch.load(path, weights_only=True)["a"].shape == (10000,)  # as if nothing were wrong
+    with pytest.raises(ValueError, match=r"file is damaged, .*checksum|file is damaged, .*CRC"):
+        read_tensors(path)
+
+
+def test_files_of_old_torch_versions_are_read(tmp_path):
+    path = tmp_path / "old"
+    torch.save({"a": torch.arange(3)}, path, _use_new_zipfile_serialization=False)
+    assert not zipfile.is_zipfile(path)
+    assert torch.equal(read_tensors(path)["a"], torch.arange(3))
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    torch.save([torch.zeros(2)], tmp_path / "list")
+    with pytest.raises(ValueError, match="list must hold a dict of tensors, got list"):
+        read_tensors(tmp_path / "list")
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*missing"):
+        read_tensors(tmp_path / "missing")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_tensors(tmp_path)
+
+
+def test_a_forbidden_file_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError("not yours")
+
+    write_tensors(tmp_path / "file", {"a": 1})
+    monkeypatch.setattr("builtins.open", refuse)  # root may open everything
+    with pytest.raises(PermissionError, match="not yours"):
+        read_tensors(tmp_path / "file")
+
+
+EXPECTED = {
+    "weight": torch.zeros(2, 3),
+    "norm.num_batches_tracked": torch.tensor(0),
+}
+
+
+def test_matching_tensors_have_the_expected_dtypes_and_nothing_more():
+    given = {"weight": torch.ones(2, 3, dtype=torch.float16), "norm.num_batches_tracked": torch.tensor(4)}
+    found = matching_tensors(EXPECTED, given | {"more": torch.zeros(9)}, "part.pth")
+    assert found.keys() == EXPECTED.keys()
+    assert torch.equal(found["weight"], torch.ones(2, 3)) and found["weight"].dtype == torch.float32
+    assert found["norm.num_batches_tracked"].item() == 4
+
+
+def test_counters_of_batches_may_be_missing():
+    found = matching_tensors(EXPECTED, {"weight": torch.ones(2, 3)}, "part.pth")
+    assert found["norm.num_batches_tracked"].item() == 0
+    assert found["norm.num_batches_tracked"].dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, r"^part\.pth lacks the tensor weight of shape \(2, 3\)$"),
+        ({"weight": "text"}, r"^part\.pth lacks the tensor weight of shape \(2, 3\)$"),
+        ({"weight": torch.zeros(6)}, r"^part\.pth: the tensor weight must have shape \(2, 3\), got \(6,\)$"),
+    ],
+)
+def test_missing_and_misshapen_tensors_are_named(given, words):
+    with pytest.raises(ValueError, match=words):
+        matching_tensors(EXPECTED, given, "part.pth")

@@ -1,0 +1,262 @@
+"""Pictures of every kind become the same pixels; everything else gets an error that helps."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from destseg.pictures.decoding import UnreadableImage, as_array, resize, to_rgb
+
+# Grey 0, 128, 255 in one row; a colour picture of 2 x 2 whose four pixels all differ.
+GREY = np.array([[0, 128, 255]], np.uint8)
+COLOUR = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [10, 20, 30]]], np.uint8)
+
+
+def grey_rgb(*levels):
+    """One row of grey pixels as (1, w, 3) uint8."""
+    return np.repeat(np.array(levels, np.uint8)[None, :, None], 3, axis=2)
+
+
+def encoded(picture, format, **options):
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+def png_of_16_bit_colour(*values):
+    """A PNG of one pixel with three 16-bit channels, which Pillow reads but cannot write."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    row = b"\0" + struct.pack(">3H", *values)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (GREY, grey_rgb(0, 128, 255)),
+        (GREY[:, :, None], grey_rgb(0, 128, 255)),
+        (np.array([[False, True]]), grey_rgb(0, 255)),
+        # 128 / 257 = 0.498 and 129 / 257 = 0.502: the borders between 0 and 1
+        (np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16), grey_rgb(0, 0, 1, 1, 128, 255)),
+        (np.array([[0, 257, 65535]], ">u2"), grey_rgb(0, 1, 255)),
+        (np.array([[0, 0.25, 1]], np.float16), grey_rgb(0, 64, 255)),
+        (np.array([[0, 0.25, 1]], np.float32), grey_rgb(0, 64, 255)),
+        (np.array([[0, 0.25, 1]], np.float64), grey_rgb(0, 64, 255)),
+        (COLOUR, COLOUR),
+        (COLOUR[:, ::-1], COLOUR[:, ::-1]),
+        (np.dstack([COLOUR, np.zeros((2, 2), np.uint8)]), COLOUR),  # wholly transparent: colours stay
+        (torch.from_numpy(GREY), grey_rgb(0, 128, 255)),
+        (torch.tensor([[[0, 255, 9, 8, 7]]], dtype=torch.uint8), grey_rgb(0, 255, 9, 8, 7)),
+        (torch.from_numpy(COLOUR), COLOUR),
+        (torch.from_numpy(COLOUR).permute(2, 0, 1), COLOUR),
+        (torch.tensor([[0.0, 1.0]], requires_grad=True), grey_rgb(0, 255)),
+    ],
+)
+def test_arrays_and_tensors(array, expected):
+    pixels = to_rgb(array)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    np.testing.assert_array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_every_grey_level_survives_as_a_float(dtype):
+    levels = np.arange(256, dtype=np.uint8)[None]
+    np.testing.assert_array_equal(to_rgb((levels / 255).astype(dtype))[:, :, 0], levels)
+
+
+def test_result_is_memory_of_its_own():
+    camera_buffer = COLOUR.copy()
+    pixels = to_rgb(camera_buffer)
+    camera_buffer[:] = 7
+    np.testing.assert_array_equal(pixels, COLOUR)
+    assert to_rgb(PIL.Image.fromarray(COLOUR)).flags.writeable
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "WEBP"])
+def test_lossless_files(tmp_path, format):
+    path = tmp_path / f"part.{format.lower()}"
+    path.write_bytes(encoded(PIL.Image.fromarray(COLOUR), format, lossless=True))
+    for image in (path, str(path), path.read_bytes(), bytearray(path.read_bytes()), PIL.Image.open(path)):
+        np.testing.assert_array_equal(to_rgb(image), COLOUR)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg(mode):
+    flat = PIL.Image.new("RGB", (16, 16), (200, 200, 200)).convert(mode)
+    pixels = to_rgb(encoded(flat, "JPEG", quality=95))
+    assert pixels.shape == (16, 16, 3)
+    assert np.abs(pixels.astype(int) - 200).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV"])
+def test_pillow_modes(mode):
+    black_and_white = PIL.Image.fromarray(np.array([[0, 255]], np.uint8))
+    through = {"HSV": "RGB", "YCbCr": "RGB", "CMYK": "RGB", "RGBa": "RGBA"}.get(mode, mode)
+    picture = black_and_white.convert(through).convert(mode)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(to_rgb(picture), grey_rgb(0, 255))
+
+
+def test_transparent_palette_keeps_its_colours():
+    picture = PIL.Image.new("P", (2, 1))
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    picture.putpixel((1, 0), 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels = to_rgb(encoded(picture, "PNG", transparency=bytes([0, 128])))
+    np.testing.assert_array_equal(pixels, [[[10, 20, 30], [40, 50, 60]]])
+
+
+@pytest.mark.parametrize(
+    ("values", "format", "expected"),
+    [
+        (np.array([[0, 257, 65535]], np.uint16), "PNG", (0, 1, 255)),
+        (np.array([[0, 257, 65535]], np.uint16), "TIFF", (0, 1, 255)),
+        (np.array([[0, 257, 65535]], np.int32), "TIFF", (0, 1, 255)),
+        (np.array([[0, 0.25, 1]], np.float32), "TIFF", (0, 64, 255)),
+    ],
+)
+def test_files_of_more_than_8_bits(values, format, expected):
+    np.testing.assert_array_equal(to_rgb(encoded(PIL.Image.fromarray(values), format)), grey_rgb(*expected))
+
+
+def test_big_endian_16_bit():
+    picture = PIL.Image.frombytes("I;16B", (2, 1), struct.pack(">2H", 257, 65535))
+    np.testing.assert_array_equal(to_rgb(encoded(picture, "TIFF")), grey_rgb(1, 255))
+    np.testing.assert_array_equal(to_rgb(picture), grey_rgb(1, 255))
+
+
+def test_16_bit_colour_is_cut_to_8_bits():
+    np.testing.assert_array_equal(to_rgb(png_of_16_bit_colour(0, 0x8000, 0xFFFF)), [[[0, 128, 255]]])
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_exif_orientation(format):
+    picture = PIL.Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 16, axis=0)).resize((32, 16), 0)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # stored lying: shown after a quarter turn clockwise, left becomes top
+    data = encoded(picture.convert("RGB"), format, exif=exif)
+    for image in (data, PIL.Image.open(io.BytesIO(data))):
+        pixels = to_rgb(image)
+        assert pixels.shape == (32, 16, 3)
+        assert pixels[:12].max() < 20
+        assert pixels[-12:].min() > 235
+
+
+@pytest.mark.parametrize("format", ["TIFF", "WEBP", "PNG"])
+def test_first_frame_counts(format):
+    frames = [PIL.Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    pixels = to_rgb(encoded(frames[0], format, save_all=True, append_images=frames[1:], lossless=True))
+    np.testing.assert_array_equal(pixels[0, 0], [255, 0, 0])
+
+
+def test_large_picture_without_warning(monkeypatch):
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1000)
+    data = encoded(PIL.Image.new("L", (50, 30)), "PNG")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert to_rgb(data).shape == (30, 50, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"not a picture", "it is no PNG, JPEG, TIFF, BMP or WebP file"),
+        (encoded(PIL.Image.new("L", (2, 2)), "GIF"), "it is no PNG, JPEG, TIFF, BMP or WebP file"),
+        (encoded(PIL.Image.effect_noise((64, 64), 50), "PNG")[:1000], "trunc"),
+        (encoded(PIL.Image.effect_noise((64, 64), 50), "JPEG")[:1000], "trunc"),
+    ],
+)
+def test_unreadable_files(tmp_path, data, reason):
+    path = tmp_path / "part.png"
+    path.write_bytes(data)
+    with pytest.raises(UnreadableImage, match=rf"part\.png cannot be read as a picture: .*{reason}"):
+        to_rgb(path)
+    with pytest.raises(UnreadableImage, match=rf"^bytes cannot be read as a picture: .*{reason}"):
+        to_rgb(data)
+    with pytest.raises(UnreadableImage, match=rf"^camera 2 cannot be read as a picture: .*{reason}"):
+        to_rgb(data, name="camera 2")
+
+
+def test_truncated_pillow_image():
+    data = encoded(PIL.Image.effect_noise((64, 64), 50), "PNG")[:1000]
+    with pytest.raises(UnreadableImage, match=r"^Pillow image cannot be read as a picture: .*trunc"):
+        to_rgb(PIL.Image.open(io.BytesIO(data)))
+
+
+def test_decompression_bomb(monkeypatch):
+    data = encoded(PIL.Image.new("L", (50, 50)), "PNG")
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UnreadableImage, match="2500 pixels"):
+        to_rgb(data)
+
+
+def test_missing_file_and_directory(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no picture file .*gone\.png"):
+        to_rgb(tmp_path / "gone.png")
+    with pytest.raises(IsADirectoryError, match="is a directory; a picture file is wanted"):
+        to_rgb(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((3, 8, 9)), r"\(h, w, 3\).*got float64 of shape \(3, 8, 9\); move the channels last"),
+        (torch.zeros(4, 8, 9), r"got float32 of shape \(4, 8, 9\); move .* with image\.permute\(1, 2, 0\)$"),
+        (np.zeros((8, 9, 2), np.uint8), r"\(h, w, 4\), got uint8 of shape \(8, 9, 2\)$"),
+        (np.zeros((1, 8, 9, 3), np.uint8), r"got uint8 of shape \(1, 8, 9, 3\)"),
+        (np.zeros((0, 9), np.uint8), r"at least one pixel, got uint8 of shape \(0, 9\)"),
+        (np.zeros((8, 9), np.int64), r"must be bool, uint8, uint16, float16.*got int64"),
+        (np.zeros((8, 9), object), "must be bool, uint8.*got object"),
+        (torch.zeros(8, 9, dtype=torch.bfloat16), "must be bool, uint8.*got bfloat16"),
+        (np.array([[0.5, np.nan]]), r"must lie in \[0, 1\], got NaN or infinity"),
+        (np.array([[0.5, np.inf]]), r"must lie in \[0, 1\], got NaN or infinity"),
+        (np.array([[-0.5, 1]]), "got values from -0.5 to 1$"),
+        (np.array([[0.0, 200]]), r"got values from 0 to 200; .*numpy\.uint8"),
+        (torch.tensor([[0.0, 200]]), r"got values from 0 to 200; .*image\.to\(torch\.uint8\)$"),
+        (np.array([[0.0, 4000]]), r"got values from 0 to 4000; .*numpy\.uint16"),
+        (PIL.Image.new("I", (2, 2), 70000), r"integer pixels must lie in 0\.\.65535, got 70000\.\.70000"),
+        (PIL.Image.new("RGB", (0, 2)), "at least one pixel"),
+    ],
+)
+def test_errors_say_what_is_allowed_and_what_came(array, words):
+    with pytest.raises(ValueError, match=words):
+        to_rgb(array)
+    with pytest.raises(ValueError, match=f"^camera 2: .*{words}"):
+        to_rgb(array, name="camera 2")
+
+
+def test_other_types():
+    with pytest.raises(TypeError, match=r"must be a path, bytes, a Pillow image.*got list"):
+        to_rgb([[1, 2]])
+
+
+def test_as_array_shares_memory():
+    assert np.shares_memory(as_array(COLOUR), COLOUR)
+
+
+def test_resize():
+    # a white column among three black ones, halved: Pillow's triangle of radius 2 weighs 1, 3, 3, 1 over 8,
+    # without the left neighbour at the border 3, 3, 1 over 7: 255 * 3 / 7 = 109.3, and 255 / 7 = 36.4 beyond
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[:, 1] = 255
+    np.testing.assert_array_equal(resize(pixels, (4, 2))[0, :, 0], [109, 36])
+    assert resize(pixels, (4, 4)) is pixels
+    assert resize(pixels, (5, 7)).shape == (5, 7, 3)
+    with pytest.raises(ValueError, match=r"pixels must be \(h, w, 3\) uint8, got float64 of shape \(4, 4\)"):
+        resize(np.zeros((4, 4)), (2, 2))
+    with pytest.raises(ValueError, match=r"size must be .*got \(0, 2\)"):
+        resize(pixels, (0, 2))

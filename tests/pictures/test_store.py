@@ -1,0 +1,118 @@
+"""Stores of pictures: one size, a bound on memory, broken pictures left out by name."""
+
+import logging
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from destseg.pictures.folders import as_pictures
+from destseg.pictures.framing import Framing
+from destseg.pictures.roi import RegionOfInterest
+from destseg.pictures.store import PictureStore, attempt, read
+
+SIZE = (4, 6)
+BYTES = 4 * 6 * 3  # of one picture of that size
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four pictures of one grey each, 0.png of level 0 to 3.png of level 30."""
+    for k in range(4):
+        paint(tmp_path / f"{k}.png", 10 * k)
+    return tmp_path
+
+
+def paint(path, level):
+    PIL.Image.new("RGB", (12, 8), (level, level, level)).save(path)
+
+
+def levels(store):
+    return [store[k].max().item() for k in range(len(store))]
+
+
+def test_pictures_come_in_order_and_at_one_size(folder):
+    store = PictureStore(as_pictures(folder), Framing(SIZE))
+    assert len(store) == 4 and store.size == SIZE
+    for k in range(4):
+        assert store[k].dtype == np.uint8
+        assert store[k].tolist() == np.full((4, 6, 3), 10 * k).tolist()
+
+
+def test_arrays_are_pictures_too():
+    stack = np.arange(2 * 4 * 6 * 3, dtype=np.uint8).reshape(2, 4, 6, 3)
+    store = PictureStore(as_pictures(stack), Framing(SIZE))
+    assert [store[k].tolist() for k in range(2)] == stack.tolist()
+
+
+@pytest.mark.parametrize(
+    ("memory", "kept"), [(0, 0), (BYTES - 1, 0), (BYTES, 1), (3 * BYTES + 5, 3), (4 * BYTES, 4), (1 << 40, 4)]
+)
+def test_as_many_are_kept_as_the_memory_holds_and_the_rest_is_read_again(folder, memory, kept):
+    store = PictureStore(as_pictures(folder), Framing(SIZE), memory=memory)
+    assert levels(store) == [0, 10, 20, 30]
+    for k in range(4):
+        paint(folder / f"{k}.png", 200 + k)  # what is read again is read from the changed files
+    assert levels(store) == [10 * k if k < kept else 200 + k for k in range(4)]
+
+
+def test_subsets_keep_their_order_and_share_memory(folder):
+    store = PictureStore(as_pictures(folder), Framing(SIZE))
+    part = store.subset([3, 1])
+    assert levels(part) == [30, 10] and len(store) == 4
+    assert part[0] is store[3]
+
+
+def test_broken_pictures_are_left_out_by_name(folder, caplog):
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:40])
+    (folder / "2.png").write_text("no picture")
+    with caplog.at_level(logging.WARNING, "destseg"):
+        store = PictureStore(as_pictures(folder), Framing(SIZE))
+    assert levels(store) == [0, 30]
+    first, second, total = (record.getMessage() for record in caplog.records)
+    assert first.startswith(f"left out: {folder / '1.png'} ")
+    assert second.startswith(f"left out: {folder / '2.png'} ") and "no PNG" in second
+    assert total == "left out 2 of 4 pictures"
+
+
+def test_readable_pictures_are_not_reported(folder, caplog):
+    PictureStore(as_pictures(folder), Framing(SIZE))
+    assert not caplog.records
+
+
+def test_strict_stores_raise_at_a_broken_picture(folder):
+    (folder / "2.png").write_text("no picture")
+    with pytest.raises(ValueError, match=r"2\.png cannot be read as a picture"):
+        PictureStore(as_pictures(folder), Framing(SIZE), strict=True)
+
+
+def test_nothing_readable_at_all(folder):
+    for path in folder.iterdir():
+        path.write_text("no picture")
+    with pytest.raises(
+        ValueError, match=r"none of 4 pictures can be read; the first: .*0\.png cannot be read"
+    ):
+        PictureStore(as_pictures(folder), Framing(SIZE))
+
+
+def test_attempts_give_the_picture_or_the_error(folder):
+    (source,) = as_pictures(folder / "3.png")
+    picture = attempt(lambda: read(source, Framing(SIZE)))
+    assert picture.pixels.tolist() == np.full((8, 12, 3), 30).tolist()
+    assert picture.view.pixels.tolist() == np.full((*SIZE, 3), 30).tolist() and picture.view.size == (8, 12)
+    (folder / "3.png").unlink()
+    assert isinstance(attempt(lambda: read(source, Framing(SIZE))), FileNotFoundError)
+
+
+def test_a_picture_must_show_the_region_at_its_own_size_and_scaled(folder):
+    (source,) = as_pictures(folder / "3.png")
+    line = np.zeros((80, 120), bool)
+    line[:, 50:53] = True  # three columns: less than half of one of the picture's twelve
+    with pytest.raises(
+        ValueError, match=r"3\.png: roi must .*, got none in a picture of 8 x 12 pixels \(height x width\)$"
+    ):
+        read(source, Framing((80, 120), roi=RegionOfInterest(line)))
+    dot = RegionOfInterest([(4, 4), (5, 4), (4, 5)])  # three of the picture's pixels: less than half of one
+    with pytest.raises(ValueError, match=r"3\.png: roi must .* 8 x 12 pixels .*, seen as 1 x 2"):
+        read(source, Framing((1, 2), roi=dot))
+    assert read(source, Framing((8, 12), roi=dot)).view.size == (8, 12)
