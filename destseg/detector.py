@@ -266,7 +266,7 @@ class DeSTSeg:
     def evaluate(
         self, dataset: FilePath, protocol: str = "full", progress: bool = True, *, roi: Roi | None = None
     ) -> Report:
-        """Compute the metrics on a directory of the MVTec layout.
+        """Compute the metrics on a directory in the MVTec layout.
 
         Args:
             dataset: directory that holds test/<defect> and ground_truth/<defect>.

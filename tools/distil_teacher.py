@@ -2,8 +2,8 @@
 
     python tools/distil_teacher.py --photographs DIR --textures DIR -o embedded_teacher.pt --steps 4500
 
-Every 1000 steps the cosine similarity with ResNet18 on held-out pictures is appended to OUTPUT's .log; the
-checkpoint beside it is taken up again by the same command. No picture of any test set is seen.
+Every 1000 steps it appends the cosine similarity with ResNet18 on held-out pictures to OUTPUT's .log, and
+writes a checkpoint beside it, from which the same command continues. It sees no picture of any test set.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from destseg.model.tensorfile import read_tensors, write_tensors
 from destseg.ops.similarity import cosine_distances
 from destseg.training.muon import Muon
 
-HELD_OUT = 100  # photographs and as many textures, which only the log sees
-SIDES = (96, 128, 128, 128, 160, 192)  # of the views; one is drawn for each batch
-SHARES = (0.5, 0.3, 0.2)  # photographs, textures, drawings in a batch
+HELD_OUT = 100  # photographs, and as many textures, that are measured but not trained on
+SIDES = (96, 128, 128, 128, 160, 192)  # sides of the views in pixels; each batch draws one
+SHARES = (0.5, 0.3, 0.2)  # shares of photographs, textures and drawings in a batch
 RATE, WARM_UP = 2e-3, 200
 AVERAGING = 0.999
 
@@ -56,7 +56,7 @@ def main() -> None:
     started = time.monotonic()
     for step in trange(first, options.steps, initial=first, total=options.steps, disable=None):
         generator = np.random.default_rng([options.seed, step])
-        batch = views(drawn(pools, options.batch_size, generator), int(generator.choice(SIDES)), generator)
+        batch = views(draw(pools, options.batch_size, generator), int(generator.choice(SIDES)), generator)
         network.train()
         loss = distance(teacher, network, batch).mean()
         optimizer.zero_grad()
@@ -80,7 +80,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--photographs", type=Path, required=True, help="folder of natural photographs")
     parser.add_argument("--textures", type=Path, required=True, help="folder of textures")
-    parser.add_argument("--teacher-weights", help="ResNet18's; else looked for as destseg does")
+    parser.add_argument("--teacher-weights", help="ResNet18's weights (default: as destseg finds them)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file of half-precision weights")
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -89,24 +89,25 @@ def arguments() -> argparse.Namespace:
 
 
 def pictures(options: argparse.Namespace) -> tuple[list[Tensor], Tensor]:
-    """Return the pools to draw from, and the held-out views."""
+    """Return the pools from which views are drawn, and the held-out views."""
     order = np.random.default_rng(options.seed)
-    pools, kept = [], []
+    pools, held_out = [], []
     for folder in (options.photographs, options.textures):
         pool = torch.from_numpy(order.permutation(read_folder(folder)))
-        kept.append(pool[:HELD_OUT])
+        held_out.append(pool[:HELD_OUT])
         pools.append(pool[HELD_OUT:])
     pools.append(torch.from_numpy(drawings(1000, options.seed)))
-    return pools, views(torch.cat(kept), 128, np.random.default_rng(options.seed))
+    return pools, views(torch.cat(held_out), 128, np.random.default_rng(options.seed))
 
 
-def drawn(pools: list[Tensor], count: int, generator: np.random.Generator) -> Tensor:
+def draw(pools: list[Tensor], count: int, generator: np.random.Generator) -> Tensor:
+    """Draw pictures from the pools, (count, 256, 256, 3) uint8."""
     kinds = generator.choice(len(pools), count, p=SHARES)
     return torch.stack([pools[kind][generator.integers(len(pools[kind]))] for kind in kinds])
 
 
 def distance(teacher: Teacher, network: ResNet18, batch: Tensor) -> Tensor:
-    """Return the mean cosine distance of each level, (3,)."""
+    """Return the mean cosine distance at each level, (3,)."""
     with torch.autocast("cpu", torch.bfloat16):
         taught, learnt = teacher(batch), network(batch)
     levels = cosine_distances([t.float() for t in taught], [s.float() for s in learnt])
@@ -115,7 +116,7 @@ def distance(teacher: Teacher, network: ResNet18, batch: Tensor) -> Tensor:
 
 @torch.no_grad()
 def agreement(teacher: Teacher, network: ResNet18, batch: Tensor) -> list[float]:
-    """Return the mean cosine similarity of each level, in float32."""
+    """Return the mean cosine similarity at each level, in float32."""
     network.eval()
     levels = [cosine_distances(teacher(part), network(part)) for part in batch.split(50)]
     return [round(1 - torch.cat(level).mean().item(), 4) for level in zip(*levels, strict=True)]

@@ -1,4 +1,4 @@
-"""Fit anomalib's PatchCore to a data set, on the pictures and by the metrics that destseg has.
+"""Fit anomalib's PatchCore to a data set, with destseg's pictures and metrics.
 
 python tools/fit_patchcore.py DATA
 
@@ -25,10 +25,12 @@ LAYERS = ["layer2", "layer3"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("data", type=Path, help="of the MVTec layout")
-    parser.add_argument("--weights", type=Path, help="of the teacher; by default as `destseg fit` finds them")
-    parser.add_argument("--size", type=int, default=256, help="side of its input in pixels")
-    parser.add_argument("--share", type=float, default=0.01, help="of the patches that it keeps")
+    parser.add_argument("data", type=Path, help="data set in the MVTec layout")
+    parser.add_argument(
+        "--weights", type=Path, help="ResNet18's weights (default: as `destseg fit` finds them)"
+    )
+    parser.add_argument("--size", type=int, default=256, help="side of the input in pixels")
+    parser.add_argument("--share", type=float, default=0.01, help="share of the patches to keep")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
@@ -38,21 +40,21 @@ def main() -> None:
     backbone.load_state_dict({name.removeprefix("encoder."): values for name, values in state.items()})
     side = (options.size, options.size)
 
-    def seen(pixels: np.ndarray) -> torch.Tensor:
+    def model_input(pixels: np.ndarray) -> torch.Tensor:
         return normalise(torch.from_numpy(np.ascontiguousarray(resize(pixels, side))[None]))
 
     model.train()
     model.feature_extractor.eval()
     for path in tqdm(picture_paths(options.data / "train" / "good"), "looking"):
-        model(seen(to_rgb(path)))
+        model(model_input(to_rgb(path)))
     model.subsample_embedding(options.share)
     model.eval()
 
     def score(path: Path) -> Scored:
         pixels = to_rgb(path)
         with torch.inference_mode():
-            found = model(seen(pixels))
-        return Scored(pixels, found.anomaly_map[0, 0].numpy(), float(found.pred_score), 0.0)
+            output = model(model_input(pixels))
+        return Scored(pixels, output.anomaly_map[0, 0].numpy(), float(output.pred_score), 0.0)
 
     samples = read_mvtec(options.data)
     results = ((Source(str(sample.path), sample.path), score(sample.path)) for sample in samples)

@@ -1,6 +1,6 @@
-"""Tell what an installation costs: packages, room on disk, time to a first verdict, memory when predicting.
+"""Measure what an installation costs: packages, disk space, time to the first verdict, memory in prediction.
 
-Run it by the Python of each environment, and compare the lines:
+Run it with the Python of each environment, and compare the lines:
 
     python tools/measure_runtime.py part.xml picture.png
     python tools/measure_runtime.py --anomalib model.xml picture.png   # anomalib's OpenVINO inference
@@ -49,7 +49,8 @@ def main() -> None:
         predict(options.picture)
     site = Path(sysconfig.get_path("purelib"))
     size = sum(file.stat().st_size for file in site.rglob("*") if file.is_file() and not file.is_symlink())
-    names = {one.metadata["Name"].lower() for one in importlib.metadata.distributions(path=[str(site)])}
+    packages = importlib.metadata.distributions(path=[str(site)])
+    names = {package.metadata["Name"].lower() for package in packages}
     counted = len(names - set(NOT_COUNTED))
     print(
         f"{counted} packages, {size / 1e6:.0f} MB on disk; import {imported - start:.2f} s, "

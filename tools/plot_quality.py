@@ -1,4 +1,4 @@
-"""Draw docs/quality.png from two tables of docs/quality.md: quality against operations, and against minutes.
+"""Draw docs/quality.png from two tables in docs/quality.md: quality against operations, and against minutes.
 
 python tools/plot_quality.py
 """
@@ -19,7 +19,7 @@ def main() -> None:
         values = [float(row[name]) for row in networks]
         left.scatter([float(row["GFLOP"]) for row in networks], values, color=colour, label=name, zorder=3)
         for row, value in zip(networks, values, strict=True):
-            right_of = name == "pixel AP" and float(row["GFLOP"]) < 50  # labels keep out of each other's way
+            right_of = name == "pixel AP" and float(row["GFLOP"]) < 50  # so that labels do not overlap
             place = (6 if right_of else -6, 5 if "embedded" in row["network"] else -3)
             left.annotate(
                 row["network"],
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def table(text: str, heading: str) -> list[dict[str, str]]:
-    """Return the rows of the first Markdown table below a heading, by the names of their columns."""
+    """Return the rows of the first Markdown table below a heading, each as a dict by column name."""
     section = text.split(heading + "\n", 1)[1].split("\n## ", 1)[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)

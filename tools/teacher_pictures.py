@@ -1,4 +1,4 @@
-"""What the embedded teacher learns from: photographs, textures, drawings, and ever new views of them."""
+"""The embedded teacher's training pictures: photographs, textures, drawings, and random views of them."""
 
 import math
 from pathlib import Path
@@ -20,7 +20,7 @@ GREY = (0.299, 0.587, 0.114)
 
 
 def read_folder(folder: Path) -> np.ndarray:
-    """Return all pictures of a folder, in the order of their names, (n, 256, 256, 3) uint8."""
+    """Read all pictures of a folder, in the order of their names, (n, 256, 256, 3) uint8."""
     paths = sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
     return np.stack([resize(to_rgb(path), (SIDE, SIDE)) for path in paths])
 
@@ -85,10 +85,10 @@ def shape(draw: PIL.ImageDraw.ImageDraw, generator: np.random.Generator) -> None
 
 
 def views(pictures: Tensor, side: int, generator: np.random.Generator) -> Tensor:
-    """Return a new view of each picture, as the teacher sees it.
+    """Return a random view of each picture, in the form that the teacher takes.
 
-    A crop of an eighth to all of the picture's sides, turned, mirrored, changed in colour, blurred, noisy,
-    and corrupted by another one as in training - each with some probability.
+    A view is a crop of an eighth to all of the picture's sides. With some probability each, it is turned,
+    mirrored, recoloured, blurred, made noisy, and corrupted by another picture as in training.
 
     Args:
         pictures: (n, 256, 256, 3) uint8.
@@ -97,7 +97,7 @@ def views(pictures: Tensor, side: int, generator: np.random.Generator) -> Tensor
     Returns:
         (n, 3, side, side) float32, normalised.
     """
-    cropped = recoloured(crops(pictures, side, generator), generator)
+    cropped = recolour(crops(pictures, side, generator), generator)
     pixels = (cropped.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     corrupted = generator.random(len(pixels)) < 0.4
     lattices = [tuple(2 ** generator.integers(0, 6, 2)) for _ in pixels]
@@ -114,9 +114,9 @@ def views(pictures: Tensor, side: int, generator: np.random.Generator) -> Tensor
 
 
 def crops(pictures: Tensor, side: int, generator: np.random.Generator) -> Tensor:
-    """Cut (n, 3, side, side) float32 in [0, 1] out of pictures, turned and mirrored."""
+    """Cut random crops (n, 3, side, side) float32 in [0, 1] out of pictures, turned and mirrored."""
     n = len(pictures)
-    scale = 2.0 ** (-3 * generator.random(n) ** 1.5)  # more of the large ones
+    scale = 2.0 ** (-3 * generator.random(n) ** 1.5)  # large crops are more likely
     turn = generator.uniform(-math.pi, math.pi, n) * (generator.random(n) < 0.5)
     mirror = generator.choice([-1.0, 1.0], n)
     matrix = np.zeros((n, 2, 3))
@@ -125,13 +125,13 @@ def crops(pictures: Tensor, side: int, generator: np.random.Generator) -> Tensor
     matrix[:, :, 2] = generator.uniform(-1, 1, (n, 2)) * (1 - scale[:, None])
     grid = F.affine_grid(torch.from_numpy(matrix).float(), [n, 3, side, side], align_corners=False)
     source = pictures.permute(0, 3, 1, 2).float() / 255
-    coarse = torch.from_numpy(scale > side / SIDE)  # every second pixel of them would be skipped
-    source[coarse] = blurred(source[coarse])
+    coarse = torch.from_numpy(scale > side / SIDE)  # sampling would skip pixels of these
+    source[coarse] = blur(source[coarse])
     return F.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
 
 
-def recoloured(values: Tensor, generator: np.random.Generator) -> Tensor:
-    """Change contrast, brightness, hue, gamma; make some grey, inverted, blurred or noisy."""
+def recolour(values: Tensor, generator: np.random.Generator) -> Tensor:
+    """Change contrast, brightness, hue and gamma; make some views grey, inverted, blurred or noisy."""
 
     def some(probability: float) -> Tensor:
         return torch.from_numpy(generator.random(len(values)) < probability)
@@ -140,7 +140,7 @@ def recoloured(values: Tensor, generator: np.random.Generator) -> Tensor:
         return torch.from_numpy(generator.uniform(low, high, (count, channels, 1, 1))).float()
 
     chosen = some(0.2)
-    values[chosen] = blurred(values[chosen])
+    values[chosen] = blur(values[chosen])
     mixing = torch.from_numpy(np.eye(3) + generator.normal(0, 0.15, (len(values), 3, 3))).float()
     mixing[some(0.5)] = torch.eye(3)
     mixing[some(0.35)] = torch.tensor(GREY).expand(3, 3)
@@ -158,5 +158,5 @@ def recoloured(values: Tensor, generator: np.random.Generator) -> Tensor:
     return values
 
 
-def blurred(values: Tensor) -> Tensor:
+def blur(values: Tensor) -> Tensor:
     return F.avg_pool2d(values, 3, 1, 1, count_include_pad=False)

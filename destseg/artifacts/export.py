@@ -47,7 +47,7 @@ def export(
         normal, strict, calibration: as for `DeSTSeg.export`.
     """
     settings, thresholds, path = artifact.settings, artifact.calibration, Path(path)
-    assert thresholds is not None and form.build is not None  # `wanted_format` has seen to it
+    assert thresholds is not None and form.build is not None  # the caller and `wanted_format` check both
     unsupported = [
         name for name in ("keep_aspect", "tile", "roi") if getattr(settings, name) not in (None, False)
     ]

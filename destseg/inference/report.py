@@ -1,4 +1,4 @@
-"""Evaluation on a test set of the MVTec layout: the metrics, per defect and per picture."""
+"""Evaluates a test set in the MVTec layout: metrics per defect, scores per picture."""
 
 import csv
 import dataclasses

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from destseg.demo import parts
-from destseg.demo.parts import DEFECTS, Part, blurred
+from destseg.demo.parts import DEFECTS, Part, blur
 from destseg.demo.photographs import photograph, shadow, with_noise, write_dataset
 from destseg.ops.components import components
 from destseg.pictures.folders import read_mask, read_mvtec
@@ -51,7 +51,7 @@ def test_masks_lie_where_pictures_differ_from_the_same_part_without_the_defect(d
         changed = (flawed != good).any(axis=2)
         assert changed[mask].mean() > 0.97  # a level may come out the same by chance
         strongly = np.abs(flawed - good).max(axis=2) > 40
-        beyond = blurred(mask.astype(np.float32), 3) == 0  # pixels that touch the mask may be half covered
+        beyond = blur(mask.astype(np.float32), 3) == 0  # pixels that touch the mask may be half covered
         if defect not in ("bent_pin", "broken_edge"):  # whose shadows move, too
             assert strongly.any() and not (strongly & beyond).any()
         rows, columns = np.nonzero(mask)
@@ -110,8 +110,8 @@ def test_shadow_of_a_wall_falls_away_from_the_lamp_as_far_as_the_lamp_is_low():
 def test_blurred_by_hand():
     spike = np.zeros((1, 7), np.float32)
     spike[0, 3] = 9
-    assert blurred(spike, 3)[0].tolist() == pytest.approx([0, 1, 2, 3, 2, 1, 0], abs=1e-6)
-    assert blurred(np.full((4, 5), 2.5, np.float32), 5).tolist() == np.full((4, 5), 2.5).tolist()
+    assert blur(spike, 3)[0].tolist() == pytest.approx([0, 1, 2, 3, 2, 1, 0], abs=1e-6)
+    assert blur(np.full((4, 5), 2.5, np.float32), 5).tolist() == np.full((4, 5), 2.5).tolist()
 
 
 def test_light_places_are_noisier_and_noise_keeps_the_mean():
