@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from destseg.artifacts.artifact import Artifact, described, imported, stored_settings
+from destseg.artifacts.artifact import Artifact, artifact_from, import_package, stored_settings
 from destseg.inference.calibration import Calibration
 from destseg.pictures.roi import RegionOfInterest
 from destseg.settings import Settings
@@ -24,7 +24,7 @@ def test_a_description_comes_back_whole():
     settings = Settings("fast", image_size=(64, 96), seed=3, roi=RegionOfInterest(REGION))
     calibration = Calibration((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 0.25)
     artifact = Artifact(settings, calibration, {"destseg": "1", "torch": "2"}, "onnx", "int8")
-    found = described(artifact.description(), PATH, "onnx", started)
+    found = artifact_from(artifact.description(), PATH, "onnx", started)
     assert found.start() == found.settings == settings
     assert found.settings.roi.stored() == settings.roi.stored()
     assert (found.network, found.losses, found.path) == (None, [], PATH)
@@ -37,7 +37,7 @@ def test_a_description_comes_back_whole():
 def test_files_of_others_are_told_from_ours():
     for text, words in (("null", "not exported"), ("{}", "format"), ('{"format": "destseg export 9"}', "9")):
         with pytest.raises(ValueError, match=f"by this version.*{words}|{words}"):
-            described(text, PATH, "onnx", started)
+            artifact_from(text, PATH, "onnx", started)
 
 
 def test_a_region_in_a_file_is_never_a_path(tmp_path):
@@ -58,4 +58,4 @@ def test_a_region_in_a_file_is_never_a_path(tmp_path):
 def test_a_missing_engine_names_what_to_install(monkeypatch, name, extra):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=rf"{name} is missing.*pip install 'destseg\[{extra}\]'"):
-        imported(name)
+        import_package(name)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from destseg.artifacts.artifact import INPUT
-from destseg.artifacts.int8 import quantised, stays
+from destseg.artifacts.int8 import quantise_convolutions, stays_float32
 
 
 def test_one_wild_picture_spoils_no_range():
@@ -19,16 +19,16 @@ def test_one_wild_picture_spoils_no_range():
     pictures[3] *= 1000
     expected, found = (
         openvino.Core().compile_model(one, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([pictures[:1]])[0]
-        for one in (model, quantised(model, pictures, []))
+        for one in (model, quantise_convolutions(model, pictures, []))
     )
     assert 0 < np.abs(found - expected).max() < 0.03 * np.abs(expected).max()  # by an average range: 0.26
 
 
 def test_which_convolutions_stay_in_float32():
     ones = np.ones((8, 16, 3, 3), np.float32)
-    assert not stays(ones, set())
-    assert stays(ones, {ones.tobytes()})  # the student's
-    assert not stays(2 * ones, {ones.tobytes()})
-    assert stays(np.ones((64, 3, 7, 7), np.float32), set())  # sees the picture
-    assert stays(np.ones((32, 448, 1, 1), np.float32), set())  # squeezes the similarities
-    assert not stays(np.ones((32, 448, 3, 3), np.float32), set())
+    assert not stays_float32(ones, set())
+    assert stays_float32(ones, {ones.tobytes()})  # the student's
+    assert not stays_float32(2 * ones, {ones.tobytes()})
+    assert stays_float32(np.ones((64, 3, 7, 7), np.float32), set())  # sees the picture
+    assert stays_float32(np.ones((32, 448, 1, 1), np.float32), set())  # squeezes the similarities
+    assert not stays_float32(np.ones((32, 448, 3, 3), np.float32), set())

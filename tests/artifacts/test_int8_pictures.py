@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 
-from destseg.artifacts.int8_pictures import corrupted, kept_weights, loss_table, samples, synthetic_metrics
+from destseg.artifacts.int8_pictures import (
+    cost_table,
+    draw_batches,
+    float32_weights,
+    range_inputs,
+    synthetic_metrics,
+)
 from destseg.metrics import Metrics
-from destseg.model.graph import Inference, traced
+from destseg.model.graph import Inference, trace
 from destseg.pictures.folders import as_pictures
 from destseg.pictures.framing import Framing
 from destseg.pictures.store import PictureStore
@@ -17,21 +23,21 @@ def store(few_parts):
 
 
 def test_samples_are_pictures_and_the_same_with_anomalies(store):
-    batches = list(corrupted(store, seed=0))
+    batches = list(draw_batches(store, seed=0))
     assert len(batches) == 3  # of 8: each of the 24 pictures once
     for clean, changed, masks in batches:
         assert clean.shape == changed.shape == (8, 64, 64, 3) and clean.dtype == changed.dtype == np.uint8
         np.testing.assert_array_equal(changed[~masks], clean[~masks])  # to the grey level
         assert masks.any() and (changed[masks] != clean[masks]).any()
-    assert samples(store, seed=0).shape == (48, 64, 64, 3)
-    np.testing.assert_array_equal(samples(store, seed=0)[:8], batches[0][0])
-    assert not np.array_equal(samples(store, seed=1), samples(store, seed=0))
+    assert range_inputs(store, seed=0).shape == (48, 64, 64, 3)
+    np.testing.assert_array_equal(range_inputs(store, seed=0)[:8], batches[0][0])
+    assert not np.array_equal(range_inputs(store, seed=1), range_inputs(store, seed=0))
 
 
 def test_losses_are_in_points_and_large_ones_are_marked():
     before = Metrics(1.0, 1.0, 0.80, 1.0, 0.70, 0.0, 3)
     after = Metrics(1.0, 1.0, 0.796, 1.0, 0.60, 0.0, 3)
-    lines = loss_table({"here": (before, after)}).splitlines()
+    lines = cost_table({"here": (before, after)}).splitlines()
     assert lines[1].split() == ["here", "AP", "80.00", "79.60", "+0.40"]
     assert lines[2].split() == ["here", "IAP", "70.00", "60.00", "+10.00", "more", "than", "0.5"]
 
@@ -58,7 +64,7 @@ def test_synthetic_metrics_are_of_normal_pictures_and_of_others_than_ranges_are_
 
 
 def test_all_weights_of_the_students_convolutions_are_kept(light):
-    kept = kept_weights(traced(Inference(light.network_, (64, 96), 0.5)))
+    kept = float32_weights(trace(Inference(light.network_, (64, 96), 0.5)))
     shapes = [m for m in light.network_.student_net.modules() if type(m).__name__ == "Conv2d"]
     assert 0 < len(kept) <= len(shapes)
     assert sorted({len(one) for one in kept}) == sorted({4 * one.weight.numel() for one in shapes})

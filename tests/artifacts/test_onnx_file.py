@@ -13,7 +13,7 @@ from destseg.artifacts.protobuf import Field, Message
 
 def without(content, number):
     """Return a message without one of its fields."""
-    return Message(field for field in Message.decoded(content).fields if field.number != number).encoded()
+    return Message(field for field in Message.decode(content).fields if field.number != number).encode()
 
 
 def test_what_is_not_ours_is_refused_before_anything_runs(exported, tmp_path):
@@ -32,9 +32,9 @@ def test_a_graph_that_the_engine_refuses_is_called_damaged(exported, tmp_path):
     path = tmp_path / "x.onnx"
     whole = exported(".onnx").read_bytes()
     for graph in (b"", b"\x0a\x02\x08\x01"):
-        content = Message.decoded(without(whole, onnx_file.GRAPH))
+        content = Message.decode(without(whole, onnx_file.GRAPH))
         content.fields.append(Field(onnx_file.GRAPH, graph))
-        path.write_bytes(content.encoded())
+        path.write_bytes(content.encode())
         with pytest.raises(ValueError, match=r"x\.onnx is damaged, or no exported model"):
             destseg.load(path)
 

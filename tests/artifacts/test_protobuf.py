@@ -20,27 +20,27 @@ ENDS = (0, 3, 7, 12, 21, 23)  # of its fields
 
 
 def test_a_message_worked_by_hand():
-    message = Message.decoded(TINY)
+    message = Message.decode(TINY)
     assert message.fields == FIELDS
-    assert message.encoded() == Message(FIELDS).encoded() == TINY
+    assert message.encode() == Message(FIELDS).encode() == TINY
     assert message.all(2) == [b"hi", b""] and message.first(2) == b"hi"
     assert message.all(1) == [] and message.first(9) == b""  # a number is no string
-    assert Message.decoded(b"").fields == [] and Message().encoded() == b""
+    assert Message.decode(b"").fields == [] and Message().encode() == b""
 
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 2**31, 2**63, 2**64 - 1])
 def test_numbers_of_every_length(number):
-    content = Message([Field(number % 1000 + 1, number, VARINT)]).encoded()
-    assert Message.decoded(content).fields == [(number % 1000 + 1, number, VARINT)]
+    content = Message([Field(number % 1000 + 1, number, VARINT)]).encode()
+    assert Message.decode(content).fields == [(number % 1000 + 1, number, VARINT)]
 
 
 def test_cut_short_it_is_refused():
     for length in range(len(TINY)):
         if length in ENDS:
-            assert Message.decoded(TINY[:length]).fields == FIELDS[: ENDS.index(length)]
+            assert Message.decode(TINY[:length]).fields == FIELDS[: ENDS.index(length)]
         else:
             with pytest.raises(ValueError, match="no protocol buffer, or cut short"):
-                Message.decoded(TINY[:length])
+                Message.decode(TINY[:length])
 
 
 @pytest.mark.parametrize(
@@ -56,33 +56,33 @@ def test_cut_short_it_is_refused():
 )
 def test_what_is_no_message_is_refused(content, words):
     with pytest.raises(ValueError, match=f"no protocol buffer.*{words}"):
-        Message.decoded(content)
+        Message.decode(content)
 
 
 def test_an_onnx_file_comes_back_byte_for_byte(exported):
     content = exported(".onnx").read_bytes()
-    model = Message.decoded(content)
-    assert model.encoded() == content
+    model = Message.decode(content)
+    assert model.encode() == content
     (graph,) = model.all(onnx_file.GRAPH)
-    assert Message.decoded(graph).encoded() == graph
-    nodes = Message.decoded(graph).all(onnx_file.NODE)
-    assert len(nodes) > 50 and all(Message.decoded(node).encoded() == node for node in nodes)
+    assert Message.decode(graph).encode() == graph
+    nodes = Message.decode(graph).all(onnx_file.NODE)
+    assert len(nodes) > 50 and all(Message.decode(node).encode() == node for node in nodes)
 
 
 def test_onnx_reads_a_message_alike(exported):
     """Another reader, written by the makers of the format, finds the same values at the same numbers."""
     onnx = pytest.importorskip("onnx")
     content = exported(".onnx").read_bytes()
-    model, found = onnx.load_from_string(content), Message.decoded(content)
-    (entry,) = [Message.decoded(one) for one in found.all(onnx_file.METADATA)]
+    model, found = onnx.load_from_string(content), Message.decode(content)
+    (entry,) = [Message.decode(one) for one in found.all(onnx_file.METADATA)]
     (expected,) = model.metadata_props
     assert entry.first(onnx_file.ENTRY_KEY).decode() == expected.key == "destseg"
     assert entry.first(onnx_file.ENTRY_VALUE).decode() == expected.value
-    graph = Message.decoded(found.first(onnx_file.GRAPH))
-    tensors = [Message.decoded(one).first(onnx_file.TENSOR_NAME) for one in graph.all(onnx_file.INITIALIZER)]
+    graph = Message.decode(found.first(onnx_file.GRAPH))
+    tensors = [Message.decode(one).first(onnx_file.TENSOR_NAME) for one in graph.all(onnx_file.INITIALIZER)]
     assert [name.decode() for name in tensors] == [one.name for one in model.graph.initializer]
     for node, own in zip(graph.all(onnx_file.NODE), model.graph.node, strict=True):
-        message = Message.decoded(node)
+        message = Message.decode(node)
         assert [name.decode() for name in message.all(onnx_file.NODE_INPUT)] == list(own.input)
         assert [name.decode() for name in message.all(onnx_file.NODE_OUTPUT)] == list(own.output)
 

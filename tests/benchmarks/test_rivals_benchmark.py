@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 import destseg
-from destseg.bench import Side, exported, published, untrained
+from destseg.bench import Side, export_everywhere, published_predictor, untrained
 
 SIDE = int(os.environ.get("DESTSEG_BENCHMARK_SIDE", "256"))
 PICTURES = 213  # of MVTec's transistor
@@ -30,13 +30,13 @@ def pixels() -> np.ndarray:
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory) -> dict[tuple[str, str], Side]:
     side = untrained("fast", SIDE, Path(tmp_path_factory.mktemp("models")))
-    return {(one.engine, one.precision): one for one in exported(side)}
+    return {(one.engine, one.precision): one for one in export_everywhere(side)}
 
 
 def test_published(benchmark, pixels, tmp_path):
     path = untrained("paper", SIDE, tmp_path).path
     own = destseg.load(path, "cpu").predict(pixels).score
-    _, found = benchmark(published(path), pixels)
+    _, found = benchmark(published_predictor(path), pixels)
     assert found.score == pytest.approx(own, abs=1e-5)
 
 

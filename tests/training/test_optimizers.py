@@ -10,11 +10,11 @@ from destseg.model.networks import DeSTSegNet
 from destseg.settings import Settings
 from destseg.training.muon import Muon
 from destseg.training.optimizers import (
-    count_in,
     segmentation_optimizer,
     set_rates,
     settles,
     student_optimizer,
+    update_average,
 )
 
 
@@ -71,7 +71,7 @@ def test_averages_are_those_of_torch():
             for parameter in part.parameters():
                 parameter.copy_(torch.randn_like(parameter))
         part(torch.randn(2, 3, 8, 8))  # moves the running statistics and counts a batch
-        count_in(ours, part)
+        update_average(ours, part)
         theirs.update_parameters(part)
         found, expected = ours.module.state_dict(), theirs.module.state_dict()
         for name, value in found.items():

@@ -7,7 +7,7 @@ import torch
 from destseg.pictures.folders import as_pictures
 from destseg.pictures.framing import Framing
 from destseg.pictures.store import PictureStore
-from destseg.training.resident import ResidentSynthesis, resident
+from destseg.training.resident import ResidentSynthesis, load_resident
 from destseg.training.synthesis import Synthesis
 from destseg.training.textures import PictureTextures, from_normals
 
@@ -44,9 +44,9 @@ def test_the_batches_are_those_of_the_cpu(device, textures, changes, memory, roi
 
 def test_what_lies_on_the_device():
     store, cpu = store_of(4), torch.device("cpu")
-    pictures, regions = resident(store, cpu, 4 * 24 * 32 * 3)
+    pictures, regions = load_resident(store, cpu, 4 * 24 * 32 * 3)
     assert regions is None and torch.equal(pictures, torch.from_numpy(np.stack([store[k] for k in range(4)])))
-    assert resident(store, cpu, 4 * 24 * 32 * 3 - 1) == (None, None)
+    assert load_resident(store, cpu, 4 * 24 * 32 * 3 - 1) == (None, None)
     synthesis = Synthesis(store, PictureTextures(store), 2)
     draft = ResidentSynthesis(synthesis, cpu, 1 << 30).draft(0)
     assert draft.pictures.shape == draft.textures.shape == (2,)  # numbers travel, no pictures
@@ -56,8 +56,8 @@ def test_what_lies_on_the_device():
 
 def test_regions_count_in_the_bound():
     store, cpu = store_of(3, roi=[(3, 4), (28, 4), (10, 20)]), torch.device("cpu")
-    assert resident(store, cpu, 3 * 24 * 32 * 4 - 1) == (None, None)
-    _, regions = resident(store, cpu, 3 * 24 * 32 * 4)
+    assert load_resident(store, cpu, 3 * 24 * 32 * 4 - 1) == (None, None)
+    _, regions = load_resident(store, cpu, 3 * 24 * 32 * 4)
     assert regions.dtype == torch.uint8 and regions.shape == (3, 1, *SIZE)
     for k in range(3):
         assert np.array_equal(regions[k, 0], store.input(k)[1])

@@ -10,7 +10,7 @@ from destseg.pictures.framing import Framing
 from destseg.pictures.roi import RegionOfInterest
 from destseg.pictures.store import PictureStore
 from destseg.settings import Schedule
-from destseg.training.synthesis import FILL, Synthesis, augmented
+from destseg.training.synthesis import FILL, Synthesis, augment
 from destseg.training.textures import PictureTextures, from_normals
 
 SIZE = (24, 32)
@@ -140,7 +140,7 @@ def test_flips_mirror_half_of_the_pictures(flip, variants):
     mirrored = {"horizontal": picture[:, ::-1], "vertical": picture[::-1], "both": picture[::-1, ::-1]}
     expected = {picture.tobytes()} | {mirrored[name].tobytes() for name in mirrored if flip in (name, "both")}
     generator, draws = np.random.default_rng(0), 400
-    found = [augmented(picture, generator, 0, flip).tobytes() for _ in range(draws)]
+    found = [augment(picture, generator, 0, flip).tobytes() for _ in range(draws)]
     assert set(found) == expected and len(expected) == variants
     for variant in expected:  # equally often, within four standard deviations
         assert found.count(variant) == pytest.approx(draws / variants, abs=40)
@@ -148,11 +148,11 @@ def test_flips_mirror_half_of_the_pictures(flip, variants):
 
 def test_rotation_by_a_quarter_against_the_clock():
     picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    assert np.array_equal(augmented(picture, Upper(), 90, ""), np.rot90(picture))
+    assert np.array_equal(augment(picture, Upper(), 90, ""), np.rot90(picture))
 
 
 def test_rotation_fills_what_comes_from_outside():
-    turned = augmented(np.full((40, 40, 3), 255, np.uint8), Upper(), 45, "")
+    turned = augment(np.full((40, 40, 3), 255, np.uint8), Upper(), 45, "")
     assert tuple(turned[0, 0]) == tuple(turned[-1, -1]) == FILL == (114, 114, 114)
     assert tuple(turned[20, 20]) == (255, 255, 255)
 
@@ -166,7 +166,7 @@ def test_rotation_lies_within_its_bound_either_way(degrees):
             seen.append((low, high))
             return 0.0
 
-    augmented(np.zeros((4, 4, 3), np.uint8), Spy(), degrees, "")
+    augment(np.zeros((4, 4, 3), np.uint8), Spy(), degrees, "")
     assert seen == [(-float(degrees), float(degrees))]
 
 
@@ -179,7 +179,7 @@ def test_quarter_turns_of_squares_and_half_turns_of_oblongs(size, sides):
     picture[15:25, -10:] = 255  # a mark in the middle of the right side
     generator, found, distinct = np.random.default_rng(0), [], set()
     for _ in range(200):
-        turned = augmented(picture, generator, "90", "")[..., 0].astype(int)
+        turned = augment(picture, generator, "90", "")[..., 0].astype(int)
         middle_row, middle_column = turned[height // 2], turned[:, width // 2]
         brightness = {
             "left": middle_row[5],

@@ -9,7 +9,13 @@ from destseg.pictures.folders import as_pictures
 from destseg.pictures.framing import Framing
 from destseg.pictures.store import PictureStore
 from destseg.training import textures
-from destseg.training.textures import PictureTextures, from_normals, procedural, recoloured, shuffled
+from destseg.training.textures import (
+    PictureTextures,
+    from_normals,
+    procedural_texture,
+    recolour,
+    shuffle_patches,
+)
 
 DRAWS = 400
 MARGIN = 0.1  # four standard deviations of a share of one half over so many draws
@@ -55,7 +61,7 @@ def test_a_texture_depends_on_the_generator_alone(store, make):
 def test_size_and_type(size):
     picture = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
     for generator in generators(20):
-        for texture in (shuffled(picture, generator), procedural(size, generator)):
+        for texture in (shuffle_patches(picture, generator), procedural_texture(size, generator)):
             assert texture.shape == (*size, 3) and texture.dtype == np.uint8
 
 
@@ -64,7 +70,7 @@ def test_shuffling_keeps_all_pixels_and_leaves_the_picture_alone(monkeypatch):
     picture = np.arange(16 * 16 * 3, dtype=np.uint16).reshape(16, 16, 3).astype(np.uint8)
     before, found = picture.copy(), set()
     for generator in generators(50):
-        mosaic = shuffled(picture, generator)
+        mosaic = shuffle_patches(picture, generator)
         assert sorted(map(tuple, mosaic.reshape(-1, 3))) == sorted(map(tuple, picture.reshape(-1, 3)))
         found.add(mosaic.tobytes())
     assert np.array_equal(picture, before)  # which belongs to the store
@@ -78,7 +84,7 @@ def test_patches_stay_whole(monkeypatch):
     picture = np.zeros((16, 16, 3), np.uint8)
     picture[:8, 8:], picture[8:, :8], picture[8:, 8:] = 50, 100, 150
     for generator in generators(50):
-        blocks = shuffled(picture, generator)[..., 0].reshape(8, 2, 8, 2)
+        blocks = shuffle_patches(picture, generator)[..., 0].reshape(8, 2, 8, 2)
         assert np.array_equal(blocks.min(axis=(1, 3)), blocks.max(axis=(1, 3)))
 
 
@@ -87,7 +93,7 @@ def test_patches_are_mirrored_and_turned_where_they_are_square(monkeypatch, size
     monkeypatch.setattr(textures, "recoloured", lambda picture, generator: picture)
     picture = np.zeros((*size, 3), np.uint8)
     picture[..., 0] = np.arange(size[0])[:, None] * 16 + np.arange(16)  # 1 along rows, 16 from row to row
-    corners = [shuffled(picture, generator)[0, :2, 0].astype(int) for generator in generators(100)]
+    corners = [shuffle_patches(picture, generator)[0, :2, 0].astype(int) for generator in generators(100)]
     assert {right - left for left, right in corners} == steps  # patches are at least two pixels wide
 
 
@@ -95,7 +101,7 @@ def test_recolouring_changes_level_and_contrast_and_inverts_half_of_the_time():
     ramp = np.broadcast_to(np.arange(100, 120, dtype=np.uint8)[:, None, None], (20, 10, 3))
     inverted, grey = 0, 0
     for generator in generators():
-        picture = recoloured(ramp, generator).astype(int)
+        picture = recolour(ramp, generator).astype(int)
         assert (picture == picture[:, :1]).all()
         falls = picture[-1, 0, 0] < picture[0, 0, 0]
         spans = np.abs(picture[-1, 0] - picture[0, 0])
@@ -112,12 +118,12 @@ def test_recolouring_exchanges_channels():
     picture[::2] = np.array([10, 20, 40])  # their contrasts tell the channels apart
     orders = set()
     for generator in generators(100):
-        spans = np.ptp(recoloured(picture, generator).astype(int), axis=(0, 1))
+        spans = np.ptp(recolour(picture, generator).astype(int), axis=(0, 1))
         orders.add(tuple(np.argsort(spans, kind="stable").tolist()))
     assert len(orders) == 6
 
 
 def test_procedural_textures_are_neither_flat_nor_alike():
-    found = [procedural((32, 32), generator) for generator in generators(40)]
+    found = [procedural_texture((32, 32), generator) for generator in generators(40)]
     assert len({texture.tobytes() for texture in found}) == 40
     assert np.mean([texture.std(axis=(0, 1)).max() > 3 for texture in found]) > 0.9
