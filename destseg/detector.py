@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
@@ -20,7 +20,7 @@ from destseg.inference.stream import predictions, stream
 from destseg.pictures.folders import Pictures, Source, as_pictures, is_several, read_mvtec
 from destseg.pictures.framing import Framing, framing_of
 from destseg.pictures.roi import RegionOfInterest, Roi
-from destseg.pictures.store import MEMORY, Failures, PictureStore
+from destseg.pictures.store import MEMORY, Failures, Picture, PictureStore
 from destseg.settings import Schedule, Settings, check_device, check_duration, check_rate, whole_number
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ class DeSTSeg:
             denoising, encoder_decoder, segmentation, tile, overlap, keep_aspect.
 
     Attributes:
-        settings: all settings, checked. Each can be read from the model by its name; none can be changed.
         device, teacher_weights: as given.
 
     Learnt by `fit`:
@@ -85,7 +84,7 @@ class DeSTSeg:
         self._begin(checked, device, teacher_weights)
 
     def _begin(self, settings: Settings, device: str, teacher_weights: "Weights" = None) -> None:
-        self.settings, self.device = settings, check_device(device)
+        self._settings, self.device = settings, check_device(str(device))
         self.teacher_weights = teacher_weights
         if settings.inference_precision != "float32":
             from destseg.model.scorer import check_inference_precision
@@ -96,6 +95,11 @@ class DeSTSeg:
         self.losses_: list[float] = []
         self._scorer: Scorer | None = None
         self._exported: Artifact | None = None  # the exported file that the model was loaded from
+
+    @property
+    def settings(self) -> Settings:
+        """All settings, checked; each can also be read from the model by its name."""
+        return self._settings
 
     if TYPE_CHECKING:
 
@@ -182,16 +186,16 @@ class DeSTSeg:
         framing, textures = self._framing(), None
         store = PictureStore(sources, framing, memory, strict, progress)
         training, calibrating = split(store.pictures, self.settings.seed, held_out)
-        normals, held = store.subset(training), [store.sources[k] for k in calibrating]
-        del store  # pictures held out are read again later, and need no memory during training
+        normals, held = store.subset(training), store.subset(calibrating)
         if texture_sources is not None:
             textures = PictureStore(texture_sources, Framing(framing.size), memory, strict, progress)
         resumed = None if resume is None else Path(resume)
         run = Run(workers, memory, progress, path, checkpoint_minutes, resumed)
         losses = train(network, self.settings, schedule, normals, textures, run)
         self._take(network, losses)
+        options = {"trained_on": calibrating == training, "strict": strict, "progress": progress}
         self.calibration_ = self._calibrate(
-            held, framing, false_positive_rate, trained_on=calibrating == training, progress=progress
+            held.sources, framing, false_positive_rate, held.picture, **options
         )
         return self
 
@@ -220,7 +224,7 @@ class DeSTSeg:
                 settings = dataclasses.replace(settings, roi=RegionOfInterest(roi))
             framing = framing_of(settings)
             calibration = self._calibrate(as_pictures(normal), framing, false_positive_rate, strict=strict)
-            self.settings, self.calibration_ = settings, calibration
+            self._settings, self.calibration_ = settings, calibration
         elif roi is not None:
             raise ValueError("roi goes with normal pictures: the last calibration's scores keep their roi")
         else:
@@ -382,7 +386,8 @@ class DeSTSeg:
         model._begin(settings, device)
         if artifact.network is None:
             assert artifact.start is not None  # an exported file holds a graph instead of tensors
-            model._scorer, model._exported = artifact.start(), artifact
+            model._scorer = artifact.start()
+            model._exported = dataclasses.replace(artifact, start=None)  # which holds the whole graph
         else:
             from destseg.model.construction import loaded_network
 
@@ -421,9 +426,14 @@ class DeSTSeg:
         return framing_of(self.settings)
 
     def _calibrate(
-        self, sources: Sequence[Source], framing: Framing, false_positive_rate: float, **options: Any
+        self,
+        sources: Sequence[Source],
+        framing: Framing,
+        false_positive_rate: float,
+        take: Callable[[Source], Picture] | None = None,
+        **options: Any,
     ) -> Calibration:
-        with closing(stream(self.scorer, framing, sources)) as results:
+        with closing(stream(self.scorer, framing, sources, take)) as results:
             return calibrate(results, false_positive_rate, pictures=len(sources), **options)
 
     def _artifact(self) -> Artifact:
@@ -457,6 +467,7 @@ def _setting(name: str) -> property:
 
 for _field in dataclasses.fields(Settings):
     setattr(DeSTSeg, _field.name, _setting(_field.name))
+del _field
 
 
 def load(path: FilePath, device: str = "auto", inference_precision: str | None = None) -> DeSTSeg:
@@ -478,18 +489,18 @@ def load(path: FilePath, device: str = "auto", inference_precision: str | None =
         ValueError: the file is damaged, truncated or something else.
         ImportError: the model's engine is missing; the message names the command that installs it.
     """
-    artifact = read(path)
+    artifact, device = read(path), check_device(str(device))
     settings = artifact.settings
     if artifact.network is None:
         if inference_precision is not None:
             raise ValueError(f"inference_precision of {path} was chosen by export; it cannot be changed")
-        if check_device(device) not in ("auto", "cpu"):
+        if device not in ("auto", "cpu"):
             raise ValueError(f'exported models run on device "cpu" (or "auto"), got {device!r}')
-    elif inference_precision is not None:
+    if inference_precision is not None:
         settings = dataclasses.replace(settings, inference_precision=inference_precision)
         if settings != artifact.settings:
             artifact = dataclasses.replace(artifact, calibration=None)
-    elif settings.inference_precision != "float32" and not _on_gpu(device):
+    elif settings.inference_precision != "float32" and (artifact.network is None or not _on_gpu(device)):
         text = "%s was calibrated in %s on a GPU; here it predicts in float32, and scores differ a little"
         logger.warning(text, path, settings.inference_precision)
         settings = dataclasses.replace(settings, inference_precision="float32")

@@ -155,7 +155,8 @@ class Schedule:
     def __post_init__(self) -> None:
         is_pair = isinstance(self.steps, Sequence) and len(self.steps) == 2
         if not is_pair or not all(isinstance(count, int) and count >= 0 for count in self.steps):
-            raise ValueError(f"steps must be two whole numbers, (student, segmentation), got {self.steps!r}")
+            wanted = "two whole numbers of at least 0, (student, segmentation)"
+            raise ValueError(f"steps must be {wanted}, got {self.steps!r}")
         object.__setattr__(self, "steps", tuple(self.steps))
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise ValueError(f"batch_size must be a whole number of at least 1, got {self.batch_size!r}")
@@ -176,11 +177,6 @@ class Schedule:
             default_batch_size if batch_size is None else batch_size,
             **others,
         )
-
-    @property
-    def changes_pictures(self) -> bool:
-        """Whether training rotates or flips clean pictures, so that nothing can be computed once and kept."""
-        return bool(self.flip) or self.rotate != 0
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str] | Mapping[str, object]) -> None:

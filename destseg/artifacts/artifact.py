@@ -21,6 +21,7 @@ DESCRIPTION = "destseg export 1"
 EXTRAS = {  # which extra of the installation brings a package
     "onnxruntime": "onnx",
     "openvino": "openvino",
+    "torch": "",  # none: it comes with the package itself
     "onnx": "export",
     "onnxscript": "export",
     "nncf": "export",
@@ -52,10 +53,6 @@ class Artifact:
     network: Mapping[str, Any] | None = None
     start: Callable[[], Scorer] | None = None
     path: Path | None = None
-
-    def with_calibration(self, calibration: Calibration) -> "Artifact":
-        """Return the same model with other thresholds."""
-        return replace(self, calibration=calibration)
 
     def description(self) -> str:
         """Return the description that an exported file holds beside its graph, as JSON."""
@@ -129,7 +126,7 @@ def artifact_from(text: str, path: Path, engine: str, start: Callable[[Settings]
             engine=engine,
             precision=str(content["precision"]),
             start=lambda: start(settings),
-            path=path,
+            path=path.absolute(),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} was not exported by this version of destseg: {error}") from error
@@ -152,8 +149,8 @@ def import_package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        package = name.partition(".")[0]
-        command = f"pip install 'destseg[{EXTRAS[package]}]'"
+        extra = EXTRAS[name.partition(".")[0]]
+        command = f"pip install 'destseg[{extra}]'" if extra else "pip install destseg"
         raise ImportError(f"{name} is missing ({error}): install it with {command}", name=name) from error
 
 

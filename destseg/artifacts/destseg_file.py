@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from destseg.artifacts.artifact import Artifact, Format, stored_settings
+from destseg.artifacts.artifact import Artifact, Format, import_package, stored_settings
 from destseg.inference.calibration import Calibration
 
 KIND = "destseg model 1"
@@ -20,8 +20,10 @@ def read(path: Path) -> Artifact:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ImportError: torch is missing; the message names the command that installs it.
         ValueError: the file is damaged, or no destseg model of this version.
     """
+    import_package("torch")
     from destseg.model.tensorfile import read_tensors
 
     content = read_tensors(path)
@@ -36,18 +38,16 @@ def read(path: Path) -> Artifact:
         raise ValueError(f"{path} is not a destseg model: {hint}")
     stored = content.get("calibration")
     try:
-        settings = stored_settings(content["settings"])
-        calibration = None if stored is None else Calibration.from_stored(stored)
-    except (ValueError, KeyError, TypeError) as error:
+        return Artifact(
+            settings=stored_settings(content["settings"]),
+            calibration=None if stored is None else Calibration.from_stored(stored),
+            versions=content["versions"],
+            losses=content["losses"].tolist(),
+            network=content["network"],
+            path=path.absolute(),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a destseg model of this version: {error}") from error
-    return Artifact(
-        settings=settings,
-        calibration=calibration,
-        versions=content["versions"],
-        losses=content["losses"].tolist(),
-        network=content["network"],
-        path=path,
-    )
 
 
 def write(path: Path, network: Mapping[str, Any], artifact: Artifact) -> None:

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def export(
             raise ValueError('precision "int8" needs normal pictures to learn from: pass normal=')
         ranges = range_inputs(PictureStore(as_pictures(normal), framing, strict=strict), settings.seed)
     if calibration is not None:
-        held_out = as_pictures(calibration)
+        held_out = PictureStore(as_pictures(calibration), framing, strict=strict)
     with _quietly():
         program = trace(Inference(network, settings.size, thresholds.threshold))
         content = form.build(program)
@@ -86,11 +87,9 @@ def export(
             form.write(draft, content, artifact)
         start = form.read(draft).start
         assert start is not None  # every exported file has one
-        with closing(stream(start(), framing, held_out)) as results:
-            own_thresholds = calibrate(
-                results, thresholds.false_positive_rate, pictures=len(held_out), strict=strict
-            )
-        form.set_threshold(draft, path, artifact.with_calibration(own_thresholds))
+        with closing(stream(start(), framing, held_out.sources, held_out.picture)) as results:
+            own_thresholds = calibrate(results, thresholds.false_positive_rate, pictures=held_out.pictures)
+        form.set_threshold(draft, path, replace(artifact, calibration=own_thresholds))
 
 
 def wanted_format(path: FilePath, name: str | None, precision: str) -> Format:

@@ -52,6 +52,9 @@ class OnnxScorer:
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
+    def __deepcopy__(self, memo: object) -> Any:
+        return self  # it never changes, and its engine cannot be copied
+
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """See `destseg.inference.scorer.Scorer.maps`."""
         return self._session.run(OUTPUTS[:1], {INPUT: pixels})[0]

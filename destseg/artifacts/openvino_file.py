@@ -55,6 +55,9 @@ class OpenVinoScorer:
         self._compiled = core.compile_model(network, "CPU", settings)
         self._requests = threading.local()
 
+    def __deepcopy__(self, memo: object) -> Any:
+        return self  # it never changes, and its engine cannot be copied
+
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """See `destseg.inference.scorer.Scorer.maps`."""
         if not hasattr(self._requests, "own"):

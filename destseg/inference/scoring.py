@@ -1,7 +1,7 @@
 """From pictures to anomaly maps and scores, for prediction, calibration and evaluation alike."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,16 +21,12 @@ TOP_SHARE = 100 / (256 * 256)  # of the pixels of one input: the paper's 100 of 
 class Scored(NamedTuple):
     """A picture with its anomaly map and scores."""
 
-    pixels: np.ndarray  # (h, w, 3) uint8, the picture itself
+    pixels: np.ndarray  # as of its `Picture`
+    size: tuple[int, int]  # height and width of the picture itself
     anomaly_map: np.ndarray  # float32 in [0, 1], at the size of the scaled picture
     score: float
     pixel_score: float  # see `scores`
     roi: RegionOfInterest | None = None  # None: the whole picture counts
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the picture itself."""
-        return self.pixels.shape[0], self.pixels.shape[1]
 
     def roi_mask(self, size: tuple[int, int]) -> np.ndarray | None:
         """Return which pixels count, (h, w) bool at the given height and width; None: all of them."""
@@ -63,9 +59,10 @@ def framed_maps(scorer: Scorer, framing: Framing, views: Sequence[View]) -> list
     """
     maps = [np.zeros(view.pixels.shape[:2], np.float32) for view in views]
     places = [(k, frame) for k, view in enumerate(views) for frame in framing.frames(view)]
-    firsts = range(0, len(places), scorer.batch)
-    hidden = None if len(firsts) > 1 else True
-    for first in tqdm(firsts, "tiles", leave=False, delay=PATIENCE, disable=hidden):
+    firsts: Iterable[int] = range(0, len(places), scorer.batch)
+    if len(places) > scorer.batch:  # even a hidden bar starts a thread
+        firsts = tqdm(firsts, "tiles", leave=False, delay=PATIENCE, disable=None)
+    for first in firsts:
         batch = places[first : first + scorer.batch]
         inputs = np.stack([framing.cut(views[k], frame) for k, frame in batch])
         for (k, frame), frame_map in zip(batch, scorer.maps(inputs), strict=True):
@@ -83,7 +80,7 @@ def _scored(picture: Picture, anomaly_map: np.ndarray, framing: Framing) -> Scor
             'fit again, with precision="float32" or another seed. On a GPU inference_precision="float16" may '
             "be too narrow for them: calibrate with another one"
         )
-    return Scored(picture.pixels, anomaly_map, image_score, pixel_score, framing.roi)
+    return Scored(picture.pixels, picture.view.size, anomaly_map, image_score, pixel_score, framing.roi)
 
 
 def top_count(size: tuple[int, int]) -> int:

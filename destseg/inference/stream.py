@@ -1,7 +1,7 @@
 """The one road from pictures to scores: decoded ahead, scored in batches, in order, errors in place."""
 
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 from destseg.inference.calibration import Calibration
 from destseg.inference.prediction import Prediction
@@ -22,12 +22,23 @@ Read = tuple[Source, Picture | Exception]
 Result = tuple[Source, Scored | Exception]
 
 
-def stream(scorer: Scorer, framing: Framing, sources: Iterable[Source]) -> Generator[Result, None, None]:
+def stream(
+    scorer: Scorer,
+    framing: Framing,
+    sources: Iterable[Source],
+    take: Callable[[Source], Picture] | None = None,
+) -> Generator[Result, None, None]:
     """Yield every picture with its scores, or with the error that kept it from being read, in order.
 
     A scorer that takes batches gets whole pictures in batches. Pictures in tiles go one by one, their tiles
-    in batches. At most two batches of pictures are in memory, beside those decoded ahead. However the
+    in batches. Four batches of pictures at most are in memory, beside those decoded ahead. However the
     generator ends, its threads end with it.
+
+    Args:
+        scorer: makes the maps.
+        framing: how pictures become inputs.
+        sources: the pictures.
+        take: gives the pictures that a store keeps; by default each is decoded.
 
     Raises RuntimeError where the network gives NaN.
     """
@@ -35,7 +46,7 @@ def stream(scorer: Scorer, framing: Framing, sources: Iterable[Source]) -> Gener
     decoders = min(MOST_DECODERS, os.cpu_count() or 1) if in_batches else DECODERS
 
     def decode(source: Source) -> Read:
-        return source, attempt(lambda: read(source, framing))
+        return source, attempt(lambda: take(source) if take else read(source, framing))
 
     def score_all(batch: list[Read]) -> list[Result]:
         readable = [picture for _, picture in batch if not isinstance(picture, Exception)]

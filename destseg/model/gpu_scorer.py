@@ -17,6 +17,7 @@ from destseg.model.networks import DeSTSegNet
 from destseg.model.normalisation import normalise, row_of_constants
 
 BATCH = 32  # inputs that a GPU scores at once
+FEW = 8  # inputs of a smaller lane: in half precision a lane always computes all that it takes
 WARM_UP = 3  # runs before recording, in which libraries choose their algorithms
 RECORDING = threading.Lock()  # only one thread of the process may record at a time
 
@@ -38,7 +39,8 @@ class GpuScorer:
 
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """See `destseg.inference.scorer.Scorer.maps`."""
-        with self._lane(1 if len(pixels) == 1 else BATCH) as lane:
+        counts = (count for count in (1, FEW, self.batch) if count >= len(pixels))
+        with self._lane(min(counts, default=self.batch)) as lane:
             return lane.maps(pixels)
 
     @contextlib.contextmanager

@@ -11,12 +11,7 @@ from destseg.inference.scoring import top_count
 from destseg.model.networks import DeSTSegNet, fold_normalisations
 from destseg.model.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
-EXAMPLE = (
-    2,
-    80,
-    96,
-    3,
-)  # the shape to trace with: any sizes but 0 and 1, which torch takes for constants
+EXAMPLE = (2, 80, 96, 3)  # to trace with: any shape without 0 and 1, which torch takes for constants
 
 
 class Inference(nn.Module):

@@ -90,7 +90,7 @@ def largest(values: Scores, count: int) -> NDArray[np.float64]:
     """Return the `count` largest values, or all if there are fewer, in rising order and double precision.
 
     Args:
-        values: float of any shape, no NaN.
+        values: float of any shape; NaN counts as the largest.
         count: at least 1.
     """
     flat = values.ravel()

@@ -25,7 +25,7 @@ MEMORY = 2 << 30  # bytes of decoded pictures that a store keeps
 class Picture(NamedTuple):
     """A decoded picture."""
 
-    pixels: np.ndarray  # (h, w, 3) uint8, the picture itself
+    pixels: np.ndarray  # (h, w, 3) uint8, the picture itself; from a store: scaled
     view: View  # the picture as a framing scales it
 
 
@@ -81,7 +81,7 @@ class PictureStore:
         self.framing = framing
         self.sources: list[Source] = []
         self.checksum = 0
-        self._views: list[View | None] = []  # one per picture; None: decoded again at every reading
+        self._views: dict[Source, View | None] = {}  # None: decoded again at every reading
         self._frames: list[list[Frame]] = []  # of each picture
         failures = Failures(strict)
         views = prefetch(lambda source: attempt(lambda: read(source, framing).view), sources, _threads())
@@ -93,7 +93,7 @@ class PictureStore:
                 self.checksum = zlib.crc32(view.pixels, self.checksum)
                 self._frames.append(framing.frames(view))
                 memory -= view.pixels.nbytes
-                self._views.append(view if memory >= 0 else None)
+                self._views[source] = view if memory >= 0 else None
                 self.sources.append(source)
         failures.report(len(sources))
         self._places = _places(self._frames)
@@ -118,18 +118,19 @@ class PictureStore:
     def input(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Return an input, (h, w, 3) uint8, and which of its pixels count, (h, w) bool; None: all of them."""
         picture, frame = self._places[index]
-        view = self.view(picture)
+        view = self.picture(self.sources[picture]).view
         return self.framing.cut(view, frame), self.framing.input_roi(view, frame)
 
-    def view(self, picture: int) -> View:
-        """Return a whole picture, scaled."""
-        return self._views[picture] or read(self.sources[picture], self.framing).view
+    def picture(self, source: Source) -> Picture:
+        """Return one of the store's pictures; in place of its own pixels a kept one gives the scaled ones."""
+        view = self._views[source]
+        return read(source, self.framing) if view is None else Picture(view.pixels, view)
 
     def subset(self, pictures: Sequence[int]) -> "PictureStore":
         """Return a store of some of the pictures, in the given order, that shares this one's memory."""
         part = copy.copy(self)
         part.sources = [self.sources[picture] for picture in pictures]
-        part._views = [self._views[picture] for picture in pictures]
+        part._views = {source: self._views[source] for source in part.sources}
         part._frames = [self._frames[picture] for picture in pictures]
         part._places = _places(part._frames)
         return part

@@ -93,14 +93,14 @@ def test_verdict_on_a_picture():
     calibration = Calibration(tuple(NINE), tuple(score / 2 for score in NINE), 0.2)
     anomaly_map = np.array([[0, 1], [0, 1]], np.float32)
     pixels = np.zeros((2, 4, 3), np.uint8)
-    above = calibration.judge(Scored(pixels, anomaly_map, 0.85, 0.6), "part.png")
+    above = calibration.judge(Scored(pixels, pixels.shape[:2], anomaly_map, 0.85, 0.6), "part.png")
     assert above.image is pixels and above.score == 0.85
     assert above.is_anomalous and above.p_value == 2 / 10
     assert (above.threshold, above.pixel_threshold, above.source) == (0.8, 0.4, "part.png")
     # At the picture's own size: columns lie at -1/4, 1/4, 3/4 and 5/4 between the map's two.
     np.testing.assert_allclose(above.anomaly_map, [[0.0, 0.25, 0.75, 1.0]] * 2, atol=1e-6)
     assert above.mask.tolist() == [[False, False, True, True]] * 2
-    at_threshold = calibration.judge(Scored(pixels, anomaly_map, 0.8, 0.6), "part.png")
+    at_threshold = calibration.judge(Scored(pixels, pixels.shape[:2], anomaly_map, 0.8, 0.6), "part.png")
     assert not at_threshold.is_anomalous and at_threshold.p_value == 3 / 10
 
 
@@ -127,7 +127,7 @@ def test_just_enough_pictures_are_not_reported(caplog, pictures, rate):
 def result_of(k):
     """A scored picture as a stream yields it."""
     pixels = np.zeros((64, 64, 3), np.uint8)
-    scored = Scored(pixels, np.zeros((64, 64), np.float32), (k + 1) / 10, (k + 1) / 20)
+    scored = Scored(pixels, pixels.shape[:2], np.zeros((64, 64), np.float32), (k + 1) / 10, (k + 1) / 20)
     return Source(f"picture {k}", pixels), scored
 
 

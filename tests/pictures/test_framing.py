@@ -150,7 +150,7 @@ def test_a_store_gives_the_tiles_of_every_picture():
     tile, counting = store.input(5)
     assert np.array_equal(tile[17:47], pictures[2]) and counting.sum() == 30 * 64
     part = store.subset([1])
-    assert (part.pictures, len(part)) == (1, 4) and part.view(0).size == (64, 160)
+    assert (part.pictures, len(part)) == (1, 4) and part.picture(part.sources[0]).view.size == (64, 160)
 
 
 @pytest.mark.parametrize(("memory", "kept"), [(0, 0), (64 * 64 * 3, 1), (64 * (64 + 160) * 3, 2)])

@@ -43,7 +43,7 @@ def as_on_a_gpu(light, tmp_path_factory, monkeypatch):
     """Load the light model to predict on the CPU by the way of a GPU, four pictures at once."""
     path = tmp_path_factory.mktemp("model") / "light.destseg"
     light.save(path)
-    monkeypatch.setattr(gpu_scorer, "BATCH", 4)
+    monkeypatch.setattr(gpu_scorer, "FEW", 2)
     monkeypatch.setattr(GpuScorer, "batch", 4)
 
     def load(precision="float32"):
