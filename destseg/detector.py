@@ -56,6 +56,16 @@ class DeSTSeg:
 
     Raises:
         ValueError: a value is not allowed; the message says what is allowed and what came.
+
+    Example:
+        >>> import numpy as np
+        >>> import destseg
+        >>> parts = np.random.default_rng(0).integers(90, 110, (12, 64, 64, 3), dtype=np.uint8)
+        >>> model = destseg.DeSTSeg("fast", "embedded", image_size=64, device="cpu")
+        >>> model = model.fit(parts, steps=(1, 1), batch_size=2, false_positive_rate=0.2)
+        >>> result = model.predict(parts[0])
+        >>> result.anomaly_map.shape, 0 <= result.score <= 1, len(model.losses_)
+        ((64, 64), True, 2)
     """
 
     def __init__(

@@ -61,6 +61,13 @@ class Settings:
 
     Raises:
         ValueError: a value is not allowed; the message says what is allowed and what came.
+
+    Example:
+        >>> Settings("fast", image_size=(128, 256), tile=64).size
+        (128, 256)
+        >>> Settings(image_size=32)
+        Traceback (most recent call last):
+        ValueError: image_size must be a number of pixels or (height, width), each at least 64, got 32
     """
 
     preset: str = "paper"

@@ -22,7 +22,7 @@ def format_of(path: FilePath) -> Format:
     ending = Path(path).suffix.lower()
     if ending in NO_MODELS:
         raise ValueError(f"{path} is no model: {NO_MODELS[ending]}")
-    exported = {form.ending: form for form in EXPORTED.values()}
+    exported = {form.ending: form for form in FORMATS.values() if form.build}
     return exported.get(ending, destseg_file.FORMAT)
 
 

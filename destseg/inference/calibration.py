@@ -169,6 +169,10 @@ def conformal_threshold(scores: ArrayLike, false_positive_rate: float) -> float:
 
     Returns:
         The k-th smallest score, or the largest if m is too small; `Calibration.guaranteed_rate` then holds.
+
+    Example:
+        >>> conformal_threshold([0.1, 0.4, 0.2, 0.3], 0.4)  # ceil(5 * 0.6) = 3: the third smallest
+        0.3
     """
     scores = np.sort(np.asarray(scores, np.float64))
     check_rate(false_positive_rate)

@@ -62,6 +62,10 @@ def to_rgb(image: Image, name: str | None = None) -> np.ndarray:
         FileNotFoundError, IsADirectoryError, UnreadableImage: for paths and bytes.
         ValueError: an array has another shape, dtype or range.
         TypeError: image is anything else.
+
+    Example:
+        >>> to_rgb(np.array([[0.0, 1.0]])).tolist()
+        [[[0, 0, 0], [255, 255, 255]]]
     """
     if isinstance(image, (str, os.PathLike, bytes, bytearray)):
         name = name or _name_of(image)

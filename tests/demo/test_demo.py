@@ -53,7 +53,7 @@ def test_the_table_and_the_next_commands_are_printed(done):
     for command in commands:  # as the parser takes them
         parser().parse_args(command[1:])
     fit = parser().parse_args(next(command for command in commands if command[1] == "fit")[1:])
-    assert (fit.preset, fit.size, fit.steps, fit.teacher) == ("fast", 64, [1, 1], "embedded")
+    assert (fit.preset, fit.image_size, fit.steps, fit.teacher) == ("fast", 64, [1, 1], "embedded")
 
 
 def test_the_model_and_its_overlays_are_those_of_the_folder(done):
@@ -105,7 +105,7 @@ def test_a_second_run_overwrites_its_own_files_when_told_to_and_no_others(done, 
         ({"teacher": "resnet999"}, ValueError, "teacher must be one of"),
         ({"image_size": 8}, ValueError, "image_size must be"),
         ({"steps": (1,)}, ValueError, "steps must be two whole numbers"),
-        ({"pictures": 1}, ValueError, "pictures must be at least 2, got 1"),
+        ({"pictures": 1}, ValueError, "pictures must be a whole number of at least 2, got 1"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_made(settings, error, words, tmp_path):
@@ -123,6 +123,6 @@ def test_a_file_is_no_folder(tmp_path):
 def test_the_command_has_the_defaults_of_the_function():
     given = vars(parser().parse_args(["demo"]))
     defaults = {name: value.default for name, value in inspect.signature(demo.run).parameters.items()}
-    assert given["size"] == defaults["image_size"] and tuple(given["steps"]) == defaults["steps"]
+    assert given["image_size"] == defaults["image_size"] and tuple(given["steps"]) == defaults["steps"]
     same = ("folder", "seed", "pictures", "teacher", "device", "overwrite")
     assert {name: given[name] for name in same} == {name: defaults[name] for name in same}
