@@ -121,15 +121,15 @@ class Trainer:
             for step, batch in zip(steps, self._batches(steps, workers), strict=True):
                 self.losses.append(self.step(step, batch))
                 bar.set_description("student" if step < self.plan.steps[0] else "segmentation", refresh=False)
-                last = step == steps[-1]
-                due = path and (requests or last or time.monotonic() - written > 60 * minutes)
+                asked, last = bool(requests), step == steps[-1]  # a later signal waits for the next step
+                due = path and (asked or last or time.monotonic() - written > 60 * minutes)
                 if due or last or step % 10 == 0:  # reading a loss waits for the device
                     bar.set_postfix(loss=f"{self._finite_loss(step):.4f}", refresh=False)
                 bar.update()
                 if path and due:  # also at the end: calibration and saving are still to come
                     self.save(path)
                     written = time.monotonic()
-                if requests:
+                if asked:
                     break
         self.network.eval()
         if requests:  # the handlers are back in place: the signal does what it always does

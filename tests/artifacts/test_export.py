@@ -1,5 +1,6 @@
 """Exported models on their engines against the model that they were made from."""
 
+import copy
 import dataclasses
 import pathlib
 import shutil
@@ -274,3 +275,35 @@ def test_a_format_without_int8_refuses_it_before_any_work(light, tmp_path, monke
     monkeypatch.setitem(FORMATS, "onnx", plain)
     with pytest.raises(ValueError, match=r"precision of onnx files must be one of float32, got 'int8'"):
         light.export(tmp_path / "part.onnx", "onnx", "int8")
+
+
+@pytest.mark.parametrize("ending", NAMES)
+def test_an_export_of_a_model_calibrated_in_half_precision_loads_with_a_warning(
+    light, exported, ending, tmp_path, caplog
+):
+    """On a GPU a model may compute in float16; what it exports never does."""
+    needs(ending)
+    form = FORMATS[NAMES[ending]]
+    path = tmp_path / f"part{ending}"
+    artifact = form.read(exported(ending))
+    half = dataclasses.replace(artifact.settings, inference_precision="float16")
+    form.set_threshold(exported(ending), path, dataclasses.replace(artifact, settings=half))
+    pixels = pictures((64, 96))[0]
+    assert destseg.load(path).predict(pixels).score == destseg.load(exported(ending)).predict(pixels).score
+    assert "was calibrated in float16 on a GPU; here it predicts in float32" in caplog.text
+
+
+@pytest.mark.parametrize("ending", NAMES)
+def test_an_exported_model_can_be_copied(exported, ending):
+    needs(ending)
+    model = destseg.load(exported(ending))
+    pixels = pictures((64, 96))[0]
+    assert copy.deepcopy(model).predict(pixels).score == model.predict(pixels).score
+
+
+def test_pictures_to_calibrate_with_are_read_before_the_export_begins(light, tmp_path, monkeypatch):
+    needs(".onnx")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    monkeypatch.setattr("destseg.artifacts.export.trace", lambda *_: pytest.fail("the work began"))
+    with pytest.raises(ValueError, match=r"broken\.png"):
+        light.export(tmp_path / "part.onnx", calibration=tmp_path / "broken.png", strict=True)

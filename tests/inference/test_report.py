@@ -59,7 +59,10 @@ def results_of(samples, roi=None):
     """The samples scored, as a stream yields them."""
     for sample in samples:
         name, pixels = name_of(sample.path), np.zeros((*PICTURE, 3), np.uint8)
-        yield Source(name, sample.path), Scored(pixels, pixels.shape[:2], anomaly_map(name).numpy(), SCORES[name], 0.0, roi)
+        yield (
+            Source(name, sample.path),
+            Scored(pixels, pixels.shape[:2], anomaly_map(name).numpy(), SCORES[name], 0.0, roi),
+        )
 
 
 def evaluated(samples, protocol="full", threshold=None, roi=None):

@@ -9,7 +9,7 @@ from threads import in_threads
 
 from destseg.inference.scorer import Scorer
 from destseg.inference.scoring import score
-from destseg.model.gpu_scorer import BATCH, GpuScorer, Lane, in_precision
+from destseg.model.gpu_scorer import BATCH, FEW, GpuScorer, Lane, in_precision
 from destseg.model.networks import DeSTSegNet
 from destseg.model.normalisation import normalise
 from destseg.model.scorer import TorchScorer
@@ -132,7 +132,8 @@ def test_one_picture_alone_has_a_lane_of_its_own(monkeypatch):
     scorer = GpuScorer(network_on("cpu"), SIZE, "float32")
     for count in (1, 3, 1, 2, 1):
         scorer.maps(pictures(count))
-    assert made == [1, BATCH]
+    scorer.maps(pictures(FEW + 1))
+    assert made == [1, FEW, BATCH]
 
 
 def test_a_lane_is_lent_to_one_at_a_time_and_made_no_oftener_than_needed():
@@ -159,7 +160,7 @@ def test_threads_share_a_scorer(place, monkeypatch):
     monkeypatch.setattr(Lane, "maps", together)
     for seed, found in enumerate(in_threads(3, lambda seed: scorer.maps(pictures(2, seed)))):
         np.testing.assert_allclose(found, expected[seed], rtol=0, atol=1e-5)
-    assert len(scorer._spare[BATCH]) == 3
+    assert len(scorer._spare[FEW]) == 3
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])

@@ -34,8 +34,8 @@ def test_the_batches_are_those_of_the_cpu(device, textures, changes, memory, roi
         assert ours.corrupted.is_contiguous(memory_format=torch.channels_last)
         assert ours.indices.tolist() == list(theirs.indices)
         torch.testing.assert_close(ours.clean.cpu(), theirs.clean)
-        assert (ours.regions is None) == (theirs.regions is None) == (roi is None)
-        assert roi is None or torch.equal(ours.regions.cpu(), theirs.regions)
+        assert (ours.rois is None) == (theirs.rois is None) == (roi is None)
+        assert roi is None or torch.equal(ours.rois.cpu(), theirs.rois)
         same = ours.masks.cpu() == theirs.masks
         assert same.float().mean() > 0.999  # all but ties
         difference = torch.where(same, ours.corrupted.cpu() - theirs.corrupted, 0.0)
@@ -44,8 +44,8 @@ def test_the_batches_are_those_of_the_cpu(device, textures, changes, memory, roi
 
 def test_what_lies_on_the_device():
     store, cpu = store_of(4), torch.device("cpu")
-    pictures, regions = load_resident(store, cpu, 4 * 24 * 32 * 3)
-    assert regions is None and torch.equal(pictures, torch.from_numpy(np.stack([store[k] for k in range(4)])))
+    pictures, rois = load_resident(store, cpu, 4 * 24 * 32 * 3)
+    assert rois is None and torch.equal(pictures, torch.from_numpy(np.stack([store[k] for k in range(4)])))
     assert load_resident(store, cpu, 4 * 24 * 32 * 3 - 1) == (None, None)
     synthesis = Synthesis(store, PictureTextures(store), 2)
     draft = ResidentSynthesis(synthesis, cpu, 1 << 30).draft(0)
@@ -57,10 +57,10 @@ def test_what_lies_on_the_device():
 def test_regions_count_in_the_bound():
     store, cpu = store_of(3, roi=[(3, 4), (28, 4), (10, 20)]), torch.device("cpu")
     assert load_resident(store, cpu, 3 * 24 * 32 * 4 - 1) == (None, None)
-    _, regions = load_resident(store, cpu, 3 * 24 * 32 * 4)
-    assert regions.dtype == torch.uint8 and regions.shape == (3, 1, *SIZE)
+    _, rois = load_resident(store, cpu, 3 * 24 * 32 * 4)
+    assert rois.dtype == torch.uint8 and rois.shape == (3, 1, *SIZE)
     for k in range(3):
-        assert np.array_equal(regions[k, 0], store.input(k)[1])
+        assert np.array_equal(rois[k, 0], store.input(k)[1])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -237,10 +237,10 @@ def padded_synthesis(**arguments):
 
 
 def test_batches_tell_what_counts():
-    assert synthesis().batch(0).regions is None
-    regions = padded_synthesis().batch(0).regions
-    assert regions.shape == (4, 1, *SIZE) and regions.dtype == torch.uint8
-    assert regions[..., 8:24].min() == 1 and regions[..., :8].max() == regions[..., 24:].max() == 0
+    assert synthesis().batch(0).rois is None
+    rois = padded_synthesis().batch(0).rois
+    assert rois.shape == (4, 1, *SIZE) and rois.dtype == torch.uint8
+    assert rois[..., 8:24].min() == 1 and rois[..., :8].max() == rois[..., 24:].max() == 0
 
 
 def test_regions_turn_and_mirror_with_their_pictures():
@@ -251,8 +251,8 @@ def test_regions_turn_and_mirror_with_their_pictures():
     batch = Synthesis(store, from_normals(store), 8, rotate="90", flip="both").batch(0)
     white = normalise(np.full((1, 1, 1, 3), 128, np.uint8)).flatten()[0]
     shown = batch.clean[:, :1] > white
-    assert torch.equal(shown, batch.regions.bool())
-    assert len({tuple(region.flatten().tolist()) for region in batch.regions}) > 3
+    assert torch.equal(shown, batch.rois.bool())
+    assert len({tuple(region.flatten().tolist()) for region in batch.rois}) > 3
 
 
 def test_what_a_rotation_brings_in_does_not_count():
@@ -260,5 +260,5 @@ def test_what_a_rotation_brings_in_does_not_count():
         as_pictures(np.full((1, 40, 40, 3), 255, np.uint8)),
         Framing((40, 40), roi=RegionOfInterest(np.ones((2, 3)))),
     )
-    regions = Synthesis(store, from_normals(store), 8, rotate=45).batch(0).regions
-    assert regions[..., 20, 20].min() == 1 and regions[..., 0, 0].min() == 0
+    rois = Synthesis(store, from_normals(store), 8, rotate=45).batch(0).rois
+    assert rois[..., 20, 20].min() == 1 and rois[..., 0, 0].min() == 0

@@ -42,8 +42,10 @@ def test_pictures_of_a_source_are_equally_likely(store):
 
 
 def test_without_a_source_half_are_shuffled_pictures_and_half_noise(store, monkeypatch):
-    monkeypatch.setattr(textures, "shuffled", lambda picture, generator: ("shuffled", picture.max() // 90))
-    monkeypatch.setattr(textures, "procedural", lambda size, generator: ("noise", size))
+    monkeypatch.setattr(
+        textures, "shuffle_patches", lambda picture, generator: ("shuffled", picture.max() // 90)
+    )
+    monkeypatch.setattr(textures, "procedural_texture", lambda size, generator: ("noise", size))
     draw = from_normals(store)
     found = Counter(draw(generator) for generator in generators())
     assert set(found) == {("shuffled", 0), ("shuffled", 1), ("shuffled", 2), ("noise", (16, 16))}
@@ -66,7 +68,7 @@ def test_size_and_type(size):
 
 
 def test_shuffling_keeps_all_pixels_and_leaves_the_picture_alone(monkeypatch):
-    monkeypatch.setattr(textures, "recoloured", lambda picture, generator: picture)
+    monkeypatch.setattr(textures, "recolour", lambda picture, generator: picture)
     picture = np.arange(16 * 16 * 3, dtype=np.uint16).reshape(16, 16, 3).astype(np.uint8)
     before, found = picture.copy(), set()
     for generator in generators(50):
@@ -80,7 +82,7 @@ def test_shuffling_keeps_all_pixels_and_leaves_the_picture_alone(monkeypatch):
 def test_patches_stay_whole(monkeypatch):
     # Four quarters of one colour each: however they are shuffled and turned, they are 8 x 8 squares of one
     # colour, or smaller squares where there are more patches.
-    monkeypatch.setattr(textures, "recoloured", lambda picture, generator: picture)
+    monkeypatch.setattr(textures, "recolour", lambda picture, generator: picture)
     picture = np.zeros((16, 16, 3), np.uint8)
     picture[:8, 8:], picture[8:, :8], picture[8:, 8:] = 50, 100, 150
     for generator in generators(50):
@@ -90,7 +92,7 @@ def test_patches_stay_whole(monkeypatch):
 
 @pytest.mark.parametrize(("size", "steps"), [((16, 16), {1, -1, 16, -16}), ((8, 16), {1, -1})])
 def test_patches_are_mirrored_and_turned_where_they_are_square(monkeypatch, size, steps):
-    monkeypatch.setattr(textures, "recoloured", lambda picture, generator: picture)
+    monkeypatch.setattr(textures, "recolour", lambda picture, generator: picture)
     picture = np.zeros((*size, 3), np.uint8)
     picture[..., 0] = np.arange(size[0])[:, None] * 16 + np.arange(16)  # 1 along rows, 16 from row to row
     corners = [shuffle_patches(picture, generator)[0, :2, 0].astype(int) for generator in generators(100)]

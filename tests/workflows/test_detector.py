@@ -1,6 +1,9 @@
 """The detector: arguments, prediction of every kind of input, calibration, and the order of calls."""
 
 import dataclasses
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import PIL.Image
@@ -11,6 +14,7 @@ import destseg
 from destseg.artifacts.artifact import Artifact
 from destseg.inference.calibration import Calibration
 from destseg.settings import Settings
+from destseg.training.trainer import Trainer
 
 FIELDS = [field.name for field in dataclasses.fields(Settings)]
 
@@ -375,3 +379,40 @@ def test_a_calibration_with_nan_keeps_thresholds_and_settings(exported, monkeypa
     with pytest.raises(RuntimeError, match="the network gives NaN"):
         exported.calibrate([grey(0.5)], roi=REGION)
     assert exported.settings is settings and exported.calibration_ is calibration
+
+
+def test_pictures_held_out_are_kept_while_others_train(few_parts, teacher_weights, tmp_path, monkeypatch):
+    folder = tmp_path / "parts"
+    shutil.copytree(few_parts, folder)
+    real = Trainer.step
+
+    def step(trainer, number, batch):
+        shutil.rmtree(folder, ignore_errors=True)  # a share that goes away, a camera's folder that is emptied
+        return real(trainer, number, batch)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    model = destseg.DeSTSeg(image_size=64, teacher_weights=teacher_weights)
+    model.fit(folder, steps=(1, 1), batch_size=2, progress=False, false_positive_rate=0.1)
+    assert len(model.calibration_.scores) == 10 and not folder.exists()
+
+
+def test_a_device_may_be_torchs_own():
+    assert destseg.DeSTSeg(image_size=64, device=torch.device("cpu")).device == "cpu"
+
+
+def test_all_settings_together_cannot_be_replaced():
+    with pytest.raises(AttributeError):
+        destseg.DeSTSeg(image_size=64).settings = None
+
+
+def test_the_first_prediction_starts_no_thread(fitted, picture, tmp_path):
+    fitted.save(tmp_path / "m")
+    code = (
+        "import sys, threading, numpy, destseg\n"
+        "model = destseg.load(sys.argv[1], 'cpu')\n"
+        "model.predict(numpy.zeros((64, 64, 3), numpy.uint8))\n"
+        "print([thread.name for thread in threading.enumerate()])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "m")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['MainThread']"
