@@ -222,7 +222,10 @@ def test_the_default_of_a_schedule():
     ("changes", "words"),
     [
         *(
-            ({"steps": steps}, f"steps must be two whole numbers, (student, segmentation), got {steps!r}")
+            (
+                {"steps": steps},
+                f"steps must be two whole numbers of at least 0, (student, segmentation), got {steps!r}",
+            )
             for steps in ((1, 2, 3), (1,), (-1, 2), (1, -2), (1.0, 2), "12", 7, None)
         ),
         *(

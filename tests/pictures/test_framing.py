@@ -157,7 +157,7 @@ def test_a_store_gives_the_tiles_of_every_picture():
 def test_a_store_counts_the_scaled_pictures(memory, kept):
     framing = Framing((64, 64), tile=(64, 64))
     store = PictureStore(as_pictures([noise(64, 64), noise(64, 160)]), framing, memory, progress=False)
-    assert sum(isinstance(picture, View) for picture in store._views) == kept
+    assert sum(isinstance(picture, View) for picture in store._views.values()) == kept
     assert np.array_equal(store[1], noise(64, 160)[:, :64])
 
 
