@@ -5,6 +5,7 @@ import argparse
 import destseg
 from destseg.cli.arguments import (
     PICTURES,
+    UsageError,
     add_device,
     add_false_positive_rate,
     add_inference_precision,
@@ -41,7 +42,10 @@ def run(options: argparse.Namespace) -> int:
 
     from destseg.artifacts.formats import format_of
 
-    check_output(options.output, format_of(options.model))
+    form = format_of(options.model)
+    if options.roi is not None and form.build is not None:  # before hours of scoring
+        raise UsageError(f"--roi: the graph in {options.model} judges whole pictures")
+    check_output(options.output, form)
     model = destseg.load(options.model, options.device, options.inference_precision)
     normal = options.normal or None
     model.calibrate(normal, options.false_positive_rate, strict=options.strict, roi=options.roi)

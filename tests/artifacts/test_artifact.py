@@ -27,7 +27,7 @@ def test_a_description_comes_back_whole():
     found = artifact_from(artifact.description(), PATH, "onnx", started)
     assert found.start() == found.settings == settings
     assert found.settings.roi.stored() == settings.roi.stored()
-    assert (found.network, found.losses, found.path) == (None, [], PATH)
+    assert (found.network, found.losses, found.path) == (None, [], PATH.absolute())
     expected = dataclasses.replace(artifact, path=PATH, start=found.start)
     assert found == expected and found.description() == artifact.description()
     other = found.with_calibration(calibration.at_rate(0.5))

@@ -73,3 +73,10 @@ def test_a_copy_of_an_exported_model_needs_a_name_of_its_format(exported, few_pa
         words = f"the name of an exported file of this format must end in {exported.suffix}, got "
         assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_region_for_an_exported_model_is_refused_before_anything_is_scored(exported, few_parts, capsys):
+    before = exported.read_bytes()
+    assert main(["calibrate", str(exported), str(few_parts), "--roi", "0,0 40,0 40,40"]) == 2
+    assert "--roi: the graph in" in capsys.readouterr().err
+    assert exported.read_bytes() == before
