@@ -1,5 +1,7 @@
 """Files of models: what is saved can be loaded, what cannot be is refused by name."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -121,7 +123,8 @@ def test_a_copy_with_other_thresholds_has_all_else(fitted, tmp_path):
     fitted.save(source)
     other = fitted.calibration_.at_rate(0.5)
     for path in (copy, source):  # also onto itself
-        destseg_file.set_threshold(source, path, destseg_file.read(source).with_calibration(other))
+        changed = dataclasses.replace(destseg_file.read(source), calibration=other)
+        destseg_file.set_threshold(source, path, changed)
         found = destseg_file.read(path)
         assert found.calibration == other != fitted.calibration_
         assert (found.settings, found.losses) == (fitted.settings, pytest.approx(fitted.losses_))
