@@ -30,7 +30,7 @@ def test_a_description_comes_back_whole():
     assert (found.network, found.losses, found.path) == (None, [], PATH.absolute())
     expected = dataclasses.replace(artifact, path=PATH, start=found.start)
     assert found == expected and found.description() == artifact.description()
-    other = found.with_calibration(calibration.at_rate(0.5))
+    other = dataclasses.replace(found, calibration=calibration.at_rate(0.5))
     assert other.calibration.threshold == 0.2 and found.calibration == calibration
 
 
