@@ -12,7 +12,7 @@ from destseg.inference.calibration import Calibration
 from destseg.pictures.roi import RegionOfInterest
 from destseg.settings import Settings
 
-PATH = pathlib.Path("x.onnx")
+PATH = pathlib.Path("x.onnx").absolute()
 REGION = [[0.0, 0.0], [40.0, 0.0], [40.0, 30.0]]
 
 
@@ -27,7 +27,7 @@ def test_a_description_comes_back_whole():
     found = artifact_from(artifact.description(), PATH, "onnx", started)
     assert found.start() == found.settings == settings
     assert found.settings.roi.stored() == settings.roi.stored()
-    assert (found.network, found.losses, found.path) == (None, [], PATH.absolute())
+    assert (found.network, found.losses, found.path) == (None, [], PATH)
     expected = dataclasses.replace(artifact, path=PATH, start=found.start)
     assert found == expected and found.description() == artifact.description()
     other = dataclasses.replace(found, calibration=calibration.at_rate(0.5))
