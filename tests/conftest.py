@@ -17,6 +17,15 @@ _TESTS = pathlib.Path(__file__).resolve().parent
 SHARED = pathlib.Path(os.environ.get("DESTSEG_SHARED", _TESTS.parents[1] / "shared"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that raise signals first, as plain processes would.
+
+    After most other tests had run, raising SIGINT ended the process by SIGSEGV before any handler was
+    called, twice out of two whole runs; alone it never did. The cause was not found.
+    """
+    items.sort(key=lambda item: "test_checkpoint.py" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
     """The folder of real data, weights and recorded values; tests that use it skip where it is missing."""
