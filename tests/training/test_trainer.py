@@ -240,5 +240,7 @@ def test_training_that_diverges_says_so(few_parts, teacher_weights, monkeypatch)
 
 @pytest.mark.parametrize("steps", [5, (1,), (1, 2.5), (-1, 2), "ab"])
 def test_words_about_wrong_schedules(few_parts, teacher_weights, steps):
-    with pytest.raises(ValueError, match=r"steps must be two whole numbers, \(student, segmentation\), got"):
+    with pytest.raises(
+        ValueError, match=r"steps must be two whole numbers of at least 0, \(student, segmentation\), got"
+    ):
         fit(few_parts, teacher_weights, steps=steps)

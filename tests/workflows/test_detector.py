@@ -210,7 +210,7 @@ def test_a_new_network_does_not_keep_the_thresholds_of_the_last(picture, teacher
     def diverged(*_, **__):
         raise RuntimeError("diverged")
 
-    monkeypatch.setattr("destseg.detector.calibrated", diverged)
+    monkeypatch.setattr("destseg.detector.calibrate", diverged)
     with pytest.raises(RuntimeError, match="diverged"):
         model.fit([picture], (0, 0), progress=False)
     assert model.calibration_ is None and model.threshold_ is None
