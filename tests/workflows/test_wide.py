@@ -88,7 +88,7 @@ def test_no_tile_of_a_calibration_picture_is_trained_on(wide_parts, teacher_weig
     model = fit(wide_parts, teacher_weights, tile=64)
     (normals,) = {id(store): store for store in seen}.values()
     assert normals.pictures == 6 and len(normals) == 6 * 2 * 4  # starts 0, 16 and 0, 32, 64, 96
-    trained = [normals.view(k).pixels.tobytes() for k in range(6)]
+    trained = [normals.picture(source).view.pixels.tobytes() for source in normals.sources]
     paths = sorted((wide_parts / "train/good").iterdir())
     held = [
         path for path in paths if np.asarray(PIL.Image.open(path).convert("RGB")).tobytes() not in trained
