@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import signal
 
 import numpy as np
 import pytest
@@ -50,6 +51,15 @@ class EveryKernel(Dataset):
         return *tensors, *distances, *gradients, *(torch.from_numpy(array) for array in arrays)
 
 
+@pytest.fixture
+def child_signals_as_before():
+    """Take back the handler of SIGCHLD that a data loader leaves in place; other tests have children, too."""
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("child_signals_as_before")
 @pytest.mark.skipif(kernels.cpu is None, reason="torch's own threads do not survive a fork")
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_results_in_data_workers_are_those_of_this_process(start):
