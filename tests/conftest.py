@@ -20,8 +20,8 @@ SHARED = pathlib.Path(os.environ.get("DESTSEG_SHARED", _TESTS.parents[1] / "shar
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run first the tests in which this process gets signals.
 
-    On a machine with AMX the first signal after OpenVINO models were saved, loaded and freed ended the process
-    by SIGSEGV, before any handler was called. The cause was not found; it needs neither torch nor pytest.
+    On a machine with AMX a signal ended the process by SIGSEGV, before any handler was called, once OpenVINO
+    models had been saved, loaded and freed. The cause was not found; it needs neither torch nor pytest.
     """
     first = ("test_checkpoint.py", "test_workers.py")
     items.sort(key=lambda item: not any(name in item.nodeid for name in first))
