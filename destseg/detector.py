@@ -11,16 +11,19 @@ import PIL.Image
 
 from destseg.artifacts.artifact import Artifact
 from destseg.artifacts.formats import FORMATS, check_name, format_of, read
+from destseg.artifacts.record import FitRecord
 from destseg.files import FilePath, check_writable
 from destseg.inference.calibration import Calibration, calibrate, split
 from destseg.inference.prediction import Prediction
 from destseg.inference.report import Report, evaluate
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import predictions, stream
+from destseg.pictures.advice import advice_on
 from destseg.pictures.folders import Pictures, Source, as_pictures, is_several, read_mvtec
 from destseg.pictures.framing import Framing, framing_of
 from destseg.pictures.roi import RegionOfInterest, Roi
 from destseg.pictures.store import MEMORY, Failures, Picture, PictureStore
+from destseg.progress import say
 from destseg.settings import Schedule, Settings, check_device, check_duration, check_rate, whole_number
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ class DeSTSeg:
         calibration_: destseg.inference.calibration.Calibration, the scores of held-out normal pictures.
         threshold_, pixel_threshold_: a picture, or a pixel, that scores above them counts as anomalous.
         losses_: one value per training step, the student stage first.
+        record_: destseg.artifacts.record.FitRecord, what `fit` did; None where that is not known.
 
     Raises:
         ValueError: a value is not allowed; the message says what is allowed and what came.
@@ -93,6 +97,7 @@ class DeSTSeg:
         self.network_: DeSTSegNet | None = None
         self.calibration_: Calibration | None = None
         self.losses_: list[float] = []
+        self.record_: FitRecord | None = None
         self._scorer: Scorer | None = None
         self._exported: Artifact | None = None  # the exported file that the model was loaded from
 
@@ -129,6 +134,7 @@ class DeSTSeg:
         flip: str = "",
         false_positive_rate: float = 0.01,
         held_out: float = 0.2,
+        drop_outliers: bool = False,
         checkpoint: FilePath | None = None,
         checkpoint_minutes: float = 10.0,
         workers: int = 2,
@@ -145,12 +151,16 @@ class DeSTSeg:
             texture_source: pictures that lend their texture to the synthetic anomalies; by default textures
                 are made from `normal`.
             rotate: 0, degrees either way, or "90" (quarter turns +-5), if real parts lie like that.
-            progress: on a terminal, tell how long training will take, and show progress bars.
+            progress: on a terminal, tell what is done and how long it will take, and show progress bars. The
+                same is in the log "destseg" at level INFO.
             resume: a checkpoint to continue from, written by a run with the same arguments.
             flip: "", "horizontal", "vertical" or "both", if mirrored parts are normal.
             false_positive_rate: wanted share of normal pictures called anomalous, see `calibrate`.
             held_out: share of the pictures to hold out, 0 to 0.5, but at least 10 pictures; see
                 `destseg.inference.calibration.split`.
+            drop_outliers: keep normal pictures that stand far out, which are probably defective, out of the
+                segmentation stage and of calibration; see `destseg.training.outliers`. They are named in any
+                case, by a warning and in `record_`.
             checkpoint: file for the state of training, written every `checkpoint_minutes` and on SIGINT or
                 SIGTERM; by default the file of `resume`.
             workers: threads that prepare batches; the result does not depend on their number.
@@ -171,6 +181,7 @@ class DeSTSeg:
             flip=flip,
             held_out=held_out,
             false_positive_rate=false_positive_rate,
+            drop_outliers=bool(drop_outliers),
         )
         workers = whole_number("workers", workers)
         check_duration("checkpoint_minutes", checkpoint_minutes)
@@ -182,21 +193,42 @@ class DeSTSeg:
         from destseg.training.fit import Run, train
 
         device = torch_device(self.device)
+        preset, teacher = self.settings.preset, self.settings.teacher
+        say(f"{len(sources)} pictures found; preset {preset}, teacher {teacher}, on {device}", progress)
         network = new_network(self.settings, self.teacher_weights).to(device)
         framing, textures = self._framing(), None
         store = PictureStore(sources, framing, memory, strict, progress)
+        for sentence in advice_on(store):
+            logger.warning(sentence)
         training, calibrating = split(store.pictures, self.settings.seed, held_out)
         normals, held = store.subset(training), store.subset(calibrating)
         if texture_sources is not None:
             textures = PictureStore(texture_sources, Framing(framing.size), memory, strict, progress)
         resumed = None if resume is None else Path(resume)
         run = Run(workers, memory, progress, path, checkpoint_minutes, resumed)
-        losses = train(network, self.settings, schedule, normals, textures, run)
-        self._take(network, losses)
+        fitted = train(network, self.settings, schedule, normals, held, textures, run)
+        self._take(network, fitted.losses)
+        if drop_outliers:
+            normals, held = normals.without(fitted.outliers), held.without(fitted.outliers)
+        self.record_ = FitRecord(
+            pictures=len(sources),
+            left_out=len(sources) - store.pictures,
+            trained_on=normals.pictures,
+            held_out=held.pictures,
+            steps=schedule.steps,
+            batch_size=schedule.batch_size,
+            augment=schedule.augment,
+            rotate=schedule.rotate,
+            flip=schedule.flip,
+            device=device.type,
+            outliers=tuple(source.name for source in fitted.outliers),
+            dropped=schedule.drop_outliers,
+        )
         options = {"trained_on": calibrating == training, "strict": strict, "progress": progress}
         self.calibration_ = self._calibrate(
             held.sources, framing, false_positive_rate, held.picture, **options
         )
+        say(f"fitted; {self.calibration_.promise()}", progress)
         return self
 
     def calibrate(
@@ -392,7 +424,7 @@ class DeSTSeg:
             from destseg.model.construction import loaded_network
 
             model._take(loaded_network(settings, artifact.network, str(artifact.path)), artifact.losses)
-        model.calibration_ = artifact.calibration
+        model.calibration_, model.record_ = artifact.calibration, artifact.record
         return model
 
     def _take(self, network: "DeSTSegNet", losses: list[float]) -> None:
@@ -402,7 +434,7 @@ class DeSTSeg:
 
         self.network_ = ready_to_predict(network, torch_device(self.device))
         self._scorer = scorer_of(self.network_, self.settings.size, self.settings.inference_precision)
-        self.losses_, self.calibration_, self._exported = losses, None, None
+        self.losses_, self.calibration_, self.record_, self._exported = losses, None, None, None
 
     @property
     def scorer(self) -> Scorer:
@@ -439,7 +471,9 @@ class DeSTSeg:
     def _artifact(self) -> Artifact:
         from destseg.model.tensorfile import versions
 
-        return Artifact(self.settings, self.calibration_, versions(), losses=self.losses_)
+        return Artifact(
+            self.settings, self.calibration_, versions(), record=self.record_, losses=self.losses_
+        )
 
     def _save_exported(self, path: Path, loaded: Artifact) -> None:
         assert loaded.path is not None  # it was read from there

@@ -149,8 +149,10 @@ class Schedule:
     batch_size: int
     rotate: float | str = 0.0
     flip: str = ""
+    augment: str = ""
     held_out: float = 0.2
     false_positive_rate: float = 0.01
+    drop_outliers: bool = False
 
     def __post_init__(self) -> None:
         is_pair = isinstance(self.steps, Sequence) and len(self.steps) == 2

@@ -17,7 +17,7 @@ CSRC = ROOT / "csrc"
 
 # Leftwards only: a module imports from its own wing and from those before it.
 WINGS = (
-    {"settings", "files", "ops"},
+    {"settings", "files", "progress", "ops"},
     {"pictures", "metrics"},
     {"inference"},
     {"model"},

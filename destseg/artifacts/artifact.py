@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from destseg.artifacts.record import FitRecord
 from destseg.inference.calibration import Calibration
 from destseg.inference.scorer import Scorer
 from destseg.pictures.roi import RegionOfInterest
@@ -38,6 +39,7 @@ class Artifact:
         versions: the versions of destseg and torch that wrote the file.
         engine: what runs the model: "torch", or the name of an exported file's format.
         precision: precision of the network in the file, "float32" or "int8".
+        record: what `fit` did; None where that is not known.
         losses: one per training step; none in exported files.
         network: the network's tensors by name; None in exported files.
         start: makes the scorer of an exported file, with as many threads as an operation may use; else None.
@@ -49,6 +51,7 @@ class Artifact:
     versions: Mapping[str, str]
     engine: str = "torch"
     precision: str = "float32"
+    record: FitRecord | None = None
     losses: list[float] = field(default_factory=list)
     network: Mapping[str, Any] | None = None
     start: Callable[[], Scorer] | None = None
@@ -59,6 +62,8 @@ class Artifact:
         assert self.calibration is not None  # a model without thresholds is not exported
         content = {"format": DESCRIPTION, "versions": dict(self.versions), "precision": self.precision}
         content |= {"settings": self.settings.stored(), "calibration": self.calibration.stored()}
+        if self.record is not None:
+            content["record"] = self.record.stored()
         return json.dumps(content)
 
 
@@ -125,6 +130,7 @@ def artifact_from(text: str, path: Path, engine: str, start: Callable[[Settings]
             versions=content["versions"],
             engine=engine,
             precision=str(content["precision"]),
+            record=stored_record(content),
             start=lambda: start(settings),
             path=path.absolute(),
         )
@@ -140,6 +146,11 @@ def stored_settings(stored: Mapping[str, Any]) -> Settings:
     if isinstance(settings.roi, (str, bytes)):
         raise ValueError("roi must be points or a mask in a file, got a path")
     return replace(settings, roi=RegionOfInterest(settings.roi))
+
+
+def stored_record(content: Mapping[str, Any]) -> FitRecord | None:
+    """Return the record of the fit in a file's content; None in files of before, which have none."""
+    return None if content.get("record") is None else FitRecord.from_stored(content["record"])
 
 
 def import_package(name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from destseg.artifacts.artifact import Artifact, Format, import_package, stored_settings
+from destseg.artifacts.artifact import Artifact, Format, import_package, stored_record, stored_settings
 from destseg.inference.calibration import Calibration
 
 KIND = "destseg model 1"
@@ -42,6 +42,7 @@ def read(path: Path) -> Artifact:
             settings=stored_settings(content["settings"]),
             calibration=None if stored is None else Calibration.from_stored(stored),
             versions=content["versions"],
+            record=stored_record(content),
             losses=content["losses"].tolist(),
             network=content["network"],
             path=path.absolute(),
@@ -63,6 +64,8 @@ def write(path: Path, network: Mapping[str, Any], artifact: Artifact) -> None:
     }
     if artifact.calibration is not None:
         content["calibration"] = artifact.calibration.stored()
+    if artifact.record is not None:
+        content["record"] = artifact.record.stored()
     write_tensors(path, content)
 
 

@@ -119,6 +119,6 @@ def _quietly() -> Iterator[None]:
         warnings.simplefilter("ignore")
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.WARNING)
-        terminal: Any = sys.stderr if sys.stderr.isatty() else stack.enter_context(open(os.devnull, "w"))
+        terminal: Any = sys.stderr if is_terminal() else stack.enter_context(open(os.devnull, "w"))
         stack.enter_context(contextlib.redirect_stdout(terminal))
         yield

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import destseg
 from destseg.cli import bench, calibrate, demo, evaluate, export, fit, info, predict
 from destseg.cli.arguments import HelpFormatter, UsageError
+from destseg.progress import is_terminal
 
 VERBS = {
     "demo": demo,
@@ -29,7 +30,7 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return 0, or 1 if it failed, or 2 for wrong usage; argparse exits with 2, too."""
     logging.basicConfig(format="destseg: %(message)s", level=logging.WARNING)
-    if not sys.stderr.isatty():  # results do not depend on kernels: only people hear that they are missing
+    if not is_terminal():  # results do not depend on kernels: only people hear that they are missing
         logging.getLogger("destseg.ops").setLevel(logging.ERROR)
     options = parser().parse_args(arguments)
     verb = vars(options).pop("verb")

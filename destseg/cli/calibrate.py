@@ -14,7 +14,8 @@ from destseg.cli.arguments import (
     add_strict,
     wrong_usage,
 )
-from destseg.cli.output import check_output, say, thresholds
+from destseg.cli.output import check_output, thresholds
+from destseg.progress import say
 from destseg.settings import check_device, check_rate
 
 HELP = "Set the thresholds anew, from normal pictures that fit did not see."

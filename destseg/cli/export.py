@@ -4,7 +4,8 @@ import argparse
 
 import destseg
 from destseg.cli.arguments import add_model, add_strict
-from destseg.cli.output import check_output, say
+from destseg.cli.output import check_output
+from destseg.progress import say
 from destseg.settings import EXPORT_PRECISIONS
 
 HELP = "Write a model as one graph for ONNX (.onnx) or OpenVINO (.xml)."

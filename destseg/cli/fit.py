@@ -21,7 +21,8 @@ from destseg.cli.arguments import (
     read_whole_number,
     wrong_usage,
 )
-from destseg.cli.output import check_output, say
+from destseg.cli.output import check_output
+from destseg.progress import say
 from destseg.settings import (
     FLIPS,
     PRECISIONS,

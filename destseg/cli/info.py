@@ -60,4 +60,6 @@ def _model(path: str) -> list[str]:
         values = sum(tensor.numel() for tensor in artifact.network.values())
         lines.append(f"values: {values / 1e6:.2f} million")
         lines.append(f"training steps: {len(artifact.losses)}")
+    if artifact.record is not None:
+        lines += artifact.record.lines()
     return lines + thresholds(artifact.calibration)

@@ -1,6 +1,5 @@
-"""Output that several verbs share: messages to people, lines about thresholds, a check of output files."""
+"""Output that several verbs share: lines about thresholds, a check of output files."""
 
-import sys
 from typing import TYPE_CHECKING
 
 from destseg.cli.arguments import wrong_usage
@@ -8,12 +7,6 @@ from destseg.cli.arguments import wrong_usage
 if TYPE_CHECKING:
     from destseg.artifacts.artifact import Format
     from destseg.inference.calibration import Calibration
-
-
-def say(text: str) -> None:
-    """Print a message if there is a person at a terminal to read it."""
-    if sys.stderr.isatty():
-        print(text, file=sys.stderr)
 
 
 def thresholds(calibration: "Calibration | None") -> list[str]:

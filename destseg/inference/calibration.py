@@ -64,6 +64,13 @@ class Calibration:
         """
         return 1.0 if self.trained_on else max(self.false_positive_rate, 1 / (len(self.scores) + 1))
 
+    def promise(self) -> str:
+        """Say in words what the thresholds promise."""
+        if self.trained_on:
+            return f"no false-positive rate is guaranteed; threshold {self.threshold:.4g}"
+        rate = f"of new normal pictures at most {100 * self.guaranteed_rate:.3g} % are called anomalous"
+        return f"{rate} ({len(self.scores)} calibrated); threshold {self.threshold:.4g}"
+
     def judge(self, result: Scored, source: str) -> Prediction:
         """Return the verdict on a scored picture, with its map at the picture's own size."""
         return Prediction(

@@ -4,7 +4,7 @@ import copy
 import logging
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -63,6 +63,8 @@ class PictureStore:
 
     Attributes:
         sources: the readable pictures.
+        sizes: height and width of each.
+        flat: those of one colour throughout.
         checksum: CRC-32 of the pixels of all readable pictures; a subset keeps the checksum of the whole.
 
     Raises:
@@ -80,6 +82,8 @@ class PictureStore:
     ) -> None:
         self.framing = framing
         self.sources: list[Source] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.flat: list[Source] = []
         self.checksum = 0
         self._views: dict[Source, View | None] = {}  # None: decoded again at every reading
         self._frames: list[list[Frame]] = []  # of each picture
@@ -95,6 +99,9 @@ class PictureStore:
                 memory -= view.pixels.nbytes
                 self._views[source] = view if memory >= 0 else None
                 self.sources.append(source)
+                self.sizes.append(view.size)
+                if (view.pixels == view.pixels[0, 0]).all():
+                    self.flat.append(source)
         failures.report(len(sources))
         self._places = _places(self._frames)
 
@@ -131,9 +138,15 @@ class PictureStore:
         part = copy.copy(self)
         part.sources = [self.sources[picture] for picture in pictures]
         part._views = {source: self._views[source] for source in part.sources}
+        part.sizes = [self.sizes[picture] for picture in pictures]
+        part.flat = [source for source in self.flat if source in part._views]
         part._frames = [self._frames[picture] for picture in pictures]
         part._places = _places(part._frames)
         return part
+
+    def without(self, sources: Collection[Source]) -> "PictureStore":
+        """Return a store of the pictures that are none of these; see `subset`."""
+        return self.subset([k for k, source in enumerate(self.sources) if source not in sources])
 
 
 class Failures:

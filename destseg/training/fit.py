@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from destseg.model.networks import DeSTSegNet
+from destseg.pictures.folders import Source
 from destseg.pictures.store import MEMORY, PictureStore
 from destseg.settings import Schedule, Settings
 from destseg.training.estimate import announce
+from destseg.training.outliers import outliers_of
 from destseg.training.synthesis import Synthesis
 from destseg.training.textures import PictureTextures, from_normals
 from destseg.training.trainer import new_trainer
@@ -24,28 +27,52 @@ class Run:
     resume: Path | None = None
 
 
+class Fitted(NamedTuple):
+    """The result of training beside the network's weights."""
+
+    losses: list[float]  # one per step
+    outliers: list[Source]  # normal pictures that stand far out, see `destseg.training.outliers`
+
+
 def train(
     network: DeSTSegNet,
     settings: Settings,
     schedule: Schedule,
     normals: PictureStore,
+    held_out: PictureStore,
     textures: PictureStore | None,
     run: Run,
-) -> list[float]:
-    """Train a network in place and return the loss of every step.
+) -> Fitted:
+    """Train a network in place, and find outliers between its two stages.
 
     Args:
         network: as `destseg.model.construction.new_network` makes it, on its device.
         settings: the model's.
         schedule: steps, batch size and augmentation.
         normals: pictures of normal parts.
+        held_out: others, looked at for outliers only.
         textures: pictures that lend their texture to the anomalies; None: textures are made from `normals`.
         run: options that do not change the result.
     """
-    draw = from_normals(normals) if textures is None else PictureTextures(textures)
-    batch = Synthesis(normals, draw, schedule.batch_size, settings.seed, schedule.rotate, schedule.flip)
+
+    def synthesis(store: PictureStore) -> Synthesis:
+        draw = from_normals(store) if textures is None else PictureTextures(textures)
+        return Synthesis(store, draw, schedule.batch_size, settings.seed, schedule.rotate, schedule.flip)
+
     trainer = new_trainer(
-        network, batch, schedule.steps, settings.precision, settings.parts, run.memory, run.resume
+        network,
+        synthesis(normals),
+        schedule.steps,
+        settings.precision,
+        settings.parts,
+        run.memory,
+        run.resume,
+        schedule.drop_outliers,
     )
-    announce(trainer, run.progress)
-    return trainer.run(run.workers, run.progress, run.checkpoint, run.checkpoint_minutes)
+    announce(trainer, run.checkpoint, run.checkpoint_minutes, run.progress)
+    options = (run.workers, run.progress, run.checkpoint, run.checkpoint_minutes)
+    trainer.run(*options, until=schedule.steps[0])
+    outliers = outliers_of(network, [normals, held_out], run.progress)  # the same in a run that is resumed
+    if schedule.drop_outliers:
+        trainer.synthesis = synthesis(normals.without(outliers))
+    return Fitted(trainer.run(*options), outliers)

@@ -1,6 +1,7 @@
 """The time a training is said to take beforehand."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,8 +57,34 @@ def test_it_is_what_the_steps_take_without_warming_up(trainer, monkeypatch):
 )
 def test_people_at_terminals_are_told(trainer, monkeypatch, capsys, terminal, steps, said):
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
-    announce(trainer((steps, steps)), wanted=True)
-    assert ("training will take about 1 min" in capsys.readouterr().err) == said
+    announce(trainer((steps, steps)), None, 10.0, wanted=True)
+    assert capsys.readouterr().err == ("training will take about 1 min\n" if said else "")
+
+
+def test_people_are_told_where_the_checkpoint_lies_and_what_is_done(trainer, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    some = trainer((40, 40))
+    some.losses = [torch.zeros(())] * 10
+    announce(some, Path("part.checkpoint"), 2.5, wanted=True)
+    assert capsys.readouterr().err == (
+        "going on after step 10 of 80; training will take about 1 min; "
+        "checkpoint part.checkpoint, every 2.5 min and on Ctrl-C\n"
+    )
+
+
+def test_large_batches_are_tried_in_part(trainer, monkeypatch):
+    some, tried, real_step = trainer((30, 30)), [], Trainer.step
+    some.synthesis.batch_size = 32
+
+    def step(self, number, batch):
+        tried.append(len(batch.corrupted))
+        return real_step(self, number, batch)
+
+    clock = iter(range(0, 100, 2))  # a trial takes two seconds
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    assert training_seconds(some) == 60 * 2 * 32 / 8
+    assert set(tried) == {8}
 
 
 def test_only_what_is_left_counts(trainer):

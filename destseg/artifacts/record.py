@@ -1,0 +1,63 @@
+"""What `fit` did: kept in the model's file, told at a terminal, and shown by `destseg info`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """How a model was fitted.
+
+    Attributes:
+        pictures: normal pictures found.
+        left_out: how many of them could not be read.
+        trained_on: how many the networks learnt from.
+        held_out: how many calibrated the model.
+        steps: training steps of the student stage and of the segmentation stage.
+        batch_size: pictures per step.
+        augment, rotate, flip: how pictures were changed in training, see `destseg.DeSTSeg.fit`.
+        device: where training ran, such as "cpu" or "cuda".
+        outliers: names of normal pictures that stand far out, see `destseg.training.outliers`.
+        dropped: whether the outliers were kept out of the segmentation stage and of calibration.
+    """
+
+    pictures: int
+    left_out: int
+    trained_on: int
+    held_out: int
+    steps: tuple[int, int]
+    batch_size: int
+    augment: str
+    rotate: float | str
+    flip: str
+    device: str
+    outliers: tuple[str, ...] = ()
+    dropped: bool = False
+
+    def lines(self) -> list[str]:
+        """Describe the fit, as lines of text."""
+        left_out = f"{self.left_out} left out" if self.left_out else "none left out"
+        student, segmentation = self.steps
+        changes = {"augment": self.augment, "rotate": self.rotate, "flip": self.flip}
+        changed = "".join(f", {name} {value}" for name, value in changes.items() if value)
+        lines = [
+            f"pictures: {self.pictures} found, {left_out}; {self.trained_on} train, {self.held_out} calibrate",
+            f"training: {student} + {segmentation} steps of {self.batch_size} on {self.device}{changed}",
+        ]
+        if self.outliers:
+            fate = "left out" if self.dropped else "trained on all the same"
+            lines.append(f"outliers among the normal pictures, {fate}: {', '.join(self.outliers)}")
+        return lines
+
+    def stored(self) -> dict[str, Any]:
+        """Return the record as a file holds it, in plain values."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> "FitRecord":
+        """Make a record from its stored form."""
+        return cls(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+        )

@@ -1,0 +1,80 @@
+"""Advice on a folder of normal pictures: what spoils a model, and the remedy."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from destseg.pictures.framing import Framing
+from destseg.pictures.store import PictureStore
+
+FEW = 20  # pictures, of which half would calibrate
+VANISHING = 4.0  # pixels of a picture to one of its input; the paper's pictures have that many
+SIZES, ASPECTS = 2.0, 1.5  # the largest side or aspect in relation to the smallest
+NAMED = 3  # pictures that one piece of advice names
+
+
+def advice_on(store: PictureStore) -> list[str]:
+    """Return one sentence or two on each thing that is likely to spoil a model; usually there is none."""
+    advice = [_on_number(store.pictures), _on_flat(store)]
+    sizes = np.array(store.sizes, np.float64)  # (n, 2): heights and widths
+    advice += [_on_details(sizes, store.framing), _on_sizes(sizes, store.framing)]
+    return [sentence for sentence in advice if sentence]
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _on_number(pictures: int) -> str:
+    if pictures >= FEW:
+        return ""
+    return (
+        f"{pictures} normal pictures are few: the model knows little, and no small false-positive rate can be "
+        "guaranteed. Take a hundred; if parts may lie otherwise, rotate= and flip= make more of each"
+    )
+
+
+def _on_flat(store: PictureStore) -> str:
+    if not store.flat:
+        return ""
+    return f"of one colour throughout, perhaps taken without light: {name_some([s.name for s in store.flat])}"
+
+
+def _on_details(sizes: np.ndarray, framing: Framing) -> str:
+    scaled = np.array([framing.scaled_size((int(height), int(width))) for height, width in sizes])
+    factors = (sizes / scaled).max(axis=1)
+    factor = float(np.median(factors))
+    if factor <= VANISHING:
+        return ""
+    height, width = (int(side) for side in sizes[np.argsort(factors)[len(factors) // 2]])
+    tile = round(2 * min(framing.size))
+    return (
+        f"pictures of {height} x {width} pixels shrink to {_text(framing.size)}: a defect {factor:.0f} pixels "
+        f"wide becomes a single one. If such defects matter, cut pictures into tiles, as with tile={tile}, or "
+        f"take a larger image_size"
+    )
+
+
+def _on_sizes(sizes: np.ndarray, framing: Framing) -> str:
+    if framing.tile is not None:
+        return ""
+    smallest, largest = sizes[sizes.prod(axis=1).argmin()], sizes[sizes.prod(axis=1).argmax()]
+    aspects = sizes[:, 1] / sizes[:, 0]
+    differ = "" if largest.max() <= SIZES * smallest.max() else "size"
+    if aspects.max() > ASPECTS * aspects.min() and not framing.keep_aspect:
+        remedy = "keep_aspect=True stretches none of them"
+        differ = f"{differ} and shape" if differ else "shape"
+    else:
+        remedy = "crop them alike, or fit a model to each kind"
+    if not differ:
+        return ""
+    return (
+        f"pictures differ in {differ}, from {_text(smallest)} to {_text(largest)} pixels, and all become "
+        f"{_text(framing.size)}, so that a part does not always look the same: {remedy}"
+    )
+
+
+def _text(size: Sequence[float] | np.ndarray) -> str:
+    return f"{int(size[0])} x {int(size[1])}"
