@@ -7,7 +7,7 @@ logger = logging.getLogger("destseg")
 
 
 def is_terminal() -> bool:
-    """Whether standard error is a terminal; in a service it is None, and it may be closed or anything else."""
+    """Whether standard error is a terminal: in a service it is None, and it may be closed, or anything."""
     try:
         return bool(sys.stderr.isatty())
     except (AttributeError, ValueError):

@@ -23,6 +23,7 @@ from destseg.model.networks import DeSTSegNet
 from destseg.pictures.folders import Pictures, as_pictures
 from destseg.pictures.framing import framing_of
 from destseg.pictures.store import PictureStore
+from destseg.progress import is_terminal
 from destseg.settings import EXPORT_PRECISIONS, check_choice
 
 logger = logging.getLogger("destseg")

@@ -41,8 +41,9 @@ class FitRecord:
         student, segmentation = self.steps
         changes = {"augment": self.augment, "rotate": self.rotate, "flip": self.flip}
         changed = "".join(f", {name} {value}" for name, value in changes.items() if value)
+        use = f"{self.trained_on} train, {self.held_out} calibrate"
         lines = [
-            f"pictures: {self.pictures} found, {left_out}; {self.trained_on} train, {self.held_out} calibrate",
+            f"pictures: {self.pictures} found, {left_out}; {use}",
             f"training: {student} + {segmentation} steps of {self.batch_size} on {self.device}{changed}",
         ]
         if self.outliers:

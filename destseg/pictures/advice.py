@@ -31,8 +31,8 @@ def _on_number(pictures: int) -> str:
     if pictures >= FEW:
         return ""
     return (
-        f"{pictures} normal pictures are few: the model knows little, and no small false-positive rate can be "
-        "guaranteed. Take a hundred; if parts may lie otherwise, rotate= and flip= make more of each"
+        f"{pictures} normal pictures are few: the model knows little, and no small false-positive rate can "
+        "be guaranteed. Take a hundred; if parts may lie otherwise, rotate= and flip= make more of each"
     )
 
 
@@ -49,11 +49,10 @@ def _on_details(sizes: np.ndarray, framing: Framing) -> str:
     if factor <= VANISHING:
         return ""
     height, width = (int(side) for side in sizes[np.argsort(factors)[len(factors) // 2]])
-    tile = round(2 * min(framing.size))
+    remedy = f"cut pictures into tiles, as with tile={2 * min(framing.size)}, or take a larger image_size"
     return (
-        f"pictures of {height} x {width} pixels shrink to {_text(framing.size)}: a defect {factor:.0f} pixels "
-        f"wide becomes a single one. If such defects matter, cut pictures into tiles, as with tile={tile}, or "
-        f"take a larger image_size"
+        f"pictures of {height} x {width} pixels shrink to {_text(framing.size)}: a defect {factor:.0f} "
+        f"pixels wide becomes a single one. If such defects matter, {remedy}"
     )
 
 

@@ -3,6 +3,7 @@
 import copy
 import time
 from pathlib import Path
+from typing import Any
 
 from destseg.progress import is_heard, say
 from destseg.training.synthesis import Batch
@@ -54,7 +55,8 @@ def _seconds_a_step(trainer: Trainer, first: int) -> float:
         trainer.device.type == "cpu" and len(batch.corrupted) > TRIAL_BATCH
     ):  # a step takes as long as it has inputs
         share = TRIAL_BATCH / len(batch.corrupted)
-        batch = Batch(*(None if part is None else part[:TRIAL_BATCH] for part in batch))
+        few: Any = [None if part is None else part[:TRIAL_BATCH] for part in batch]
+        batch = Batch(*few)
     start = 0.0
     for step in range(first, first + TRIAL_STEPS):
         if step == first + 1:
