@@ -18,7 +18,7 @@ from destseg.inference.prediction import Prediction
 from destseg.inference.report import Report, evaluate
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import predictions, stream
-from destseg.pictures.advice import advice_on
+from destseg.pictures.advice import advice_on, advice_on_outliers
 from destseg.pictures.folders import Pictures, Source, as_pictures, is_several, read_mvtec
 from destseg.pictures.framing import Framing, framing_of
 from destseg.pictures.roi import RegionOfInterest, Roi
@@ -208,6 +208,9 @@ class DeSTSeg:
         run = Run(workers, memory, progress, path, checkpoint_minutes, resumed)
         fitted = train(network, self.settings, schedule, normals, held, textures, run)
         self._take(network, fitted.losses)
+        if fitted.outliers:
+            names = [source.name for source in fitted.outliers]
+            logger.warning(advice_on_outliers(names, schedule.drop_outliers))
         if drop_outliers:
             normals, held = normals.without(fitted.outliers), held.without(fitted.outliers)
         self.record_ = FitRecord(

@@ -59,6 +59,7 @@ class FitRecord:
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> "FitRecord":
         """Make a record from its stored form."""
-        return cls(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-        )
+        values: dict[str, Any] = dict(stored)
+        for name in ("steps", "outliers"):
+            values[name] = tuple(values[name])
+        return cls(**values)

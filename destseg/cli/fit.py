@@ -1,6 +1,7 @@
 """`destseg fit`: fits a model to normal pictures and writes its file."""
 
 import argparse
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -80,6 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="continue an interrupted run with the same output")
     share = "share of the pictures kept for calibration, at most 0.5; at least 10 if there are 20 or more"
     add("--held-out", type=read_number, default=Schedule.held_out, metavar="SHARE", help=share)
+    outliers = "keep normal pictures that stand far out, which are probably defective, out of the second stage"
+    add("--drop-outliers", action="store_true", help=outliers)
     add_false_positive_rate(parser)
     add_strict(parser)
     add_device(parser)
@@ -118,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
     )
     model.save(output)
     checkpoint.unlink(missing_ok=True)
-    say(f"wrote {output}")
+    say(f"wrote {output}; next: destseg predict {shlex.quote(str(output))} PICTURES -o results")
     return 0
 
 

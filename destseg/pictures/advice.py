@@ -21,6 +21,15 @@ def advice_on(store: PictureStore) -> list[str]:
     return [sentence for sentence in advice if sentence]
 
 
+def advice_on_outliers(names: Sequence[str], dropped: bool) -> str:
+    """Return what to do about normal pictures that stand far out, of which there is at least one."""
+    found = f"{len(names)} normal picture{'s' if len(names) > 1 else ''}"
+    remedy = "look at them, and take defective ones out of the folder"
+    if dropped:
+        return f"{found} left out that may be defective: {name_some(names)}"
+    return f"{found} may be defective: {name_some(names)}; {remedy}, or leave all out by drop_outliers=True"
+
+
 def name_some(names: Sequence[str]) -> str:
     """Return the first few names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
