@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="continue an interrupted run with the same output")
     share = "share of the pictures kept for calibration, at most 0.5; at least 10 if there are 20 or more"
     add("--held-out", type=read_number, default=Schedule.held_out, metavar="SHARE", help=share)
-    outliers = "keep normal pictures that stand far out, which are probably defective, out of the second stage"
+    outliers = "leave out normal pictures that stand far out, which may be defective"
     add("--drop-outliers", action="store_true", help=outliers)
     add_false_positive_rate(parser)
     add_strict(parser)
