@@ -29,6 +29,7 @@ class Plan:
     batch_size: int
     rotate: str | float
     flip: str
+    augment: str
     seed: int
     image_size: tuple[int, int]
     parts: dict[str, bool]  # of the network
@@ -55,6 +56,7 @@ def plan_of(
         batch_size=int(synthesis.batch_size),
         rotate=synthesis.rotate,
         flip=synthesis.flip,
+        augment=synthesis.augment,
         seed=int(synthesis.seed),
         image_size=normals.size,
         parts=parts,
@@ -107,7 +109,7 @@ def read(path: Path, plan: Plan) -> dict[str, Any]:
     state = read_tensors(path)
     if state.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this version of destseg")
-    then, now = state["plan"], plan.stored()
+    then, now = {"augment": ""} | state["plan"], plan.stored()  # earlier versions had no such option
     changed = [
         f"{name} was {then.get(name)!r}, now {now[name]!r}" for name in now if then.get(name) != now[name]
     ]

@@ -43,7 +43,15 @@ def train(
         run: options that do not change the result.
     """
     draw = from_normals(normals) if textures is None else PictureTextures(textures)
-    batch = Synthesis(normals, draw, schedule.batch_size, settings.seed, schedule.rotate, schedule.flip)
+    batch = Synthesis(
+        normals,
+        draw,
+        schedule.batch_size,
+        settings.seed,
+        rotate=schedule.rotate,
+        flip=schedule.flip,
+        augment=schedule.augment,
+    )
     trainer = new_trainer(
         network, batch, schedule.steps, settings.precision, settings.parts, run.memory, run.resume
     )

@@ -53,6 +53,7 @@ def test_bad_arguments_are_refused_at_once(arguments, words):
         ({"false_positive_rate": 1.5}, r"false_positive_rate must lie between 0 and 1"),
         ({"rotate": "lots"}, r"rotate must be .* got 'lots'"),
         ({"flip": "diagonal"}, r"flip must be one of"),
+        ({"augment": "strong"}, r"augment must be one of '', light, got 'strong'"),
         ({"held_out": -0.1}, r"held_out must be a share between 0 and 0.5, got -0\.1"),
         ({"held_out": 0.6}, r"held_out must be a share between 0 and 0.5, got 0\.6"),
         ({"held_out": float("nan")}, r"held_out must be a share between 0 and 0.5, got nan"),
