@@ -22,6 +22,9 @@ from destseg.pictures.folders import Sample, Source, read_mask
 from destseg.pictures.roi import shrink_mask
 from destseg.settings import PROTOCOLS, check_choice
 
+Move = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
+"""Moves a mask, (h, w) bool, as its picture of the given height and width was moved."""
+
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "iap", "iap90")
 
 
@@ -145,7 +148,7 @@ def evaluate(
     protocol: str = "full",
     threshold: float | None = None,
     progress: bool = True,
-    move: Callable[[np.ndarray], np.ndarray] | None = None,
+    move: Move | None = None,
 ) -> Report:
     """Compute the metrics of scored samples; their maps are held in memory one at a time.
 
@@ -160,8 +163,8 @@ def evaluate(
         protocol: "full" or "paper".
         threshold: a picture that scores above it counts as anomalous; None: no verdicts.
         progress: show a progress bar on a terminal.
-        move: where pictures were moved, moves their masks alike, (h, w) bool. A defect that leaves its
-            picture counts no longer, and the picture counts as normal in image AUROC if no other is in it.
+        move: moves masks where pictures were moved. A defect that leaves its picture counts no longer, and
+            the picture counts as normal in image AUROC if no other is in it.
 
     Raises the error of the first picture that cannot be read.
     """
@@ -210,7 +213,7 @@ def _truth(
     scored: Scored,
     protocol: str,
     scale: float,
-    move: Callable[[np.ndarray], np.ndarray] | None,
+    move: Move | None,
 ) -> tuple[np.ndarray, bool]:
     """Return the ground truth, (h, w) bool, and the label.
 
@@ -224,7 +227,7 @@ def _truth(
     mask = read_mask(sample.mask_path)
     is_anomalous = True
     if move is not None and mask.any():
-        mask = move(mask)
+        mask = move(mask, scored.size)
         is_anomalous = bool(mask.any())
     if protocol == "full":
         return mask, is_anomalous

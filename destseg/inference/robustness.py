@@ -21,11 +21,11 @@ PLAIN = "plain"  # the test set as it is
 
 @dataclass(frozen=True)
 class Change:
-    """A change of light and place; a mask moves like its picture. What comes in repeats edge pixels.
+    """A change of light and place. Where something comes in from outside, edge pixels are repeated.
 
     Attributes:
         gain: factor of the brightness.
-        shift: to the right and downwards, in shares of the sides; whole pixels of picture and mask.
+        shift: to the right and downwards, in shares of the sides, rounded to whole pixels.
         degrees: turn about the centre, against the clock.
     """
 
@@ -34,15 +34,20 @@ class Change:
     degrees: float = 0.0
 
     def picture(self, pixels: np.ndarray) -> np.ndarray:
-        """Change a picture at its own size, (h, w, 3) uint8. Turns interpolate bilinearly."""
-        return self.mask(pixels if self.gain == 1 else relight(pixels, self.gain))
+        """Change a picture at its own size, (h, w, 3) uint8."""
+        height, width = pixels.shape[:2]
+        return self.move(pixels if self.gain == 1 else relight(pixels, self.gain), (height, width))
 
-    def mask(self, mask: np.ndarray) -> np.ndarray:
-        """Move a mask, (h, w) bool. Turns take the nearest pixel."""
+    def move(self, values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Move a picture of this height and width, or its mask, (h, w) bool, which may have another size.
+
+        Pictures are interpolated bilinearly when they turn; of a mask each pixel takes the nearest value.
+        """
         if self.shift:
-            height, width = mask.shape[:2]
-            mask = shift(mask, round(self.shift * height), round(self.shift * width))
-        return turn(mask, self.degrees) if self.degrees else mask
+            pixels = [round(self.shift * side) for side in size]  # of the picture
+            own = zip(pixels, values.shape[:2], size, strict=True)
+            values = shift(values, *(round(count * length / side) for count, length, side in own))
+        return turn(values, self.degrees) if self.degrees else values
 
 
 CHANGES = {
@@ -71,6 +76,6 @@ def with_robustness(
     for name, change in CHANGES.items():
         take = functools.partial(read, framing=framing, change=change.picture)
         with closing(stream(scorer, framing, sources, take)) as results:
-            report = evaluate(samples, results, plain.protocol, plain.threshold, progress, change.mask)
+            report = evaluate(samples, results, plain.protocol, plain.threshold, progress, change.move)
         found[name] = report.outcome()
     return dataclasses.replace(plain, robustness=found)

@@ -13,6 +13,7 @@ import torch
 import destseg
 from destseg.artifacts.artifact import Artifact
 from destseg.inference.calibration import Calibration
+from destseg.inference.robustness import CHANGES, PLAIN
 from destseg.settings import Settings
 from destseg.training.trainer import Trainer
 
@@ -243,6 +244,10 @@ def test_evaluate_gives_the_six_metrics(fitted, few_parts, tmp_path):
         assert report.instances == 2 and len(report.rows) == 4
         for name in ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "iap", "iap90"):
             assert 0 <= getattr(report, name) <= 1
+        robust = fitted.evaluate(tmp_path, protocol, progress=False, robustness=True)
+        assert dataclasses.replace(robust, robustness=None) == report
+        assert list(robust.robustness) == [PLAIN, *CHANGES] and robust.robustness[PLAIN] == report.outcome()
+        assert len({outcome.pixel_ap for outcome in robust.robustness.values()}) == 5
 
 
 def test_checkpoints_that_cannot_be_written_are_refused_before_anything_is_read(tmp_path):
