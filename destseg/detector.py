@@ -16,6 +16,7 @@ from destseg.files import FilePath, check_writable
 from destseg.inference.calibration import Calibration, calibrate, split
 from destseg.inference.prediction import Prediction
 from destseg.inference.report import Report, evaluate
+from destseg.inference.robustness import with_robustness
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import predictions, stream
 from destseg.pictures.advice import advice_on, advice_on_outliers
@@ -132,6 +133,7 @@ class DeSTSeg:
         resume: FilePath | None = None,
         *,
         flip: str = "",
+        augment: str = "",
         false_positive_rate: float = 0.01,
         held_out: float = 0.2,
         drop_outliers: bool = False,
@@ -155,6 +157,8 @@ class DeSTSeg:
                 same is in the log "destseg" at level INFO.
             resume: a checkpoint to continue from, written by a run with the same arguments.
             flip: "", "horizontal", "vertical" or "both", if mirrored parts are normal.
+            augment: "", or "light", if light and place change a little from picture to picture: brightness,
+                contrast, gamma and shifts in the ranges of `destseg.training.augmentation`.
             false_positive_rate: wanted share of normal pictures called anomalous, see `calibrate`.
             held_out: share of the pictures to hold out, 0 to 0.5, but at least 10 pictures; see
                 `destseg.inference.calibration.split`.
@@ -179,6 +183,7 @@ class DeSTSeg:
             batch_size,
             rotate=rotate,
             flip=flip,
+            augment=augment,
             held_out=held_out,
             false_positive_rate=false_positive_rate,
             drop_outliers=bool(drop_outliers),
@@ -313,7 +318,13 @@ class DeSTSeg:
                 yield source, result
 
     def evaluate(
-        self, dataset: FilePath, protocol: str = "full", progress: bool = True, *, roi: Roi | None = None
+        self,
+        dataset: FilePath,
+        protocol: str = "full",
+        progress: bool = True,
+        *,
+        roi: Roi | None = None,
+        robustness: bool = False,
     ) -> Report:
         """Compute the metrics on a directory in the MVTec layout.
 
@@ -323,12 +334,15 @@ class DeSTSeg:
                 to the network's input, labels from the resized masks.
             progress: show a progress bar on a terminal.
             roi: region of interest in place of the model's: no pixel outside counts.
+            robustness: tell, too, what comes of the same pictures a little darker, brighter, shifted and
+                rotated, see `destseg.inference.robustness`. It takes five times as long.
         """
         scorer, framing = self.scorer, self._framing().within(roi)
         samples = read_mvtec(dataset)
         sources = [Source(str(sample.path), sample.path) for sample in samples]
         with closing(stream(scorer, framing, sources)) as results:
-            return evaluate(samples, results, protocol, self.threshold_, progress)
+            report = evaluate(samples, results, protocol, self.threshold_, progress)
+        return with_robustness(report, scorer, framing, samples, progress) if robustness else report
 
     def save(self, path: FilePath) -> None:
         """Write everything that `destseg.load` needs into one file, teacher included, whole or not at all.

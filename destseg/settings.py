@@ -30,6 +30,7 @@ PROTOCOLS = {  # how evaluation compares maps with masks
     "paper": "masks resized to the network's input, labels from the resized masks",
 }
 FLIPS = ("", "horizontal", "vertical", "both")
+AUGMENTATIONS = ("", "light")
 DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d+)?")
 
 SMALLEST_SIDE = 64  # below it the student's fourth stage has a single position left to normalise over
@@ -163,6 +164,7 @@ class Schedule:
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise ValueError(f"batch_size must be a whole number of at least 1, got {self.batch_size!r}")
         check_choice("flip", self.flip, FLIPS)
+        check_choice("augment", self.augment, AUGMENTATIONS)
         object.__setattr__(self, "rotate", checked_rotation(self.rotate))
         if not 0 <= self.held_out <= 0.5:
             raise ValueError(f"held_out must be a share between 0 and 0.5, got {self.held_out!r}")

@@ -213,6 +213,7 @@ def test_a_schedule_left_open_is_the_presets(preset, steps, batch_size):
 
 def test_the_default_of_a_schedule():
     own = Schedule((0, 0), 1)
+    assert own.augment == ""
     assert (own.rotate, own.flip, own.held_out, own.false_positive_rate) == (0, "", 0.2, 0.01)
     with pytest.raises(dataclasses.FrozenInstanceError):
         own.batch_size = 2
@@ -235,6 +236,10 @@ def test_the_default_of_a_schedule():
         *(
             ({"flip": flip}, f"flip must be one of '', horizontal, vertical, both, got {flip!r}")
             for flip in ("diagonal", None, True)
+        ),
+        *(
+            ({"augment": augment}, f"augment must be one of '', light, got {augment!r}")
+            for augment in ("strong", None, True)
         ),
         *(
             ({"rotate": turn}, f'rotate must be "90" (quarter turns) or degrees from 0 to 180, got {turn!r}')

@@ -20,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", metavar="FILE", help="write everything as JSON")
     add("--csv", metavar="FILE", help="write one line per picture")
     add("--defects-csv", metavar="FILE", help="write one line per defect, and one for all of them")
+    robustness = "evaluate also pictures made a little darker, brighter, shifted and rotated"
+    add("--robustness", action="store_true", help=robustness)
     add_roi(parser)
     add_device(parser)
 
@@ -30,7 +32,9 @@ def run(options: argparse.Namespace) -> int:
     for path in (options.json, options.csv, options.defects_csv):
         check_output(path)
     model = destseg.load(options.model, options.device)
-    report = model.evaluate(options.dataset, protocol=options.protocol, roi=options.roi)
+    report = model.evaluate(
+        options.dataset, protocol=options.protocol, roi=options.roi, robustness=options.robustness
+    )
     if options.json:
         report.to_json(options.json)
     if options.csv:

@@ -25,6 +25,7 @@ from destseg.cli.arguments import (
 from destseg.cli.output import check_output
 from destseg.progress import say
 from destseg.settings import (
+    AUGMENTATIONS,
     FLIPS,
     PRECISIONS,
     PRESETS,
@@ -72,6 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     turn = 'rotate pictures by up to this many degrees either way; "90": by quarter turns, +-5 degrees'
     add("--rotate", default=Schedule.rotate, help=turn)
     add("--flip", default=Schedule.flip, choices=FLIPS, help="train on mirrored pictures, too")
+    light = '"light": train on pictures whose light and place change a little, too'
+    add("--augment", default=Schedule.augment, choices=AUGMENTATIONS, help=light)
     add("--seed", type=read_whole_number, default=Settings.seed, help="seed of all random numbers")
     add("--precision", default=Settings.precision, choices=PRECISIONS, help="precision of training")
     add_inference_precision(parser, "precision of prediction, on a GPU", Settings.inference_precision)

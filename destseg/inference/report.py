@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,9 @@ from destseg.metrics.accumulator import MEMORY, Accumulator, Metrics
 from destseg.pictures.folders import Sample, Source, read_mask
 from destseg.pictures.roi import shrink_mask
 from destseg.settings import PROTOCOLS, check_choice
+
+Move = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
+"""Moves a mask, (h, w) bool, as its picture of the given height and width was moved."""
 
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "iap", "iap90")
 
@@ -45,6 +48,22 @@ class Summary(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What matters most of a report, each a share in [0, 1] or nan where undefined.
+
+    Attributes:
+        image_auroc, pixel_ap, iap: as of `destseg.metrics.Metrics`.
+        good_flagged, defective_flagged: the share of normal pictures, and of all others, called anomalous.
+    """
+
+    image_auroc: float
+    pixel_ap: float
+    iap: float
+    good_flagged: float
+    defective_flagged: float
+
+
+@dataclass(frozen=True)
 class Report(Metrics):
     """The metrics of a test set, named as in `destseg.metrics.Metrics`, with the results behind them.
 
@@ -53,18 +72,24 @@ class Report(Metrics):
         threshold: a picture that scores above it counts as anomalous; None without calibration.
         defects: for each defect the metrics of its pictures together with all normal ones.
         rows: one per picture.
+        robustness: what comes of the pictures as they are and under each change of
+            `destseg.inference.robustness.CHANGES`, by the change's name; None if not asked for.
     """
 
     protocol: str
     threshold: float | None
     defects: dict[str, Metrics]
     rows: tuple[Row, ...]
+    robustness: dict[str, Outcome] | None = None
 
     def flagged(self, defect: str) -> float:
         """Return the share of this folder's pictures called anomalous; nan without verdicts."""
-        verdicts = [row.is_anomalous for row in self.rows if row.defect == defect]
-        known = [verdict for verdict in verdicts if verdict is not None]
-        return sum(known) / len(known) if known else math.nan
+        return _flagged(row for row in self.rows if row.defect == defect)
+
+    def outcome(self) -> Outcome:
+        """Return what matters most, on all pictures."""
+        defective = _flagged(row for row in self.rows if row.defect != "good")
+        return Outcome(self.image_auroc, self.pixel_ap, self.iap, self.flagged("good"), defective)
 
     def summaries(self) -> list[Summary]:
         """Return the summary of each defect, of the normal pictures if there are any, and of all pictures."""
@@ -75,17 +100,21 @@ class Report(Metrics):
         return [*summaries, Summary("all", len(self.rows), None, self)]
 
     def table(self) -> str:
-        """Return the metrics as lines of text, in percent: one line per summary."""
+        """Return the metrics as lines of text, in percent: one line per summary, and one per change."""
         lines = [("defect", "pictures", "flagged", *(name.replace("_", " ") for name in COLUMNS))]
         for defect, pictures, flagged, metrics in self.summaries():
             shares = [flagged, *(getattr(metrics, name, None) for name in COLUMNS)]
             lines.append((defect, str(pictures), *map(_percent, shares)))
-        widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
-        text = [
-            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
-        ]
         note = f"percent; protocol {self.protocol}: {PROTOCOLS[self.protocol]}; {self.instances} instances"
-        return "\n".join([*text, note])
+        text = [*_aligned(lines), note]
+        if self.robustness is not None:
+            names = [field.name.replace("_", " ") for field in dataclasses.fields(Outcome)]
+            changes = [
+                (change, *map(_percent, dataclasses.astuple(outcome)))
+                for change, outcome in self.robustness.items()
+            ]
+            text += ["", *_aligned([("pictures", *names), *changes])]
+        return "\n".join(text)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain Python values; undefined metrics are None."""
@@ -119,6 +148,7 @@ def evaluate(
     protocol: str = "full",
     threshold: float | None = None,
     progress: bool = True,
+    move: Move | None = None,
 ) -> Report:
     """Compute the metrics of scored samples; their maps are held in memory one at a time.
 
@@ -133,6 +163,8 @@ def evaluate(
         protocol: "full" or "paper".
         threshold: a picture that scores above it counts as anomalous; None: no verdicts.
         progress: show a progress bar on a terminal.
+        move: moves masks where pictures were moved. A defect that leaves its picture counts no longer, and
+            the picture counts as normal in image AUROC if no other is in it.
 
     Raises the error of the first picture that cannot be read.
     """
@@ -145,10 +177,9 @@ def evaluate(
     for sample, (_, scored) in zip(bar, results, strict=True):
         if isinstance(scored, Exception):
             raise scored
-        mask = _mask(sample, scored, protocol, scale)
+        mask, label = _truth(sample, scored, protocol, scale, move)
         height, width = mask.shape
         roi = scored.roi_mask((height, width))
-        label = bool(mask.any()) if protocol == "paper" else sample.is_anomalous
         if roi is not None and mask.any():
             label = bool(mask[roi].any())
         part = parts.setdefault(sample.defect, Accumulator(memory=share))
@@ -177,14 +208,31 @@ def _mask_scale(samples: Sequence[Sample]) -> float:
     return 1.0
 
 
-def _mask(sample: Sample, scored: Scored, protocol: str, scale: float) -> np.ndarray:
-    """Return the ground truth, (h, w) bool, at the size at which the protocol compares it with the map."""
+def _truth(
+    sample: Sample,
+    scored: Scored,
+    protocol: str,
+    scale: float,
+    move: Move | None,
+) -> tuple[np.ndarray, bool]:
+    """Return the ground truth, (h, w) bool, and the label.
+
+    The mask has the size at which the protocol compares it with the map. The label tells whether the whole
+    picture, without an ROI, counts as anomalous.
+    """
     height, width = scored.anomaly_map.shape
     if sample.mask_path is None:
         full = (round(scale * scored.size[0]), round(scale * scored.size[1]))
-        return np.zeros((height, width) if protocol == "paper" else full, bool)
+        return np.zeros((height, width) if protocol == "paper" else full, bool), False
     mask = read_mask(sample.mask_path)
-    return mask if protocol == "full" else shrink_mask(mask, (height, width))
+    is_anomalous = True
+    if move is not None and mask.any():
+        mask = move(mask, scored.size)
+        is_anomalous = bool(mask.any())
+    if protocol == "full":
+        return mask, is_anomalous
+    mask = shrink_mask(mask, (height, width))
+    return mask, bool(mask.any())
 
 
 def _merge(parts: dict[str, Accumulator], names: list[str]) -> Metrics:
@@ -199,6 +247,18 @@ def _write_csv(path: str | Path, header: list[str], lines: Iterable[Sequence[Any
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *lines])
     write_whole(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def _flagged(rows: Iterable[Row]) -> float:
+    """Return the share of pictures called anomalous; nan without verdicts."""
+    known = [row.is_anomalous for row in rows if row.is_anomalous is not None]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines of cells as text, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
 
 
 def _percent(share: float | None) -> str:

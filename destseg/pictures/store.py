@@ -29,13 +29,17 @@ class Picture(NamedTuple):
     view: View  # the picture as a framing scales it
 
 
-def read(source: Source, framing: Framing) -> Picture:
-    """Decode and scale one picture.
+def read(
+    source: Source, framing: Framing, change: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Picture:
+    """Decode and scale one picture; in between, `change` may turn its pixels into others of the same size.
 
     Raises ValueError, naming the picture, where no pixel of the region of interest lies in it. There must be
     one both at the scaled size, at which it is scored, and at its own size, which its map has.
     """
     pixels = to_rgb(source.image, source.name)
+    if change is not None:
+        pixels = change(pixels)
     view = framing.view(pixels)
     try:
         framing.roi_mask(view)

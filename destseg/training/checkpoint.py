@@ -19,6 +19,7 @@ from destseg.training.synthesis import Synthesis
 from destseg.training.textures import PictureTextures
 
 FORMAT = "destseg checkpoint 2"
+NEW_OPTIONS = {"augment": "", "drop_outliers": False}  # what runs of earlier versions did without
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Plan:
     batch_size: int
     rotate: str | float
     flip: str
+    augment: str
     seed: int
     image_size: tuple[int, int]
     parts: dict[str, bool]  # of the network
@@ -61,6 +63,7 @@ def plan_of(
         batch_size=int(synthesis.batch_size),
         rotate=synthesis.rotate,
         flip=synthesis.flip,
+        augment=synthesis.augment,
         seed=int(synthesis.seed),
         image_size=normals.size,
         parts=parts,
@@ -114,7 +117,7 @@ def read(path: Path, plan: Plan) -> dict[str, Any]:
     state = read_tensors(path)
     if state.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this version of destseg")
-    then, now = state["plan"], plan.stored()
+    then, now = NEW_OPTIONS | state["plan"], plan.stored()
     changed = [
         f"{name} was {then.get(name)!r}, now {now[name]!r}" for name in now if then.get(name) != now[name]
     ]

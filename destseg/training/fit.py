@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from destseg.model.networks import DeSTSegNet
 from destseg.pictures.folders import Source
@@ -57,7 +57,12 @@ def train(
 
     def synthesis(store: PictureStore) -> Synthesis:
         draw = from_normals(store) if textures is None else PictureTextures(textures)
-        return Synthesis(store, draw, schedule.batch_size, settings.seed, schedule.rotate, schedule.flip)
+        changes: dict[str, Any] = {
+            "rotate": schedule.rotate,
+            "flip": schedule.flip,
+            "augment": schedule.augment,
+        }
+        return Synthesis(store, draw, schedule.batch_size, settings.seed, **changes)
 
     trainer = new_trainer(
         network,

@@ -30,8 +30,8 @@ class ResidentSynthesis:
 
     Workers on the CPU draw the same numbers as `Synthesis`; the device blends and normalises. Pictures with
     their ROIs, and textures, lie on the device as uint8 if they fit into `memory` bytes. If not, or if a
-    batch makes them anew (rotated or mirrored pictures, procedural textures), they are sent there for every
-    batch. Nothing waits for the device.
+    batch makes them anew (changed pictures, procedural textures), they are sent there for every batch.
+    Nothing waits for the device.
     """
 
     def __init__(self, synthesis: Synthesis, device: torch.device, memory: int) -> None:

@@ -1,13 +1,11 @@
 """Batches of normal pictures with synthetic anomalies, the same whatever the number of workers."""
 
-import copy
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import PIL.Image
 import torch
 from torch import Tensor
 
@@ -15,13 +13,9 @@ from destseg.model.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from destseg.ops.corruption import Corruption, corrupt
 from destseg.pictures.prefetch import prefetch
 from destseg.pictures.store import PictureStore
-from destseg.settings import FLIPS, check_choice, checked_rotation
+from destseg.settings import AUGMENTATIONS, FLIPS, check_choice, checked_rotation
+from destseg.training.augmentation import Rotate, augment_picture, augment_roi, draw_augmentation
 from destseg.training.textures import DrawTexture, Generator
-
-FILL = (114, 114, 114)  # the published colour of pixels that a rotation brings in from outside
-SMALL_TURN = 5.0  # degrees either way, beside quarter turns
-
-Rotate = float | str
 
 
 class Batch(NamedTuple):
@@ -52,8 +46,7 @@ class Synthesis:
         draw_texture: draws the texture of an anomaly.
         batch_size: inputs in a batch; if there are fewer inputs, some come more than once.
         seed: seed of all random numbers.
-        rotate: 0, degrees (uniform either way), or "90" for multiples of 90 plus +-5; see `augment`.
-        flip: "", "horizontal", "vertical" or "both"; each mirrors half of the inputs.
+        rotate, flip, augment: how inputs change at each draw, see `destseg.training.augmentation`.
     """
 
     def __init__(
@@ -64,16 +57,18 @@ class Synthesis:
         seed: int = 0,
         rotate: Rotate = 0,
         flip: str = "",
+        augment: str = "",
     ) -> None:
         check_choice("flip", flip, FLIPS)
+        check_choice("augment", augment, AUGMENTATIONS)
         self.normals, self.draw_texture = normals, draw_texture
         self.batch_size, self.seed = batch_size, seed
-        self.rotate, self.flip = checked_rotation(rotate), flip
+        self.rotate, self.flip, self.augment = checked_rotation(rotate), flip, augment
 
     @property
     def changes_pictures(self) -> bool:
-        """Whether clean pictures are rotated or flipped, so that nothing can be computed once and kept."""
-        return bool(self.flip) or self.rotate != 0
+        """Whether clean pictures change at each draw, so that nothing can be computed once and kept."""
+        return bool(self.flip or self.augment) or self.rotate != 0
 
     def batch(self, step: int) -> Batch:
         """Return batch number `step`, counted from 0 over both stages of training."""
@@ -115,13 +110,12 @@ class Synthesis:
         return drawn
 
     def input(self, index: int, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return an input and its ROI as a store does, rotated and mirrored if that is wanted."""
+        """Return an input and its ROI as a store does, both changed alike if that is wanted."""
         picture, roi = self.normals.input(index)
-        if self.changes_pictures:
-            if roi is not None:
-                roi = _augment_roi(roi, copy.deepcopy(generator), self.rotate, self.flip)
-            picture = augment(picture, generator, self.rotate, self.flip)
-        return picture, roi
+        if not self.changes_pictures:
+            return picture, roi
+        changes = draw_augmentation(generator, self.normals.size, self.rotate, self.flip, self.augment)
+        return augment_picture(picture, changes), None if roi is None else augment_roi(roi, changes)
 
     def clean(self, indices: Iterable[int]) -> Tensor:
         """Return the clean inputs of these indices, as stored, (n, 3, h, w) float32 normalised."""
@@ -146,34 +140,6 @@ def draw_corruption(generator: Generator) -> Corruption:
     angles = generator.uniform(0, 2 * math.pi, (cells_y + 1, cells_x + 1)).astype(np.float32)
     rotation = generator.uniform(-math.pi / 2, math.pi / 2)
     return Corruption(angles, rotation, 0.8 * generator.random())
-
-
-def augment(picture: np.ndarray, generator: Generator, rotate: Rotate, flip: str) -> np.ndarray:
-    """Rotate a picture (h, w, 3) uint8 about its centre and mirror it at random; see `Synthesis`.
-
-    Pictures that are not square make half turns where square ones make quarter turns.
-    """
-    height, width, _ = picture.shape
-    turn = 0.0
-    if rotate == "90":
-        turns = (0, 90, 180, 270) if height == width else (0, 180)
-        turn = float(generator.choice(turns)) + generator.uniform(-SMALL_TURN, SMALL_TURN)
-    elif float(rotate):
-        turn = generator.uniform(-float(rotate), float(rotate))
-    if turn:
-        image = PIL.Image.fromarray(picture)
-        picture = np.asarray(image.rotate(turn, PIL.Image.Resampling.BILINEAR, fillcolor=FILL))
-    if flip in ("horizontal", "both") and generator.random() < 0.5:
-        picture = picture[:, ::-1]
-    if flip in ("vertical", "both") and generator.random() < 0.5:
-        picture = picture[::-1]
-    return picture
-
-
-def _augment_roi(roi: np.ndarray, generator: Generator, rotate: Rotate, flip: str) -> np.ndarray:
-    """Rotate and mirror an ROI (h, w) bool like its picture, with the same draws; FILL does not count."""
-    level = np.repeat(roi[..., None], 3, axis=2) * np.uint8(255)
-    return augment(level, generator, rotate, flip)[..., 0] > max(127, *FILL)
 
 
 def stack_rois(rois: Sequence[np.ndarray | None], size: tuple[int, int]) -> Tensor | None:

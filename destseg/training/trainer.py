@@ -90,7 +90,7 @@ class Trainer:
         synthesis: makes the batches.
         plan: determines the run.
         cache_memory: bound in bytes on the teacher's features of clean inputs. They are computed once and
-            kept if they fit, unless pictures are rotated or flipped.
+            kept if they fit, unless pictures change at each draw.
     """
 
     def __init__(self, network: DeSTSegNet, synthesis: Synthesis, plan: Plan, cache_memory: int) -> None:

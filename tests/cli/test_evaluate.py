@@ -26,11 +26,16 @@ def test_evaluate_prints_a_table_and_writes_json_and_csv(model, few_parts, tmp_p
         tmp_path / "d.csv",
     ]
     assert main(["evaluate", *map(str, [model, tmp_path, *written])]) == 0
-    assert "image auroc" in capsys.readouterr().out
-    assert json.loads((tmp_path / "r.json").read_text())["instances"] == 1
+    assert "image auroc" in (plain := capsys.readouterr().out) and "darkened" not in plain
+    stored = json.loads((tmp_path / "r.json").read_text())
+    assert stored["instances"] == 1 and stored["robustness"] is None
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 3
     assert [line.split(",")[0] for line in (tmp_path / "d.csv").read_text().splitlines()[1:]] == [
         "hole",
         "good",
         "all",
     ]
+    assert main(["evaluate", *map(str, [model, tmp_path, "--robustness", *written[:2]])]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(plain) and "darkened by 20 %" in printed.removeprefix(plain)
+    assert len(json.loads((tmp_path / "r.json").read_text())["robustness"]) == 5

@@ -17,6 +17,7 @@ import destseg.detector
 from destseg.cli import VERBS, main, parser
 from destseg.inference.calibration import FEWEST
 from destseg.settings import (
+    AUGMENTATIONS,
     EXPORT_PRECISIONS,
     FLIPS,
     INFERENCE_PRECISIONS,
@@ -107,7 +108,7 @@ def test_wrong_usage_is_told_before_torch_or_numpy_load(arguments):
     ("command", "choices"),
     [
         (FIT, {"preset": PRESETS, "teacher": TEACHERS, "precision": PRECISIONS, "flip": FLIPS}),
-        (FIT, {"inference-precision": INFERENCE_PRECISIONS}),
+        (FIT, {"augment": AUGMENTATIONS, "inference-precision": INFERENCE_PRECISIONS}),
         (["calibrate", "m"], {"inference-precision": INFERENCE_PRECISIONS}),
         (["evaluate", "m", "d"], {"protocol": PROTOCOLS}),
         (["export", "m", "o"], {"precision": EXPORT_PRECISIONS}),

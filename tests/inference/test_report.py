@@ -1,6 +1,7 @@
 """Evaluation on a small set of the MVTec layout with made-up scores: both protocols, table, JSON, CSV."""
 
 import csv
+import dataclasses
 import json
 import math
 
@@ -179,6 +180,20 @@ def test_table(dataset):
 
 def test_table_without_threshold(dataset):
     assert report_of(dataset).table().splitlines()[1].split()[:3] == ["block", "1", "-"]
+
+
+def test_robustness_is_told_only_if_it_was_asked_for(dataset):
+    report = report_of(dataset)
+    assert report.robustness is None and report.to_dict()["robustness"] is None
+    assert "" not in report.table().splitlines()
+
+
+def test_the_outcome_is_that_of_all_pictures(dataset):
+    report = report_of(dataset, threshold=0.55)
+    assert dataclasses.astuple(report.outcome()) == (
+        *(report.image_auroc, report.pixel_ap, report.iap),
+        *(0.5, 0.5),  # one of two normal ones, one of two others
+    )
 
 
 def refuse(constant):

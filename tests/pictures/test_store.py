@@ -45,6 +45,19 @@ def test_arrays_are_pictures_too():
     assert [store[k].tolist() for k in range(2)] == stack.tolist()
 
 
+def test_a_change_comes_between_decoding_and_scaling(folder):
+    seen = []
+
+    def change(pixels):
+        seen.append(pixels.shape)
+        return pixels + np.uint8(7)
+
+    picture = read(as_pictures(folder)[2], Framing(SIZE), change)
+    assert seen == [(8, 12, 3)]
+    assert (picture.pixels == 27).all() and (picture.view.pixels == 27).all()
+    assert picture.view.pixels.shape == (4, 6, 3) and picture.view.size == (8, 12)
+
+
 @pytest.mark.parametrize(
     ("memory", "kept"), [(0, 0), (BYTES - 1, 0), (BYTES, 1), (3 * BYTES + 5, 3), (4 * BYTES, 4), (1 << 40, 4)]
 )

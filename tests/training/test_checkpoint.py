@@ -166,6 +166,8 @@ def test_a_checkpoint_of_another_run_is_refused_and_the_difference_named(
         fit(few_parts, teacher_weights, steps=(1, 0), resume=path, texture_source=few_parts)
     with pytest.raises(ValueError, match=r"another run: rotate was 0.0, now '90'$"):
         fit(few_parts, teacher_weights, steps=(1, 0), resume=path, rotate="90")
+    with pytest.raises(ValueError, match=r"another run: augment was '', now 'light'$"):
+        fit(few_parts, teacher_weights, steps=(1, 0), resume=path, augment="light")
     changed = np.stack([to_rgb(part) for part in sorted(few_parts.iterdir())])
     changed[-1] += 1
     with pytest.raises(ValueError, match=r"another run: normals was \d+, now \d+$"):
@@ -203,7 +205,9 @@ def test_rotation_as_text_is_the_same_run(few_parts, teacher_weights, tmp_path):
 
 def test_a_plan_survives_a_file_of_tensors(tmp_path):
     parts = {"denoising": True, "encoder_decoder": True, "segmentation": False, "light": False}
-    stored = Plan((1, 2), 3, "90", "", 4, (64, 96), parts, "float32", 5, 6, 7, 8, None, False).stored()
+    stored = Plan(
+        (1, 2), 3, "90", "", "light", 4, (64, 96), parts, "float32", 5, 6, 7, 8, None, False
+    ).stored()
     assert stored["steps"] == [1, 2]
     assert stored["image_size"] == [64, 96]
     assert parts.items() < stored.items() and "parts" not in stored  # as in files of earlier versions

@@ -20,7 +20,11 @@ def store_of(count, seed=3, roi=None):
 
 
 @pytest.mark.parametrize("textures", ["a texture source", "the pictures' own"])
-@pytest.mark.parametrize("changes", [{}, {"rotate": 5, "flip": "both"}], ids=["as they are", "rotated"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"rotate": 5, "flip": "both"}, {"augment": "light"}],
+    ids=["as they are", "rotated", "in other light"],
+)
 @pytest.mark.parametrize("memory", [1 << 30, 0], ids=["resident", "sent"])
 @pytest.mark.parametrize("roi", [None, [(3, 4), (28, 4), (10, 20)]], ids=["whole", "region"])
 def test_the_batches_are_those_of_the_cpu(device, textures, changes, memory, roi):

@@ -1,4 +1,6 @@
-"""Training batches: the same however they are asked for, every picture in turn, rotations and flips."""
+"""Training batches: the same however they are asked for, every picture in turn, changed pictures."""
+
+import zlib
 
 import numpy as np
 import pytest
@@ -10,16 +12,17 @@ from destseg.pictures.framing import Framing
 from destseg.pictures.roi import RegionOfInterest
 from destseg.pictures.store import PictureStore
 from destseg.settings import Schedule
-from destseg.training.synthesis import FILL, Synthesis, augment
+from destseg.training.augmentation import augment_picture, augment_roi, draw_augmentation
+from destseg.training.synthesis import Synthesis
 from destseg.training.textures import PictureTextures, from_normals
 
 SIZE = (24, 32)
 
 
-def store_of(count, **arguments):
+def store_of(count, seed=3, roi=None, **arguments):
     """A store of `count` pictures of noise."""
-    pictures = np.random.default_rng(3).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
-    return PictureStore(as_pictures(pictures), Framing(SIZE), **arguments)
+    pictures = np.random.default_rng(seed).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
+    return PictureStore(as_pictures(pictures), Framing(SIZE).within(roi), **arguments)
 
 
 def synthesis(count=5, batch_size=3, memory=1 << 30, **arguments):
@@ -35,22 +38,6 @@ def assert_equal(first, second):
 
 def differ(first, second):
     return not torch.equal(first.corrupted, second.corrupted)
-
-
-class Upper:
-    """Stands in for a generator: always the upper bound of `uniform`, the first choice, and `chance`."""
-
-    def __init__(self, chance=0.9):
-        self.chance = chance
-
-    def uniform(self, low, high):
-        return high
-
-    def choice(self, options):
-        return options[0]
-
-    def random(self):
-        return self.chance
 
 
 def test_what_a_batch_holds():
@@ -125,6 +112,7 @@ def test_clean_pictures_as_they_are():
         ({"rotate": 5}, True),
         ({"rotate": "90"}, True),
         ({"flip": "both"}, True),
+        ({"augment": "light"}, True),
     ],
 )
 def test_whether_clean_pictures_are_changed(arguments, changes):
@@ -132,66 +120,6 @@ def test_whether_clean_pictures_are_changed(arguments, changes):
     assert batches.changes_pictures is changes
     batch = batches.batch(0)
     assert torch.equal(batch.clean, batches.clean(batch.indices)) is not changes
-
-
-@pytest.mark.parametrize(("flip", "variants"), [("", 1), ("horizontal", 2), ("vertical", 2), ("both", 4)])
-def test_flips_mirror_half_of_the_pictures(flip, variants):
-    picture = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    mirrored = {"horizontal": picture[:, ::-1], "vertical": picture[::-1], "both": picture[::-1, ::-1]}
-    expected = {picture.tobytes()} | {mirrored[name].tobytes() for name in mirrored if flip in (name, "both")}
-    generator, draws = np.random.default_rng(0), 400
-    found = [augment(picture, generator, 0, flip).tobytes() for _ in range(draws)]
-    assert set(found) == expected and len(expected) == variants
-    for variant in expected:  # equally often, within four standard deviations
-        assert found.count(variant) == pytest.approx(draws / variants, abs=40)
-
-
-def test_rotation_by_a_quarter_against_the_clock():
-    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    assert np.array_equal(augment(picture, Upper(), 90, ""), np.rot90(picture))
-
-
-def test_rotation_fills_what_comes_from_outside():
-    turned = augment(np.full((40, 40, 3), 255, np.uint8), Upper(), 45, "")
-    assert tuple(turned[0, 0]) == tuple(turned[-1, -1]) == FILL == (114, 114, 114)
-    assert tuple(turned[20, 20]) == (255, 255, 255)
-
-
-@pytest.mark.parametrize("degrees", [5, "20", 90.0])
-def test_rotation_lies_within_its_bound_either_way(degrees):
-    seen = []
-
-    class Spy(Upper):
-        def uniform(self, low, high):
-            seen.append((low, high))
-            return 0.0
-
-    augment(np.zeros((4, 4, 3), np.uint8), Spy(), degrees, "")
-    assert seen == [(-float(degrees), float(degrees))]
-
-
-@pytest.mark.parametrize(
-    ("size", "sides"), [((40, 40), {"left", "right", "top", "bottom"}), ((40, 60), {"left", "right"})]
-)
-def test_quarter_turns_of_squares_and_half_turns_of_oblongs(size, sides):
-    height, width = size
-    picture = np.zeros((*size, 3), np.uint8)
-    picture[15:25, -10:] = 255  # a mark in the middle of the right side
-    generator, found, distinct = np.random.default_rng(0), [], set()
-    for _ in range(200):
-        turned = augment(picture, generator, "90", "")[..., 0].astype(int)
-        middle_row, middle_column = turned[height // 2], turned[:, width // 2]
-        brightness = {
-            "left": middle_row[5],
-            "right": middle_row[-6],
-            "top": middle_column[5],
-            "bottom": middle_column[-6],
-        }
-        found.append(max(brightness, key=brightness.get))
-        distinct.add(turned.tobytes())
-    assert set(found) == sides
-    assert all(found.count(side) > 200 / len(sides) - 30 for side in sides)
-    assert len(distinct) > 100  # a few degrees are added
 
 
 @pytest.mark.parametrize("rotate", ["around", -1, 181, float("nan"), "inf", None, [5]])
@@ -209,6 +137,53 @@ def test_words_about_wrong_flips(flip):
         ValueError, match=rf"flip must be one of '', horizontal, vertical, both, got {flip!r}"
     ):
         synthesis(flip=flip)
+
+
+@pytest.mark.parametrize("augment", ["strong", None, True])
+def test_words_about_wrong_augmentations(augment):
+    with pytest.raises(ValueError, match=rf"augment must be one of '', light, got {augment!r}"):
+        synthesis(augment=augment)
+
+
+CHECKSUMS = {  # of the version before there was `augment`
+    (0, ""): 1635572372,
+    (0, "both"): 3624966300,
+    (5, "horizontal"): 3375787115,
+    ("90", ""): 820054508,
+}
+
+
+@pytest.mark.parametrize(("rotate", "flip"), CHECKSUMS)
+def test_without_augment_the_draws_are_those_they_were(rotate, flip):
+    """Pictures that are not rotated, and all numbers drawn after the changes."""
+    some = Synthesis(store_of(5), PictureTextures(store_of(5, seed=4)), 4, 1, rotate, flip)
+    checksum = 0
+    for step in range(3):
+        drawn = some.drawn(step, some.input, some.draw_texture.index)
+        for k, (angles, turn, share) in enumerate(drawn.corruptions):
+            if rotate == 0:
+                checksum = zlib.crc32(np.ascontiguousarray(drawn.pictures[k]), checksum)
+            numbers = (angles.shape, drawn.textures[k], drawn.indices[k], round(turn, 9), round(share, 9))
+            checksum = zlib.crc32(repr(numbers).encode(), checksum)
+    assert checksum == CHECKSUMS[rotate, flip]
+
+
+@pytest.mark.parametrize("roi", [None, [(3, 4), (28, 4), (10, 20)]], ids=["whole", "region"])
+def test_clean_picture_corrupted_picture_and_region_change_alike(roi):
+    arguments = {"rotate": 5, "flip": "both", "augment": "light"}
+    store = store_of(5, roi=roi)
+    black = PictureStore(as_pictures(np.zeros((1, *SIZE, 3), np.uint8)), Framing(SIZE))
+    batch = Synthesis(store, PictureTextures(black), 4, seed=1, **arguments).batch(2)
+    for k, index in enumerate(batch.indices):
+        changes = draw_augmentation(np.random.default_rng([1, 2, k]), SIZE, **arguments)
+        picture, region = store.input(index)
+        changed = normalise(augment_picture(picture, changes)[None])[0]
+        assert torch.equal(batch.clean[k], changed)
+        normal = ~batch.masks[k].bool().expand_as(changed)
+        torch.testing.assert_close(batch.corrupted[k][normal], changed[normal])
+        if roi is not None:
+            assert np.array_equal(batch.rois[k, 0], augment_roi(region, changes))
+    assert (batch.rois is None) == (roi is None)
 
 
 def test_an_epochs_order_is_drawn_once(monkeypatch):

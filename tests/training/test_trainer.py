@@ -120,8 +120,10 @@ def test_the_student_learns(few_parts, teacher_weights):
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
 
 
-@pytest.mark.parametrize("arguments", [{"rotate": 5}, {"rotate": "90"}, {"flip": "both"}])
-def test_rotations_and_flips_are_trained_with(few_parts, teacher_weights, uninterrupted, arguments):
+@pytest.mark.parametrize(
+    "arguments", [{"rotate": 5}, {"rotate": "90"}, {"flip": "both"}, {"augment": "light"}]
+)
+def test_changed_pictures_are_trained_with(few_parts, teacher_weights, uninterrupted, arguments):
     assert fit(few_parts, teacher_weights, **arguments).losses_ != uninterrupted.losses_
 
 

@@ -13,6 +13,7 @@ import torch
 import destseg
 from destseg.artifacts.artifact import Artifact
 from destseg.inference.calibration import Calibration
+from destseg.inference.robustness import CHANGES, PLAIN
 from destseg.settings import Settings
 from destseg.training.trainer import Trainer
 
@@ -53,6 +54,7 @@ def test_bad_arguments_are_refused_at_once(arguments, words):
         ({"false_positive_rate": 1.5}, r"false_positive_rate must lie between 0 and 1"),
         ({"rotate": "lots"}, r"rotate must be .* got 'lots'"),
         ({"flip": "diagonal"}, r"flip must be one of"),
+        ({"augment": "strong"}, r"augment must be one of '', light, got 'strong'"),
         ({"held_out": -0.1}, r"held_out must be a share between 0 and 0.5, got -0\.1"),
         ({"held_out": 0.6}, r"held_out must be a share between 0 and 0.5, got 0\.6"),
         ({"held_out": float("nan")}, r"held_out must be a share between 0 and 0.5, got nan"),
@@ -242,6 +244,10 @@ def test_evaluate_gives_the_six_metrics(fitted, few_parts, tmp_path):
         assert report.instances == 2 and len(report.rows) == 4
         for name in ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "iap", "iap90"):
             assert 0 <= getattr(report, name) <= 1
+        robust = fitted.evaluate(tmp_path, protocol, progress=False, robustness=True)
+        assert dataclasses.replace(robust, robustness=None) == report
+        assert list(robust.robustness) == [PLAIN, *CHANGES] and robust.robustness[PLAIN] == report.outcome()
+        assert len({outcome.pixel_ap for outcome in robust.robustness.values()}) == 5
 
 
 def test_checkpoints_that_cannot_be_written_are_refused_before_anything_is_read(tmp_path):

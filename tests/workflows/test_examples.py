@@ -8,7 +8,8 @@ import pytest
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "module", ["detector", "settings", "metrics", "pictures.decoding", "inference.calibration"]
+    "module",
+    ["detector", "settings", "metrics", "pictures.decoding", "pictures.changes", "inference.calibration"],
 )
 def test_examples_are_true(module):
     found = doctest.testmod(importlib.import_module(f"destseg.{module}"))

@@ -95,9 +95,10 @@ def test_an_exported_model_is_evaluated(exported, light, tmp_path):
             PIL.Image.fromarray(mask).save(tmp_path / f"ground_truth/hole/{picture.stem}_mask.png")
     code = """
 import destseg
-print(destseg.load(sys.argv[1]).evaluate(sys.argv[2]).table())
+print(destseg.load(sys.argv[1]).evaluate(sys.argv[2], robustness=True).table())
 """
-    assert run(code, path, tmp_path).strip() == light.evaluate(tmp_path, progress=False).table()
+    expected = light.evaluate(tmp_path, progress=False, robustness=True)
+    assert run(code, path, tmp_path).strip() == expected.table()
 
 
 def test_the_command_line_predicts_calibrates_and_tells(exported, tmp_path):
