@@ -120,10 +120,10 @@ def run(  # noqa: PLR0913 - each is an option of the command
         _write(folder / "overlays" / f"{sample.defect}_{sample.path.stem}.png", overlay)
     _write(folder / "sheet.png", contact_sheet(shown, overlays))
     size = image_size if isinstance(image_size, int) else "x".join(map(str, image_size))
-    settings = {"--teacher": teacher, "--size": size, "--batch-size": batch_size}
-    settings |= {"--steps": " ".join(map(str, steps)), "--false-positive-rate": FALSE_POSITIVE_RATE}
-    given = {name: str(value) for name, value in settings.items() if value is not None}
-    return Outcome(folder, report, given)
+    options = {"--teacher": teacher, "--size": size, "--batch-size": batch_size}
+    settings = {name: str(value) for name, value in options.items() if value is not None}
+    settings |= {"--steps": " ".join(map(str, steps)), "--false-positive-rate": str(FALSE_POSITIVE_RATE)}
+    return Outcome(folder, report, settings)
 
 
 def _shown_samples(samples: list[Sample]) -> list[Sample]:
