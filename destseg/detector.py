@@ -82,7 +82,7 @@ class DeSTSeg:
         **settings: Any,
     ) -> None:
         if teacher is None and teacher_weights is not None:
-            teacher = "resnet18"  # in whose form weights come; the embedded teacher has its own
+            teacher = "resnet18"  # whose weights they are, unless a teacher is named
         checked_roi = None if roi is None else RegionOfInterest(roi)
         checked = Settings(preset, teacher, image_size, seed, roi=checked_roi, **settings)
         self._begin(checked, device, teacher_weights)

@@ -30,9 +30,7 @@ class Outcome:
 
     folder: Path
     report: Report
-    settings: dict[
-        str, str
-    ]  # options, where they differ from its defaults, that make `destseg fit` do the same
+    settings: dict[str, str]  # options that `destseg fit` needs to do the same with other pictures
 
     def text(self) -> str:
         """Tell what was measured, what lies where, and what to run next."""
