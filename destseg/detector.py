@@ -41,9 +41,11 @@ class DeSTSeg:
     """Finds and outlines defects after seeing normal pictures only.
 
     Args:
-        preset, teacher, image_size, seed: see `destseg.settings.Settings`.
+        preset, teacher, image_size, seed: see `destseg.settings.Settings`. By default a light network with
+            the teacher in this package; "paper" is the published method.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", "mps" or "xpu".
-        teacher_weights: file or state dict; by default see `destseg.model.teachers.teacher_state`.
+        teacher_weights: the teacher's, a file or state dict; the teacher is then "resnet18" unless it is
+            named. By default see `destseg.model.teachers.teacher_state`.
         roi: region of interest, a mask or a polygon, as `destseg.pictures.roi.RegionOfInterest` takes it.
         settings: the others of `destseg.settings.Settings`, by name: precision, inference_precision,
             denoising, encoder_decoder, segmentation, tile, overlap, keep_aspect.
@@ -65,7 +67,7 @@ class DeSTSeg:
         >>> import numpy as np
         >>> import destseg
         >>> parts = np.random.default_rng(0).integers(90, 110, (12, 64, 64, 3), dtype=np.uint8)
-        >>> model = destseg.DeSTSeg("fast", "embedded", image_size=64, device="cpu")
+        >>> model = destseg.DeSTSeg(image_size=64, device="cpu")
         >>> model = model.fit(parts, steps=(1, 1), batch_size=2, false_positive_rate=0.2)
         >>> result = model.predict(parts[0])
         >>> result.anomaly_map.shape, 0 <= result.score <= 1, len(model.losses_)
@@ -74,8 +76,8 @@ class DeSTSeg:
 
     def __init__(
         self,
-        preset: str = "paper",
-        teacher: str = "resnet18",
+        preset: str = "fast",
+        teacher: str | None = None,
         image_size: int | tuple[int, int] = 256,
         seed: int = 0,
         device: str = "auto",
@@ -84,6 +86,8 @@ class DeSTSeg:
         roi: Roi | None = None,
         **settings: Any,
     ) -> None:
+        if teacher is None and teacher_weights is not None:
+            teacher = "resnet18"  # whose weights they are, unless a teacher is named
         checked_roi = None if roi is None else RegionOfInterest(roi)
         checked = Settings(preset, teacher, image_size, seed, roi=checked_roi, **settings)
         self._begin(checked, device, teacher_weights)
@@ -148,8 +152,9 @@ class DeSTSeg:
         Args:
             normal: directory, list of paths, (n, h, w, 3) uint8, or whatever `as_pictures` takes.
             steps: training steps of the student stage and of the segmentation stage; by default the preset's:
-                1000 and 4000 as published, 600 and 800 for "fast".
-            batch_size: pictures per step, by default 32, or 8 for "fast"; there may be fewer pictures.
+                600 and 800 for "fast", 1000 and 4000 as published.
+            batch_size: pictures per step, by default 8 for "fast", 32 as published; there may be fewer
+                pictures.
             texture_source: pictures that lend their texture to the synthetic anomalies; by default textures
                 are made from `normal`.
             rotate: 0, degrees either way, or "90" (quarter turns +-5), if real parts lie like that.
@@ -407,11 +412,12 @@ class DeSTSeg:
         export(self.network_, artifact, path, form, normal, strict=strict, calibration=calibration)
 
     @classmethod
-    def from_checkpoint(cls, path: FilePath, **settings: Any) -> "DeSTSeg":
+    def from_checkpoint(cls, path: FilePath, *, preset: str = "paper", **settings: Any) -> "DeSTSeg":
         """Return a model with the weights of a published checkpoint: a plain state dict, teacher included.
 
         Args:
             path: the checkpoint. Parts that the settings switch off may be missing from it.
+            preset: that of the network in it.
             settings: as for the constructor, such as image_size and device.
 
         Returns:
@@ -424,7 +430,7 @@ class DeSTSeg:
         from destseg.model.construction import loaded_network
         from destseg.model.tensorfile import read_tensors
 
-        model = cls(**settings)
+        model = cls(preset, **settings)
         model._take(loaded_network(model.settings, read_tensors(path), str(path)), [])
         return model
 

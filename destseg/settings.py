@@ -22,6 +22,7 @@ SCHEDULES = {  # steps of the two training stages, and pictures per step
     "stpm": ((1000, 4000), 32),
 }
 TEACHERS = ("resnet18", "embedded")
+OWN_TEACHERS = {"paper": "resnet18", "fast": "embedded", "stpm": "resnet18"}  # of the presets
 PRECISIONS = ("auto", "float32", "bfloat16")
 INFERENCE_PRECISIONS = ("float32", "float16", "bfloat16")
 EXPORT_PRECISIONS = ("float32", "int8")
@@ -45,8 +46,9 @@ class Settings:
     """Everything that defines a model. It is made and checked once, stored in every file, and never changed.
 
     Attributes:
-        preset: "paper", the published network; "fast", a light one; or "stpm", the student-teacher baseline.
-        teacher: "resnet18", torchvision's ImageNet weights; or "embedded", the one in this package.
+        preset: "fast", a light network; "paper", the published one; or "stpm", the student-teacher baseline.
+        teacher: "embedded", the one in this package; "resnet18", torchvision's ImageNet weights; or None: the
+            preset's own, "embedded" for "fast" and "resnet18" for the others. Once made, settings name it.
         image_size: sides of the network's input in pixels, one number or (height, width), at least 64 each.
         seed: seed of all random numbers, a whole number of at least 0.
         precision: precision of training: "float32", "bfloat16", or "auto", see `destseg.training.trainer`.
@@ -64,15 +66,17 @@ class Settings:
         ValueError: a value is not allowed; the message says what is allowed and what came.
 
     Example:
-        >>> Settings("fast", image_size=(128, 256), tile=64).size
+        >>> Settings(image_size=(128, 256), tile=64).size
         (128, 256)
+        >>> Settings().teacher, Settings("paper").teacher
+        ('embedded', 'resnet18')
         >>> Settings(image_size=32)
         Traceback (most recent call last):
         ValueError: image_size must be a number of pixels or (height, width), each at least 64, got 32
     """
 
-    preset: str = "paper"
-    teacher: str = "resnet18"
+    preset: str = "fast"
+    teacher: str | None = None
     image_size: Sides = 256
     seed: int = 0
     precision: str = "auto"
@@ -87,6 +91,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_choice("preset", self.preset, PRESETS)
+        self._set("teacher", OWN_TEACHERS[self.preset] if self.teacher is None else self.teacher)
         check_choice("teacher", self.teacher, TEACHERS)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("inference_precision", self.inference_precision, INFERENCE_PRECISIONS)
@@ -130,13 +135,14 @@ class Settings:
     def from_stored(cls, stored: Mapping[str, Any]) -> "Settings":
         """Make settings from their stored form; the ROI is left in its own.
 
+        A file without preset or teacher means the published ones: they were the defaults at first.
         Raises ValueError for names that this version does not know, and where the constructor does.
         """
         unknown = sorted(map(str, stored.keys() - {field.name for field in dataclasses.fields(cls)}))
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}: a newer version of destseg wrote them")
         sides = {name: one_or_two(stored[name]) for name in ("image_size", "tile") if stored.get(name)}
-        return cls(**{**stored, **sides})
+        return cls(**{"preset": "paper", "teacher": "resnet18", **stored, **sides})
 
 
 @dataclass(frozen=True)

@@ -97,9 +97,9 @@ def picture(few_parts: pathlib.Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def fitted(few_parts: pathlib.Path, teacher_weights: pathlib.Path) -> "destseg.DeSTSeg":
+def fitted(few_parts: pathlib.Path) -> "destseg.DeSTSeg":
     """A model fitted for a moment: everything works, nothing is good. Not to be changed by tests."""
-    model = destseg.DeSTSeg(image_size=64, precision="float32", teacher_weights=teacher_weights)
+    model = destseg.DeSTSeg(image_size=64, precision="float32")
     return model.fit(few_parts, steps=(2, 2), batch_size=2, progress=False, false_positive_rate=0.1)
 
 

@@ -26,13 +26,23 @@ def switches(of):
     return tuple(getattr(of, name) for name in SWITCHES)
 
 
-def test_default_settings_are_those_of_the_published_network():
+def test_default_settings_are_those_of_the_light_network():
     made = Settings()
-    assert (made.preset, made.teacher, made.image_size, made.seed) == ("paper", "resnet18", 256, 0)
+    assert (made.preset, made.teacher, made.image_size, made.seed) == ("fast", "embedded", 256, 0)
     assert (made.precision, made.inference_precision) == ("auto", "float32")
     assert (made.tile, made.overlap, made.keep_aspect, made.roi) == (None, 0.25, False, None)
     assert switches(made) == (True, True, True)
     assert made.size == (256, 256) and made.tile_size is None
+
+
+@pytest.mark.parametrize(
+    ("preset", "teacher"), [("paper", "resnet18"), ("fast", "embedded"), ("stpm", "resnet18")]
+)
+def test_a_teacher_left_open_is_the_presets_and_stored_by_name(preset, teacher):
+    assert Settings(preset).teacher == Settings(preset, None).stored()["teacher"] == teacher
+    assert settings.OWN_TEACHERS.keys() == settings.PRESETS.keys()
+    for other in settings.TEACHERS:
+        assert Settings(preset, other).teacher == other
 
 
 @pytest.mark.parametrize("preset", settings.PRESETS)
@@ -152,7 +162,7 @@ def test_settings_never_change():
     [
         {},
         {"preset": "stpm", "segmentation": True},
-        {"preset": "fast", "teacher": "embedded", "denoising": False, "seed": 5, "precision": "float32"},
+        {"preset": "fast", "teacher": "resnet18", "denoising": False, "seed": 5, "precision": "float32"},
         {"image_size": (64, 128), "tile": (32, 64), "keep_aspect": True, "overlap": 0.5},
         {"image_size": 64, "tile": 100, "inference_precision": "float16"},
     ],
@@ -182,10 +192,10 @@ def test_a_region_is_stored_as_what_makes_it_again():
     assert made == Settings("fast")  # regions are not compared
 
 
-def test_what_an_older_file_lacks_takes_its_default():
-    assert Settings.from_stored({}) == Settings()
-    assert Settings.from_stored({"preset": "fast", "image_size": [64, 64]}) == Settings("fast", image_size=64)
-    assert Settings.from_stored({"tile": None}) == Settings()
+def test_what_an_older_file_lacks_takes_the_default_of_that_time():
+    assert Settings.from_stored({}) == Settings.from_stored({"tile": None}) == Settings("paper", "resnet18")
+    found = Settings.from_stored({"preset": "fast", "image_size": [64, 64]})
+    assert found == Settings("fast", "resnet18", image_size=64)
 
 
 def test_unknown_and_impossible_settings_of_a_file_are_refused():

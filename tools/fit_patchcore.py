@@ -27,7 +27,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path, help="data set in the MVTec layout")
     parser.add_argument(
-        "--weights", type=Path, help="ResNet18's weights (default: as `destseg fit` finds them)"
+        "--weights",
+        type=Path,
+        help="ResNet18's weights (default: as `destseg fit --teacher resnet18` finds them)",
     )
     parser.add_argument("--size", type=int, default=256, help="side of the input in pixels")
     parser.add_argument("--share", type=float, default=0.01, help="share of the patches to keep")
@@ -36,7 +38,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     model = PatchcoreModel(LAYERS, "resnet18", pre_trained=False)
     backbone = model.feature_extractor.feature_extractor
-    state = teacher_state(weights=options.weights)
+    state = teacher_state("resnet18", options.weights)
     backbone.load_state_dict({name.removeprefix("encoder."): values for name, values in state.items()})
     side = (options.size, options.size)
 

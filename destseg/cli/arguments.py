@@ -49,9 +49,10 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="file written by fit or export")
 
 
-def add_teacher(parser: argparse.ArgumentParser, default: str) -> None:
-    text = "ResNet18 trained on ImageNet, or a network distilled from it, which is in this package"
-    parser.add_argument("--teacher", default=default, choices=TEACHERS, help=text)
+def add_teacher(parser: argparse.ArgumentParser, usual: str) -> None:
+    """Add --teacher; its help gives `usual` as the default."""
+    networks = "ResNet18 trained on ImageNet, or a network distilled from it, which is in this package"
+    parser.add_argument("--teacher", choices=TEACHERS, help=f"{networks} (default: {usual})")
 
 
 def add_steps(parser: argparse.ArgumentParser, usual: str, default: Sequence[int] | None = None) -> None:

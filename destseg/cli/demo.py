@@ -11,7 +11,7 @@ from destseg.cli.arguments import (
     read_whole_number,
     wrong_usage,
 )
-from destseg.settings import Schedule, Settings, check_device, whole_number
+from destseg.settings import OWN_TEACHERS, Schedule, Settings, check_device, whole_number
 
 HELP = "Make pictures of parts, fit a model, test it, and show what it found."
 EXAMPLE = "destseg demo chips --seed 1"
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_steps(parser, "500 350", default=(500, 350))
     add("--size", dest="image_size", type=read_sides, default=192, metavar="SIZE", help=f"input size {SIDES}")
     add("--pictures", type=read_whole_number, default=120, help="number of normal parts to make and fit to")
-    add_teacher(parser, "embedded")
+    add_teacher(parser, OWN_TEACHERS[Settings.preset])
     add("--overwrite", action="store_true", help="replace the files of an earlier demo in FOLDER")
     add_device(parser)
 

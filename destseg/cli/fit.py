@@ -27,6 +27,7 @@ from destseg.progress import say
 from destseg.settings import (
     AUGMENTATIONS,
     FLIPS,
+    OWN_TEACHERS,
     PRECISIONS,
     PRESETS,
     SCHEDULES,
@@ -38,17 +39,18 @@ from destseg.settings import (
 )
 
 HELP = "Learn what normal parts look like and write a model."
-EXAMPLE = "destseg fit parts/train/good -o part.destseg --size 256 --texture-source textures"
+EXAMPLE = "destseg fit parts/train/good -o part.destseg"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("normal", nargs="+", metavar="NORMAL", help=PICTURES)
     add("-o", "--output", required=True, help="model file to write")
-    presets = "the published network, a light one, or the baseline that both build on"
+    presets = "a light network (fast), the published one (paper), or the baseline that both build on (stpm)"
     add("--preset", default=Settings.preset, choices=PRESETS, help=presets)
-    add_teacher(parser, Settings.teacher)
-    weights = "file of the teacher's weights (default: a file found on this machine, or else a download)"
+    add_teacher(parser, _by_preset(OWN_TEACHERS))
+    weights = "file of the teacher's weights, which is resnet18 then unless --teacher names another "
+    weights += "(default for resnet18: a file found on this machine, or else a download)"
     add("--teacher-weights", metavar="PATH", help=weights)
     add(
         "--size",
@@ -131,5 +133,6 @@ def run(options: argparse.Namespace) -> int:
 def _by_preset(texts: Mapping[str, str]) -> str:
     """Return the default preset's text, followed by those of presets that differ."""
     usual = texts[Settings.preset]
-    others = [f"{text} for {preset}" for preset, text in texts.items() if text != usual]
-    return "; ".join([usual, *others])
+    others = dict.fromkeys(text for text in texts.values() if text != usual)
+    named = [f"{text} for {' and '.join(name for name in texts if texts[name] == text)}" for text in others]
+    return "; ".join([usual, *named])

@@ -30,7 +30,7 @@ class Outcome:
 
     folder: Path
     report: Report
-    settings: dict[str, str]  # options that make `destseg fit` do the same with other pictures
+    settings: dict[str, str]  # options that `destseg fit` needs to do the same with other pictures
 
     def text(self) -> str:
         """Tell what was measured, what lies where, and what to run next."""
@@ -61,9 +61,9 @@ def run(  # noqa: PLR0913 - each is an option of the command
     steps: tuple[int, int] = (500, 350),
     *,
     image_size: int | tuple[int, int] = 192,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     pictures: int = 120,
-    teacher: str = "embedded",
+    teacher: str | None = None,
     device: str = "auto",
     overwrite: bool = False,
     progress: bool = True,
@@ -85,13 +85,13 @@ def run(  # noqa: PLR0913 - each is an option of the command
             other pictures among the parts. All of these come before any work.
     """
     folder = Path(folder)
-    model = DeSTSeg("fast", teacher, image_size, seed, device)
-    Schedule(steps, batch_size)  # raises for wrong values before any work
+    model = DeSTSeg(teacher=teacher, image_size=image_size, seed=seed, device=device)
+    Schedule.of(model.preset, steps, batch_size)  # raises for wrong values before any work
     whole_number("pictures", pictures, least=2)
 
     from destseg.model.teachers import teacher_state
 
-    teacher_state(teacher)  # if a download is needed, it comes, or fails, first
+    teacher_state(model.teacher)  # if a download is needed, it comes, or fails, first
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; a folder to fill is wanted")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
@@ -118,9 +118,9 @@ def run(  # noqa: PLR0913 - each is an option of the command
         _write(folder / "overlays" / f"{sample.defect}_{sample.path.stem}.png", overlay)
     _write(folder / "sheet.png", contact_sheet(shown, overlays))
     size = image_size if isinstance(image_size, int) else "x".join(map(str, image_size))
-    settings = {"--preset": "fast", "--teacher": teacher, "--size": str(size)}
-    settings |= {"--batch-size": str(batch_size), "--steps": " ".join(map(str, steps))}
-    settings["--false-positive-rate"] = str(FALSE_POSITIVE_RATE)
+    options = {"--teacher": teacher, "--size": size, "--batch-size": batch_size}
+    settings = {name: str(value) for name, value in options.items() if value is not None}
+    settings |= {"--steps": " ".join(map(str, steps)), "--false-positive-rate": str(FALSE_POSITIVE_RATE)}
     return Outcome(folder, report, settings)
 
 

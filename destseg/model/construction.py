@@ -34,6 +34,7 @@ def new_network(settings: Settings, weights: Weights = None) -> DeSTSegNet:
         settings: the model's; they choose the parts and the teacher.
         weights: the teacher's weights, see `destseg.model.teachers.teacher_state`.
     """
+    assert settings.teacher is not None  # settings name it once they are made
     state = teacher_state(settings.teacher, weights)
     network = random_network(settings)
     network.teacher_net.load_state_dict(state)

@@ -25,7 +25,7 @@ EMBEDDED = Path(__file__).with_name("embedded_teacher.pt")  # see docs/embedded_
 Weights = str | Path | Mapping[str, Tensor] | None
 
 
-def teacher_state(teacher: str = "resnet18", weights: Weights = None) -> dict[str, Tensor]:
+def teacher_state(teacher: str, weights: Weights = None) -> dict[str, Tensor]:
     """Return the state dict of a `networks.Teacher`, every tensor present and of the right shape.
 
     Args:

@@ -55,9 +55,9 @@ def test_a_forbidden_file_is_not_called_damaged(fitted, tmp_path, monkeypatch):
         destseg.load(tmp_path / "m")
 
 
-def test_settings_made_with_numpy_can_be_loaded_again(picture, teacher_weights, tmp_path):
-    switches = {"segmentation": np.bool_(False), "teacher_weights": teacher_weights}
-    model = destseg.DeSTSeg(image_size=64, seed=np.int64(3), precision=np.str_("float32"), **switches)
+def test_settings_made_with_numpy_can_be_loaded_again(picture, tmp_path):
+    switches = {"segmentation": np.bool_(False), "precision": np.str_("float32")}
+    model = destseg.DeSTSeg(image_size=64, seed=np.int64(3), **switches)
     rate = {"false_positive_rate": np.float64(0.1)}
     model.fit([picture], (1, 0), 1, progress=False, checkpoint=tmp_path / "c", **rate)
     model.save(tmp_path / "m")
@@ -85,8 +85,8 @@ def test_a_model_file_holds_its_metadata(fitted, tmp_path):
     assert content.settings == fitted.settings and content.settings.roi is None
     assert (content.engine, content.precision, content.start) == ("torch", "float32", None)
     stored = read_tensors(tmp_path / "m")
-    assert stored["settings"]["preset"] == "paper" and stored["settings"]["image_size"] == [64, 64]
-    assert stored["settings"]["seed"] == 0
+    assert stored["settings"]["preset"] == "fast" and stored["settings"]["teacher"] == "embedded"
+    assert stored["settings"]["image_size"] == [64, 64] and stored["settings"]["seed"] == 0
     thresholds = stored["calibration"]
     assert thresholds["threshold"] == fitted.threshold_ == content.calibration.threshold
     assert thresholds["pixel_threshold"] == fitted.pixel_threshold_

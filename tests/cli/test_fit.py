@@ -21,19 +21,9 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd=tempfile.gettempdir())
 
 
-def test_fit_then_predict_in_another_process_with_only_the_saved_file(few_parts, teacher_weights, tmp_path):
+def test_fit_then_predict_in_another_process_with_only_the_saved_file(few_parts, tmp_path):
     output = tmp_path / "new" / "part.destseg"
-    schedule = [
-        "--size",
-        "64",
-        "--steps",
-        "1",
-        "1",
-        "--batch-size",
-        "2",
-        "--teacher-weights",
-        teacher_weights,
-    ]
+    schedule = ["--size", "64", "--steps", "1", "1", "--batch-size", "2"]
     fitting = run("fit", few_parts, "-o", output, *schedule, "--false-positive-rate", "0.1")
     assert (fitting.returncode, fitting.stdout, fitting.stderr) == (0, "", "")  # quiet when piped
     assert [path.name for path in output.parent.iterdir()] == ["part.destseg"]  # and no checkpoint left
@@ -46,8 +36,37 @@ def test_fit_then_predict_in_another_process_with_only_the_saved_file(few_parts,
     assert np.asarray(PIL.Image.open(lines[0]["map"])).shape == (80, 96)
 
 
+@pytest.mark.parametrize(
+    ("options", "preset", "teacher", "schedule"),
+    [
+        ([], "fast", "embedded", ((600, 800), 8)),
+        (["--preset", "paper", "--size", "64"], "paper", "resnet18", ((1000, 4000), 32)),
+        (
+            ["--preset", "paper", "--teacher", "embedded", "--size", "64"],
+            "paper",
+            "embedded",
+            ((1000, 4000), 32),
+        ),
+    ],
+)
+def test_what_is_left_open_is_the_presets(
+    few_parts, teacher_weights, tmp_path, monkeypatch, options, preset, teacher, schedule
+):
+    def train(network, settings, schedule, *_):
+        done.append((settings.preset, settings.teacher, network.light, (schedule.steps, schedule.batch_size)))
+        return []
+
+    done = []
+    monkeypatch.setattr("destseg.training.fit.train", train)
+    monkeypatch.setenv("DESTSEG_TEACHER_WEIGHTS", str(teacher_weights))
+    output = tmp_path / "part.destseg"
+    assert main(["fit", str(few_parts), "-o", str(output), *options]) == 0
+    assert done == [(preset, teacher, preset == "fast", schedule)]
+    assert (destseg.load(output).preset, destseg.load(output).teacher) == (preset, teacher)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
-def test_fit_shows_stage_loss_and_time_left_on_a_terminal(few_parts, teacher_weights, tmp_path):
+def test_fit_shows_stage_loss_and_time_left_on_a_terminal(few_parts, tmp_path):
     import fcntl
     import pty
     import struct
@@ -56,7 +75,7 @@ def test_fit_shows_stage_loss_and_time_left_on_a_terminal(few_parts, teacher_wei
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     command = [sys.executable, "-m", "destseg", "fit", few_parts, "-o", tmp_path / "m", "--size", "64"]
-    command += ["--steps", "1", "1", "--batch-size", "2", "--teacher-weights", teacher_weights]
+    command += ["--steps", "1", "1", "--batch-size", "2"]
     process = subprocess.Popen(list(map(str, command)), stderr=theirs, cwd=tmp_path)
     assert process.wait() == 0
     shown = os.read(ours, 1 << 16).decode()
@@ -65,18 +84,18 @@ def test_fit_shows_stage_loss_and_time_left_on_a_terminal(few_parts, teacher_wei
     assert f"wrote {tmp_path / 'm'}" in shown
 
 
-def test_an_interrupted_fit_is_not_overwritten(few_parts, teacher_weights, tmp_path, capsys):
+def test_an_interrupted_fit_is_not_overwritten(few_parts, tmp_path, capsys):
     (tmp_path / "part.destseg.checkpoint").write_bytes(b"hours of work")
     arguments = ["fit", str(few_parts), "-o", str(tmp_path / "part.destseg"), "--size", "64"]
-    assert main([*arguments, "--teacher-weights", str(teacher_weights)]) == 1
+    assert main(arguments) == 1
     assert "go on with --resume, or delete it" in capsys.readouterr().err
     assert (tmp_path / "part.destseg.checkpoint").read_bytes() == b"hours of work"
 
 
-def test_an_interrupted_fit_is_continued_by_resume(few_parts, teacher_weights, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_fit_is_continued_by_resume(few_parts, tmp_path, monkeypatch, capsys):
     output, done, real_step = tmp_path / "part.destseg", [], Trainer.step
     command = ["fit", str(few_parts), "-o", str(output), "--size", "64", "--steps", "1", "2"]
-    command += ["--batch-size", "2", "--teacher-weights", str(teacher_weights), "--checkpoint-minutes", "0"]
+    command += ["--batch-size", "2", "--checkpoint-minutes", "0"]
 
     def step(self, number, batch):
         if number == 1 and not done.count(1):

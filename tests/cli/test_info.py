@@ -19,7 +19,12 @@ def test_info_tells_about_the_installation_and_a_model(model, capsys, monkeypatc
     monkeypatch.setattr(destseg, "load", None)  # the file is read once
     assert main(["info", str(model)]) == 0
     printed = capsys.readouterr().out
-    assert "preset: paper" in printed and "training steps: 4" in printed and "threshold: " in printed
+    assert (
+        "preset: fast" in printed
+        and "teacher: embedded" in printed
+        and "training steps: 4" in printed
+        and "threshold: " in printed
+    )
 
 
 def test_info_about_a_model_of_one_picture(fitted, tmp_path, capsys):

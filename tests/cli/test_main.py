@@ -166,8 +166,9 @@ def test_help_of_fit_tells_what_the_presets_and_calibration_take(capsys, monkeyp
     ((student, later), batch_size), ((fast_student, fast_later), fast_batch_size) = (
         SCHEDULES[preset] for preset in ("paper", "fast")
     )
-    assert f"(default: {student} {later}; {fast_student} {fast_later} for fast)" in printed
-    assert f"(default: {batch_size}; {fast_batch_size} for fast)" in printed
+    assert f"(default: {fast_student} {fast_later}; {student} {later} for paper and stpm)" in printed
+    assert f"(default: {fast_batch_size}; {batch_size} for paper and stpm)" in printed
+    assert "(default: embedded; resnet18 for paper and stpm)" in printed
     assert f"at most 0.5; at least {FEWEST} if there are {2 * FEWEST} or more (default: 0.2)" in printed
     assert Schedule.of("paper", None, None, held_out=0.5).held_out == 0.5
 

@@ -53,7 +53,8 @@ def test_the_table_and_the_next_commands_are_printed(done):
     for command in commands:  # as the parser takes them
         parser().parse_args(command[1:])
     fit = parser().parse_args(next(command for command in commands if command[1] == "fit")[1:])
-    assert (fit.preset, fit.image_size, fit.steps, fit.teacher) == ("fast", 64, [1, 1], "embedded")
+    assert (fit.preset, fit.image_size, fit.steps, fit.teacher) == ("fast", 64, [1, 1], None)
+    assert not {"--preset", "--teacher", "--batch-size"} & set(said.split())  # they are those of fit itself
 
 
 def test_the_model_and_its_overlays_are_those_of_the_folder(done):

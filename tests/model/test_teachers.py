@@ -82,7 +82,7 @@ def test_the_variable_comes_before_the_cache(nowhere, teacher_weights, monkeypat
     nowhere.mkdir(parents=True)
     (nowhere / "resnet18-f37072fd.pth").write_bytes(b"not looked at")
     monkeypatch.setenv(VARIABLE, str(teacher_weights))
-    assert len(teacher_state()) > 0
+    assert len(teacher_state("resnet18")) > 0
     assert find_weights() == teacher_weights
 
 
@@ -91,7 +91,7 @@ def test_the_cache_of_torch_hub(nowhere, teacher_weights):
     cached = nowhere / "resnet18-f37072fd.pth"
     cached.write_bytes(teacher_weights.read_bytes())
     assert find_weights() == cached
-    assert len(teacher_state()) > 0
+    assert len(teacher_state("resnet18")) > 0
 
 
 def test_download_into_the_cache(nowhere, server):

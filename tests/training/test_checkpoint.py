@@ -11,16 +11,18 @@ import pytest
 import torch
 
 import destseg
+from destseg.model.teachers import EMBEDDED
 from destseg.model.tensorfile import read_tensors, write_tensors
 from destseg.pictures.decoding import to_rgb
 from destseg.training.checkpoint import Plan, stop_requests, write
 from destseg.training.trainer import Trainer
 
+PAPER = {"preset": "paper", "teacher": "embedded"}  # the published network, without a download
 SCHEDULE = {"steps": (4, 4), "batch_size": 2, "progress": False}
 
 
-def fit(parts, weights, **schedule):
-    model = destseg.DeSTSeg(image_size=64, precision="float32", teacher_weights=weights)
+def fit(parts, settings=None, **schedule):
+    model = destseg.DeSTSeg(image_size=64, precision="float32", **(settings or {}))
     return model.fit(parts, **(SCHEDULE | schedule))
 
 
@@ -34,7 +36,7 @@ PROCESS = """
     import destseg
     from destseg.training.trainer import Trainer
 
-    parts, weights, checkpoint, number, after, minutes = sys.argv[1:]
+    parts, checkpoint, number, after, minutes = sys.argv[1:]
     real_step = Trainer.step
 
     def step(self, step, batch):
@@ -43,7 +45,7 @@ PROCESS = """
         return real_step(self, step, batch)
 
     Trainer.step = step
-    model = destseg.DeSTSeg(image_size=64, precision="float32", teacher_weights=weights)
+    model = destseg.DeSTSeg(image_size=64, precision="float32")
     resume = checkpoint if os.path.exists(checkpoint) else None
     model.fit(parts, steps=(4, 4), batch_size=2, progress=False, checkpoint=checkpoint, resume=resume,
               checkpoint_minutes=float(minutes))
@@ -51,17 +53,17 @@ PROCESS = """
 """
 
 
-def fit_in_a_process(parts, weights, checkpoint, number=0, step=0, minutes=1000.0):
+def fit_in_a_process(parts, checkpoint, number=0, step=0, minutes=1000.0):
     """Fit, or go on with the checkpoint if there is one; the process sends itself a signal in that step."""
-    arguments = [parts, weights, checkpoint, int(number), step, minutes]
+    arguments = [parts, checkpoint, int(number), step, minutes]
     command = [sys.executable, "-c", textwrap.dedent(PROCESS), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=checkpoint.parent)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted_process(few_parts, teacher_weights, tmp_path_factory):
+def uninterrupted_process(few_parts, tmp_path_factory):
     checkpoint = tmp_path_factory.mktemp("whole") / "part"
-    assert fit_in_a_process(few_parts, teacher_weights, checkpoint).returncode == 0
+    assert fit_in_a_process(few_parts, checkpoint).returncode == 0
     return destseg.load(f"{checkpoint}.model")
 
 
@@ -74,39 +76,38 @@ def uninterrupted_process(few_parts, teacher_weights, tmp_path_factory):
     ],
 )
 def test_a_killed_process_is_continued_to_the_same_weights(
-    uninterrupted_process, few_parts, teacher_weights, tmp_path, number, step, minutes
+    uninterrupted_process, few_parts, tmp_path, number, step, minutes
 ):
     checkpoint = tmp_path / "part"
-    process = fit_in_a_process(few_parts, teacher_weights, checkpoint, number, step, minutes)
+    process = fit_in_a_process(few_parts, checkpoint, number, step, minutes)
     # Python turns SIGINT into KeyboardInterrupt, and ends itself with the signal after that; or with 1, where
     # what is installed beside torch runs code of its own at the end.
     interrupted = number == signal.SIGINT and process.stderr.rstrip().endswith("KeyboardInterrupt")
     assert process.returncode == -number or (interrupted and process.returncode == 1), process.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
-    assert fit_in_a_process(few_parts, teacher_weights, checkpoint).returncode == 0
+    assert fit_in_a_process(few_parts, checkpoint).returncode == 0
     resumed = destseg.load(f"{checkpoint}.model")
     assert resumed.losses_ == uninterrupted_process.losses_
     assert_same_weights(resumed, uninterrupted_process)
 
 
-def test_every_step_is_continued_to_the_same_weights(few_parts, teacher_weights, tmp_path, monkeypatch):
-    """Also where the average of a stage's last quarter has begun: eight steps have two of them."""
-    path, steps = tmp_path / "part.checkpoint", {"steps": (8, 8)}
-    copies = []
+def test_every_step_is_continued_to_the_same_weights(few_parts, tmp_path, monkeypatch):
+    """Also where the average of a stage's last quarter, which the published network keeps, has begun."""
+    path, steps, copies = tmp_path / "part.checkpoint", {"steps": (8, 8)}, []
 
     def keep(target, *state):
         write(target, *state)
         copies.append(target.read_bytes())
 
     monkeypatch.setattr("destseg.training.checkpoint.write", keep)
-    whole = fit(few_parts, teacher_weights, checkpoint=path, checkpoint_minutes=0, **steps)
+    whole = fit(few_parts, PAPER, checkpoint=path, checkpoint_minutes=0, **steps)
     assert len(copies) == 16
     for content in (copies[6], copies[7], copies[14], copies[15]):
         path.write_bytes(content)
-        assert_same_weights(fit(few_parts, teacher_weights, resume=path, **steps), whole)
+        assert_same_weights(fit(few_parts, PAPER, resume=path, **steps), whole)
 
 
-def test_a_signal_at_any_moment_leaves_a_checkpoint(few_parts, teacher_weights, tmp_path, monkeypatch):
+def test_a_signal_at_any_moment_leaves_a_checkpoint(few_parts, tmp_path, monkeypatch):
     """Here while the time is looked up, when it has been decided that no checkpoint is due."""
     path, real_time = tmp_path / "part.checkpoint", time.monotonic
 
@@ -118,12 +119,12 @@ def test_a_signal_at_any_moment_leaves_a_checkpoint(few_parts, teacher_weights, 
 
     monkeypatch.setattr(time, "monotonic", monotonic)
     with pytest.raises(KeyboardInterrupt):
-        fit(few_parts, teacher_weights, checkpoint=path)
+        fit(few_parts, checkpoint=path)
     assert path.exists()
 
 
 @pytest.fixture
-def asked_with_a_handler(few_parts, teacher_weights, tmp_path, monkeypatch):
+def asked_with_a_handler(few_parts, tmp_path, monkeypatch):
     """Fit, be asked to stop in the second step, with a handler of one's own in place; None if it returns."""
     real_step = Trainer.step
 
@@ -135,7 +136,7 @@ def asked_with_a_handler(few_parts, teacher_weights, tmp_path, monkeypatch):
     def run(handler):
         before = signal.signal(signal.SIGTERM, handler)
         try:
-            return fit(few_parts, teacher_weights, checkpoint=tmp_path / "part.checkpoint", steps=(2, 1))
+            return fit(few_parts, checkpoint=tmp_path / "part.checkpoint", steps=(2, 1))
         finally:
             signal.signal(signal.SIGTERM, before)
 
@@ -155,34 +156,35 @@ def test_ignored_signals_stay_ignored(asked_with_a_handler):
     assert len(asked_with_a_handler(signal.SIG_IGN).losses_) == 3
 
 
-def test_a_checkpoint_of_another_run_is_refused_and_the_difference_named(
-    few_parts, teacher_weights, tmp_path
-):
+def test_a_checkpoint_of_another_run_is_refused_and_the_difference_named(few_parts, tmp_path):
     path = tmp_path / "a.checkpoint"
-    fit(few_parts, teacher_weights, steps=(1, 0), checkpoint=path, checkpoint_minutes=0)
+    fit(few_parts, steps=(1, 0), checkpoint=path, checkpoint_minutes=0)
     with pytest.raises(ValueError, match=r"another run: steps was \[1, 0\], now \[4, 4\]$"):
-        fit(few_parts, teacher_weights, resume=path)
+        fit(few_parts, resume=path)
     with pytest.raises(ValueError, match=r"another run: textures was 0, now \d+$"):
-        fit(few_parts, teacher_weights, steps=(1, 0), resume=path, texture_source=few_parts)
+        fit(few_parts, steps=(1, 0), resume=path, texture_source=few_parts)
     with pytest.raises(ValueError, match=r"another run: rotate was 0.0, now '90'$"):
-        fit(few_parts, teacher_weights, steps=(1, 0), resume=path, rotate="90")
+        fit(few_parts, steps=(1, 0), resume=path, rotate="90")
     with pytest.raises(ValueError, match=r"another run: augment was '', now 'light'$"):
-        fit(few_parts, teacher_weights, steps=(1, 0), resume=path, augment="light")
+        fit(few_parts, steps=(1, 0), resume=path, augment="light")
     changed = np.stack([to_rgb(part) for part in sorted(few_parts.iterdir())])
     changed[-1] += 1
     with pytest.raises(ValueError, match=r"another run: normals was \d+, now \d+$"):
-        fit(changed, teacher_weights, steps=(1, 0), resume=path)
-    state = torch.load(teacher_weights, weights_only=True)
+        fit(changed, steps=(1, 0), resume=path)
+    state = read_tensors(EMBEDDED)
+    other = {"teacher_weights": state | {"bn1.bias": state["bn1.bias"] + 1}}
     with pytest.raises(ValueError, match=r"another run: teacher was \d+, now \d+$"):
-        fit(few_parts, state | {"bn1.bias": state["bn1.bias"] + 1}, steps=(1, 0), resume=path)
+        fit(few_parts, other, steps=(1, 0), resume=path)
+    with pytest.raises(ValueError, match=r"another run: light was True, now False$"):
+        fit(few_parts, PAPER, steps=(1, 0), resume=path)
     with pytest.raises(FileNotFoundError, match=r"no such file: .*b\.checkpoint"):
-        fit(few_parts, teacher_weights, resume=tmp_path / "b.checkpoint")
+        fit(few_parts, resume=tmp_path / "b.checkpoint")
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ValueError, match="damaged, truncated"):
-        fit(few_parts, teacher_weights, steps=(1, 0), resume=path)
+        fit(few_parts, steps=(1, 0), resume=path)
     torch.save({"format": "something else"}, path)
     with pytest.raises(ValueError, match="no checkpoint of this version"):
-        fit(few_parts, teacher_weights, steps=(1, 0), resume=path)
+        fit(few_parts, steps=(1, 0), resume=path)
 
 
 def test_signals_keep_their_handlers_where_no_checkpoint_is_wanted():
@@ -197,10 +199,10 @@ def test_signals_keep_their_handlers_where_no_checkpoint_is_wanted():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_rotation_as_text_is_the_same_run(few_parts, teacher_weights, tmp_path):
+def test_rotation_as_text_is_the_same_run(few_parts, tmp_path):
     path = tmp_path / "a.checkpoint"
-    fit(few_parts, teacher_weights, steps=(1, 0), checkpoint=path, rotate=0)
-    assert len(fit(few_parts, teacher_weights, steps=(1, 0), resume=path, rotate="0").losses_) == 1
+    fit(few_parts, steps=(1, 0), checkpoint=path, rotate=0)
+    assert len(fit(few_parts, steps=(1, 0), resume=path, rotate="0").losses_) == 1
 
 
 def test_a_plan_survives_a_file_of_tensors(tmp_path):

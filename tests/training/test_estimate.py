@@ -20,14 +20,14 @@ from destseg.training.trainer import Trainer
 
 
 @pytest.fixture
-def trainer(teacher_weights):
+def trainer():
     """Makes a trainer of the light network for so many steps of both stages."""
 
     def make(steps):
         pictures = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), np.uint8)
         normals = PictureStore(as_pictures(pictures), Framing((64, 64)))
-        settings = Settings("fast")
-        network = new_network(settings, teacher_weights)
+        settings = Settings()
+        network = new_network(settings)
         synthesis = Synthesis(normals, from_normals(normals), 2)
         return Trainer(network, synthesis, plan_of(network, synthesis, steps, "float32", settings.parts), 0)
 

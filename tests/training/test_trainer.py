@@ -21,8 +21,11 @@ SETTINGS = {"image_size": 64, "precision": "float32"}
 SCHEDULE = {"steps": (3, 3), "batch_size": 2, "progress": False}
 
 
-def fit(parts, weights, settings=None, **schedule):
-    model = destseg.DeSTSeg(**(SETTINGS | {"teacher_weights": weights} | (settings or {})))
+PAPER = {"preset": "paper", "teacher": "embedded"}  # the published network, without a download
+
+
+def fit(parts, settings=None, **schedule):
+    model = destseg.DeSTSeg(**(SETTINGS | (settings or {})))
     return model.fit(parts, **(SCHEDULE | schedule))
 
 
@@ -36,65 +39,65 @@ def assert_same_weights(first, second):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(few_parts, teacher_weights):
-    return fit(few_parts, teacher_weights)
+def uninterrupted(few_parts):
+    return fit(few_parts)
 
 
-def test_the_same_seed_gives_the_same_model_whatever_the_workers_and_the_memory(
-    uninterrupted, few_parts, teacher_weights
-):
-    again = fit(few_parts, teacher_weights, workers=0, memory=0)
+@pytest.mark.parametrize("settings", [{}, PAPER])
+def test_the_same_seed_gives_the_same_model_whatever_the_workers_and_the_memory(few_parts, settings):
+    model = fit(few_parts, settings)
+    again = fit(few_parts, settings, workers=0, memory=0)
     # Without memory the teacher is asked at every step instead of once: equal but for rounding.
-    assert again.losses_ == pytest.approx(uninterrupted.losses_, rel=1e-3)
-    assert_same_weights(fit(few_parts, teacher_weights, workers=3), uninterrupted)
+    assert again.losses_ == pytest.approx(model.losses_, rel=1e-3)
+    assert_same_weights(fit(few_parts, settings, workers=3), model)
 
 
-def test_another_seed_gives_another_model(uninterrupted, few_parts, teacher_weights):
-    assert fit(few_parts, teacher_weights, {"seed": 1}).losses_ != uninterrupted.losses_
+def test_another_seed_gives_another_model(uninterrupted, few_parts):
+    assert fit(few_parts, {"seed": 1}).losses_ != uninterrupted.losses_
 
 
-def test_fitting_leaves_the_random_state_of_torch_alone(few_parts, teacher_weights):
+def test_fitting_leaves_the_random_state_of_torch_alone(few_parts):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    fit(few_parts, teacher_weights, steps=(0, 1))
+    fit(few_parts, steps=(0, 1))
     assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_few_pictures_and_batches_of_one_and_more_than_there_are(few_parts, teacher_weights, count):
+def test_few_pictures_and_batches_of_one_and_more_than_there_are(few_parts, count):
     pictures = sorted(few_parts.iterdir())[:count]
     for batch_size in (1, 4):
-        model = fit(pictures, teacher_weights, steps=(1, 1), batch_size=batch_size)
+        model = fit(pictures, steps=(1, 1), batch_size=batch_size)
         assert all(loss > 0 for loss in model.losses_)
         assert len(model.calibration_.scores) == max(1, count // 2)
 
 
 @pytest.mark.parametrize("size", [(65, 97), (64, 130)])
-def test_sides_need_not_be_multiples_of_32(few_parts, teacher_weights, size):
-    model = fit(few_parts, teacher_weights, {"image_size": size}, steps=(1, 1))
+def test_sides_need_not_be_multiples_of_32(few_parts, size):
+    model = fit(few_parts, {"image_size": size}, steps=(1, 1))
     picture = sorted(few_parts.iterdir())[0]
     assert model.predict(picture).anomaly_map.shape == model.predict(picture).image.shape[:2]
 
 
 @pytest.mark.parametrize("switches", list(itertools.product([False, True], repeat=3)))
-def test_all_rows_of_the_ablation_can_be_trained_and_predict(few_parts, teacher_weights, switches):
+def test_all_rows_of_the_ablation_can_be_trained_and_predict(few_parts, switches):
     names = ("denoising", "encoder_decoder", "segmentation")
-    settings = dict(zip(names, switches, strict=True))
-    model = fit(few_parts, teacher_weights, settings, steps=(2, 2))
+    settings = PAPER | dict(zip(names, switches, strict=True))
+    model = fit(few_parts, settings, steps=(2, 2))
     assert len(model.losses_) == (4 if settings["segmentation"] else 2)  # no second stage without its network
     anomaly_map = model.predict(sorted(few_parts.iterdir())[0]).anomaly_map
     assert 0 <= anomaly_map.min() <= anomaly_map.max() <= 1
 
 
-def test_stpm_is_the_row_without_any_of_them(few_parts, teacher_weights):
-    model = fit(few_parts, teacher_weights, {"preset": "stpm"}, steps=(1, 1))
+def test_stpm_is_the_row_without_any_of_them(few_parts):
+    model = fit(few_parts, PAPER | {"preset": "stpm"}, steps=(1, 1))
     off = dict.fromkeys(("denoising", "encoder_decoder", "segmentation"), False)
-    assert_same_weights(model, fit(few_parts, teacher_weights, off, steps=(1, 1)))
+    assert_same_weights(model, fit(few_parts, PAPER | off, steps=(1, 1)))
 
 
-def test_the_fast_preset_is_light_and_survives_its_file(few_parts, teacher_weights, tmp_path):
-    model = fit(few_parts, teacher_weights, {"preset": "fast"})
+def test_the_fast_preset_is_light_and_survives_its_file(few_parts, tmp_path):
+    model = fit(few_parts)
     model.save(tmp_path / "part.destseg")
     assert (tmp_path / "part.destseg").stat().st_size < 45e6  # a teacher of 11 MB, a student of 25
     loaded, picture = destseg.load(tmp_path / "part.destseg"), sorted(few_parts.iterdir())[0]
@@ -103,10 +106,8 @@ def test_the_fast_preset_is_light_and_survives_its_file(few_parts, teacher_weigh
     assert (loaded.predict(picture).anomaly_map == model.predict(picture).anomaly_map).all()
 
 
-def test_each_stage_changes_its_own_network_only(few_parts, teacher_weights):
-    before, student, both = (
-        weights_of(fit(few_parts, teacher_weights, steps=steps)) for steps in ((0, 0), (2, 0), (2, 2))
-    )
+def test_each_stage_changes_its_own_network_only(few_parts):
+    before, student, both = (weights_of(fit(few_parts, steps=steps)) for steps in ((0, 0), (2, 0), (2, 2)))
 
     def changed(first, second):
         return {name.split(".")[0] for name in first if not torch.equal(first[name], second[name])}
@@ -115,27 +116,27 @@ def test_each_stage_changes_its_own_network_only(few_parts, teacher_weights):
     assert changed(student, both) == {"segmentation_net"}
 
 
-def test_the_student_learns(few_parts, teacher_weights):
-    losses = fit(few_parts, teacher_weights, steps=(20, 0), batch_size=4).losses_
+def test_the_student_learns(few_parts):
+    losses = fit(few_parts, steps=(20, 0), batch_size=4).losses_
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
 
 
 @pytest.mark.parametrize(
     "arguments", [{"rotate": 5}, {"rotate": "90"}, {"flip": "both"}, {"augment": "light"}]
 )
-def test_changed_pictures_are_trained_with(few_parts, teacher_weights, uninterrupted, arguments):
-    assert fit(few_parts, teacher_weights, **arguments).losses_ != uninterrupted.losses_
+def test_changed_pictures_are_trained_with(few_parts, uninterrupted, arguments):
+    assert fit(few_parts, **arguments).losses_ != uninterrupted.losses_
 
 
-def test_bfloat16_training_keeps_float32_weights_and_stays_close(few_parts, teacher_weights, uninterrupted):
-    model = fit(few_parts, teacher_weights, {"precision": "bfloat16"})
+def test_bfloat16_training_keeps_float32_weights_and_stays_close(few_parts, uninterrupted):
+    model = fit(few_parts, {"precision": "bfloat16"})
     assert all(value.dtype != torch.bfloat16 for value in weights_of(model).values())
     assert model.losses_[0] == pytest.approx(uninterrupted.losses_[0], rel=0.02)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_trains_and_predicts_alike(few_parts, teacher_weights, uninterrupted):
-    model = fit(few_parts, teacher_weights, {"device": "cuda"})
+def test_a_gpu_trains_and_predicts_alike(few_parts, uninterrupted):
+    model = fit(few_parts, {"device": "cuda"})
     assert next(model.network_.parameters()).is_cuda
     assert model.losses_ == pytest.approx(uninterrupted.losses_, rel=0.02)
     picture = sorted(few_parts.iterdir())[0]
@@ -190,8 +191,8 @@ def test_no_work_is_wasted(trainer):
     assert not network.student_net.training
 
 
-def test_one_pass_of_each_network_for_a_prediction(few_parts, teacher_weights):
-    model = fit(few_parts, teacher_weights, steps=(0, 0))
+def test_one_pass_of_each_network_for_a_prediction(few_parts):
+    model = fit(few_parts, steps=(0, 0))
     scoring = model.scorer.network
     networks = (scoring.teacher_net, scoring.student_net, scoring.segmentation_net)
     seen = [calls_of(network) for network in networks]
@@ -214,7 +215,7 @@ def test_steps_start_from_the_losses_of_the_method(trainer):
             torch.testing.assert_close(parameter.grad, scale * expected[name].grad, rtol=0, atol=tolerance)
 
 
-def test_each_stage_ends_with_the_average_of_its_last_quarter(few_parts, teacher_weights):
+def test_each_stage_ends_with_the_average_of_its_last_quarter(few_parts):
     """Eight steps, of which the last two count, against the weights after seven and eight steps."""
     kept = []
     real_average = Trainer._keep_average
@@ -226,7 +227,7 @@ def test_each_stage_ends_with_the_average_of_its_last_quarter(few_parts, teacher
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_keep_average", spy)
-        model = fit(few_parts, teacher_weights, steps=(8, 8))
+        model = fit(few_parts, PAPER, steps=(8, 8))
     for part, (before_last, last) in (("student_net", kept[6:8]), ("segmentation_net", kept[14:])):
         for name, value in getattr(model.network_, part).state_dict().items():
             if value.is_floating_point():
@@ -234,15 +235,15 @@ def test_each_stage_ends_with_the_average_of_its_last_quarter(few_parts, teacher
                 torch.testing.assert_close(value, (before_last[name] + last[name]) / 2)
 
 
-def test_training_that_diverges_says_so(few_parts, teacher_weights, monkeypatch):
+def test_training_that_diverges_says_so(few_parts, monkeypatch):
     monkeypatch.setattr("destseg.training.optimizers.STUDENT_RATE", float("inf"))
     with pytest.raises(RuntimeError, match="training diverged: the loss of step 5 is nan"):
-        fit(few_parts, teacher_weights)
+        fit(few_parts, PAPER)
 
 
 @pytest.mark.parametrize("steps", [5, (1,), (1, 2.5), (-1, 2), "ab"])
-def test_words_about_wrong_schedules(few_parts, teacher_weights, steps):
+def test_words_about_wrong_schedules(few_parts, steps):
     with pytest.raises(
         ValueError, match=r"steps must be two whole numbers of at least 0, \(student, segmentation\), got"
     ):
-        fit(few_parts, teacher_weights, steps=steps)
+        fit(few_parts, steps=steps)

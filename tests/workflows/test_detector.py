@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -24,6 +25,33 @@ def test_arguments_are_stored_as_given(teacher_weights):
     model = destseg.DeSTSeg("stpm", "resnet18", (64, 96), 3, "cpu", teacher_weights=teacher_weights)
     assert (model.preset, model.teacher, model.image_size, model.seed) == ("stpm", "resnet18", (64, 96), 3)
     assert (model.device, model.teacher_weights, model.precision) == ("cpu", teacher_weights, "auto")
+
+
+def test_by_default_a_light_network_is_fitted_with_the_network_closed(few_parts, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise socket.gaierror("the network is closed")
+
+    monkeypatch.delenv("DESTSEG_TEACHER_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    model = destseg.DeSTSeg()
+    assert (model.preset, model.teacher, model.image_size, model.seed) == ("fast", "embedded", 256, 0)
+    model.fit(few_parts, steps=(0, 0), progress=False, false_positive_rate=0.1)
+    assert model.network_.light and 0 < model.threshold_ < 1
+    published = destseg.DeSTSeg("paper")
+    assert (published.preset, published.teacher) == ("paper", "resnet18")
+    with pytest.raises(OSError, match="no teacher weights"):
+        published.fit(few_parts)
+
+
+def test_weights_are_those_of_resnet18_unless_their_teacher_is_named(picture, teacher_weights):
+    for named, teacher in (({}, "resnet18"), ({"teacher": "embedded"}, "embedded")):
+        model = destseg.DeSTSeg(image_size=64, teacher_weights=teacher_weights, **named)
+        assert (model.preset, model.teacher) == ("fast", teacher)
+        model.fit([picture], (0, 0), progress=False)
+        given = torch.load(teacher_weights, weights_only=True)["conv1.weight"]
+        assert torch.equal(model.network_.state_dict()["teacher_net.encoder.conv1.weight"], given)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +95,8 @@ def test_bad_schedules_are_refused_before_anything_is_read(arguments, words):
         model.fit("missing", **({"steps": (1, 1)} | arguments))
 
 
-def test_fit_refuses_what_it_cannot_learn_from(teacher_weights, tmp_path):
-    model = destseg.DeSTSeg(image_size=64, teacher_weights=teacher_weights)
+def test_fit_refuses_what_it_cannot_learn_from(tmp_path):
+    model = destseg.DeSTSeg(image_size=64)
     with pytest.raises(ValueError, match="holds no pictures"):
         model.fit(tmp_path)
     (tmp_path / "notes.txt").write_text("no picture")
@@ -85,11 +113,11 @@ def test_fit_refuses_what_it_cannot_learn_from(teacher_weights, tmp_path):
         model.fit(tmp_path / "missing")
 
 
-def test_one_broken_picture_is_named_and_left_out(few_parts, teacher_weights, tmp_path, caplog):
+def test_one_broken_picture_is_named_and_left_out(few_parts, tmp_path, caplog):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not a picture")
     pictures = [*sorted(few_parts.iterdir())[:12], broken]
-    model = destseg.DeSTSeg(image_size=64, teacher_weights=teacher_weights)
+    model = destseg.DeSTSeg(image_size=64)
     model.fit(pictures, steps=(0, 0), progress=False)
     assert "broken.png" in caplog.text
     assert len(model.calibration_.scores) == 6
@@ -97,8 +125,8 @@ def test_one_broken_picture_is_named_and_left_out(few_parts, teacher_weights, tm
         model.fit(pictures, steps=(0, 0), progress=False, strict=True)
 
 
-def test_calling_out_of_order_names_the_missing_step(teacher_weights, picture, tmp_path):
-    model = destseg.DeSTSeg(image_size=64, teacher_weights=teacher_weights)
+def test_calling_out_of_order_names_the_missing_step(picture, tmp_path):
+    model = destseg.DeSTSeg(image_size=64)
     for call in (
         lambda: model.predict(picture),
         lambda: model.evaluate(tmp_path),
@@ -205,8 +233,8 @@ def test_a_network_that_gives_nan_is_no_detector_without_anomalies(fitted, pictu
             call()
 
 
-def test_a_new_network_does_not_keep_the_thresholds_of_the_last(picture, teacher_weights, monkeypatch):
-    model = destseg.DeSTSeg(image_size=64, teacher_weights=teacher_weights)
+def test_a_new_network_does_not_keep_the_thresholds_of_the_last(picture, monkeypatch):
+    model = destseg.DeSTSeg(image_size=64)
     model.fit([picture], (0, 0), progress=False)
 
     def diverged(*_, **__):
@@ -218,8 +246,8 @@ def test_a_new_network_does_not_keep_the_thresholds_of_the_last(picture, teacher
     assert model.calibration_ is None and model.threshold_ is None
 
 
-def test_one_picture_alone_guarantees_nothing_and_says_so_once(picture, teacher_weights, tmp_path, caplog):
-    model = destseg.DeSTSeg(image_size=64, teacher_weights=teacher_weights)
+def test_one_picture_alone_guarantees_nothing_and_says_so_once(picture, tmp_path, caplog):
+    model = destseg.DeSTSeg(image_size=64)
     model.fit([picture], (0, 0), progress=False)
     words = "the only picture was trained on and calibrated with: no rate is guaranteed"
     assert caplog.messages == [words]
@@ -260,7 +288,7 @@ def test_checkpoints_that_cannot_be_written_are_refused_before_anything_is_read(
 
 
 OTHER = {"roi": [(0, 0), (9, 0), (9, 9)], "tile": 64, "image_size": 128, "overlap": 0.5, "seed": 7} | {
-    **{"preset": "fast", "teacher": "embedded", "precision": "bfloat16", "inference_precision": "float16"},
+    **{"preset": "paper", "teacher": "resnet18", "precision": "bfloat16", "inference_precision": "float16"},
     **{"keep_aspect": True, "denoising": False, "encoder_decoder": False, "segmentation": False},
 }
 
@@ -283,7 +311,7 @@ def test_settings_are_those_that_the_model_was_made_with():
     assert model.roi.points == others.pop("roi")
     for name, value in others.items():
         assert getattr(model, name) == value, name
-    assert model.inference_precision == "float32" and model.settings.parts["light"]
+    assert model.inference_precision == "float32" and not model.settings.parts["light"]
 
 
 def test_unknown_settings_are_refused_by_name():
@@ -387,7 +415,7 @@ def test_a_calibration_with_nan_keeps_thresholds_and_settings(exported, monkeypa
     assert exported.settings is settings and exported.calibration_ is calibration
 
 
-def test_pictures_held_out_are_kept_while_others_train(few_parts, teacher_weights, tmp_path, monkeypatch):
+def test_pictures_held_out_are_kept_while_others_train(few_parts, tmp_path, monkeypatch):
     folder = tmp_path / "parts"
     shutil.copytree(few_parts, folder)
     real = Trainer.step
@@ -397,7 +425,7 @@ def test_pictures_held_out_are_kept_while_others_train(few_parts, teacher_weight
         return real(trainer, number, batch)
 
     monkeypatch.setattr(Trainer, "step", step)
-    model = destseg.DeSTSeg(image_size=64, teacher_weights=teacher_weights)
+    model = destseg.DeSTSeg(image_size=64)
     model.fit(folder, steps=(1, 1), batch_size=2, progress=False, false_positive_rate=0.1)
     assert len(model.calibration_.scores) == 10 and not folder.exists()
 
