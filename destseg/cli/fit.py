@@ -10,6 +10,7 @@ from destseg.cli.arguments import (
     SIDES,
     add_device,
     add_false_positive_rate,
+    add_group,
     add_inference_precision,
     add_roi,
     add_steps,
@@ -31,6 +32,7 @@ from destseg.settings import (
     Settings,
     check_device,
     check_duration,
+    check_groups,
     whole_number,
 )
 
@@ -80,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     share = "share of the pictures kept for calibration, at most 0.5; at least 10 if there are 20 or more"
     add("--held-out", type=read_number, default=Schedule.held_out, metavar="SHARE", help=share)
     add_false_positive_rate(parser)
+    add_group(parser)
     add_strict(parser)
     add_device(parser)
 
@@ -92,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
         check_device(options.device)
         whole_number("workers", options.workers)
         check_duration("checkpoint_minutes", options.checkpoint_minutes)
+        check_groups(options.groups)
 
     from destseg.artifacts.formats import FORMATS
 
@@ -108,6 +112,7 @@ def run(options: argparse.Namespace) -> int:
     model.fit(
         options.normal if len(options.normal) > 1 else options.normal[0],
         **schedule,
+        groups=options.groups,
         texture_source=options.texture_source,
         resume=checkpoint if options.resume else None,
         checkpoint=checkpoint,
