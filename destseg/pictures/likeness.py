@@ -8,12 +8,12 @@ one part is their fine detail, everywhere: scratches, grain, dust. So
 3. they are laid over one another, a few pixels apart at most, and cut into blocks, about 8 x 8 of them. They
    count as the same part if three in four blocks correlate by at least 0.7.
 
-Measured on the normal pictures of four data sets, at 256 x 256. No pair counts in MVTec transistor, whose parts
-lie alike (at most 0.63, one part on two grounds), nor in AITEX fabric, whose crops show the same edge (no
-candidate). One counts in KolektorSDD and 22 do in magnetic tile: they show one part twice. Of 20 pictures of
-each set, copied into it, all or all but one are found: saved as JPEG of quality 80, 3 % brighter, or shifted by
-a pixel. What is missed: parts that are turned or shifted farther, and small parts on a ground that is the same
-in all pictures.
+Measured on the normal pictures of four data sets, at 256 x 256. No pair counts in MVTec transistor, whose
+parts lie alike (at most 0.63, one part on two grounds), nor in AITEX fabric, whose crops show the same edge.
+One counts in KolektorSDD, and 22 do in magnetic tile: they show one part twice. Of 20 pictures of each set,
+copied into it, all or all but one are found: saved as JPEG of quality 80, 3 % brighter, shifted by a pixel.
+What is missed: parts that are turned or shifted farther, and small parts on a ground that is the same in all
+pictures.
 """
 
 from collections.abc import Sequence
@@ -43,26 +43,22 @@ def alike(views: Sequence[View | None], units: Sequence[int]) -> list[tuple[int,
         units: pictures with the same number are known to belong together; the first of them stands for all.
     """
     firsts = dict(zip(reversed(units), reversed(range(len(units))), strict=True))
-    pictures = [k for k in sorted(firsts.values()) if views[k] is not None][:MOST]
-    pixels = [view.pixels for k in pictures if (view := views[k]) is not None]
-    if len(pixels) < 2 or min(min(one.shape[:2]) for one in pixels) < THUMB:
+    kept = [(k, view.pixels) for k in sorted(firsts.values()) if (view := views[k]) is not None]
+    kept = [(k, pixels) for k, pixels in kept if min(pixels.shape[:2]) >= THUMB][:MOST]
+    if len(kept) < 2:
         return []
-    candidates = _candidates(_thumbnails(pixels))
-    common: dict[tuple[int, ...], np.ndarray] = {}  # by the size of the pictures
+    pictures, pixels = zip(*kept, strict=True)
+    common: dict[tuple[int, ...], tuple[list[int], np.ndarray]] = {}  # by the size of the pictures
     found = []
-    for first, second in candidates:
-        size = pixels[first].shape
-        if pixels[second].shape != size:
-            continue
-        if size not in common:
-            same_size = [one for one in pixels if one.shape == size]
-            typical = same_size[:: -(-len(same_size) // TYPICAL)]
-            common[size] = np.mean([_detail(one) for one in typical], 0)
-        details = [_without(_detail(pixels[k]), common[size]) for k in (first, second)]
-        likeness = _likeness(*details)
-        if likeness >= SAME:
-            found.append((likeness, pictures[first], pictures[second]))
-    return [(first, second) for _, first, second in sorted(found, key=lambda pair: -pair[0])]
+    for pair in _candidates(_thumbnails(pixels)):
+        size = pixels[pair[0]].shape
+        if pixels[pair[1]].shape == size:
+            if size not in common:
+                common[size] = _common([k for k, one in enumerate(pixels) if one.shape == size], pixels)
+            likeness = _likeness(*_own_details(pair, pixels, *common[size]))
+            if likeness >= SAME:
+                found.append((likeness, pictures[pair[0]], pictures[pair[1]]))
+    return [(first, second) for _, first, second in sorted(found, key=lambda one: -one[0])]
 
 
 def _thumbnails(pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -105,9 +101,21 @@ def _detail(pixels: np.ndarray) -> np.ndarray:
     return grey - mean
 
 
-def _without(detail: np.ndarray, common: np.ndarray) -> np.ndarray:
-    """Return what is left of the detail without its share of what all pictures have in common."""
-    return detail - (detail * common).sum() / max(float((common * common).sum()), 1e-9) * common
+def _common(places: list[int], pixels: Sequence[np.ndarray]) -> tuple[list[int], np.ndarray]:
+    """Return some typical ones of these pictures, and the sum of their details."""
+    typical = places[:: -(-len(places) // TYPICAL)]
+    return typical, np.sum([_detail(pixels[k]) for k in typical], 0)
+
+
+def _own_details(
+    pair: tuple[int, int], pixels: Sequence[np.ndarray], typical: list[int], total: np.ndarray
+) -> list[np.ndarray]:
+    """Return the details of two pictures without their shares of what the others have in common."""
+    details = [_detail(pixels[k]) for k in pair]
+    for k, detail in zip(pair, details, strict=True):
+        total = total - detail if k in typical else total
+    power = max(float((total * total).sum()), 1e-9)
+    return [detail - (detail * total).sum() / power * total for detail in details]
 
 
 def _likeness(first: np.ndarray, second: np.ndarray) -> float:
