@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -22,10 +23,19 @@ from destseg.inference.stream import predictions, stream
 from destseg.pictures.advice import advice_on, advice_on_outliers
 from destseg.pictures.folders import Pictures, Source, as_pictures, is_several, read_mvtec
 from destseg.pictures.framing import Framing, framing_of
+from destseg.pictures.groups import Groups, groups_of, hint_at_groups, units_of
 from destseg.pictures.roi import RegionOfInterest, Roi
 from destseg.pictures.store import MEMORY, Failures, Picture, PictureStore
 from destseg.progress import say
-from destseg.settings import Schedule, Settings, check_device, check_duration, check_rate, whole_number
+from destseg.settings import (
+    Schedule,
+    Settings,
+    check_device,
+    check_duration,
+    check_groups,
+    check_rate,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from destseg.model.networks import DeSTSegNet
@@ -140,6 +150,7 @@ class DeSTSeg:
         augment: str = "",
         false_positive_rate: float = 0.01,
         held_out: float = 0.2,
+        groups: Groups = None,
         drop_outliers: bool = False,
         checkpoint: FilePath | None = None,
         checkpoint_minutes: float = 10.0,
@@ -167,6 +178,11 @@ class DeSTSeg:
             false_positive_rate: wanted share of normal pictures called anomalous, see `calibrate`.
             held_out: share of the pictures to hold out, 0 to 0.5, but at least 10 pictures; see
                 `destseg.inference.calibration.split`.
+            groups: which pictures belong together, such as views of one part or crops of one strip:
+                "folder", a regular expression with one group, or a function of the path, see
+                `destseg.pictures.groups.groups_of`. Groups are held out whole, and the rate counts them. By
+                default each picture is its own group, and a warning says if names or looks speak against it.
+                Pictures with equal pixels always stay together.
             drop_outliers: keep normal pictures that stand far out, which are probably defective, out of the
                 segmentation stage and of calibration; see `destseg.training.outliers`. They are named in any
                 case, by a warning and in `record_`.
@@ -195,8 +211,10 @@ class DeSTSeg:
         )
         workers = whole_number("workers", workers)
         check_duration("checkpoint_minutes", checkpoint_minutes)
+        check_groups(groups)
         path = check_writable(resume if checkpoint is None else checkpoint)
         sources = as_pictures(normal)
+        labels = dict(zip(sources, groups_of(sources, groups), strict=True))
         texture_sources = None if texture_source is None else as_pictures(texture_source)
 
         from destseg.model.construction import new_network, torch_device
@@ -210,8 +228,13 @@ class DeSTSeg:
         store = PictureStore(sources, framing, memory, strict, progress)
         for sentence in advice_on(store):
             logger.warning(sentence)
-        training, calibrating = split(store.pictures, self.settings.seed, held_out)
+        units = units_of(store, labels)
+        if groups is None:
+            hint_at_groups(store)
+        training, calibrating = split(store.pictures, self.settings.seed, held_out, units)
         normals, held = store.subset(training), store.subset(calibrating)
+        if len(set(units)) < store.pictures:  # a checkpoint belongs to this split only
+            normals.checksum = zlib.crc32(repr(training).encode(), normals.checksum)
         if texture_sources is not None:
             textures = PictureStore(texture_sources, Framing(framing.size), memory, strict, progress)
         resumed = None if resume is None else Path(resume)
@@ -237,7 +260,9 @@ class DeSTSeg:
             outliers=tuple(source.name for source in fitted.outliers),
             dropped=schedule.drop_outliers,
         )
-        options = {"trained_on": calibrating == training, "strict": strict, "progress": progress}
+        unit_of = dict(zip(store.sources, units, strict=True))
+        options: dict[str, Any] = {"trained_on": calibrating == training, "strict": strict}
+        options |= {"groups": [unit_of[source] for source in held.sources], "progress": progress}
         self.calibration_ = self._calibrate(
             held.sources, framing, false_positive_rate, held.picture, **options
         )
@@ -249,6 +274,7 @@ class DeSTSeg:
         normal: Pictures | None = None,
         false_positive_rate: float = 0.01,
         *,
+        groups: Groups = None,
         strict: bool = False,
         roi: Roi | None = None,
     ) -> "DeSTSeg":
@@ -259,19 +285,25 @@ class DeSTSeg:
         Args:
             normal: normal pictures that `fit` did not see; by default the last calibration's scores serve.
             false_positive_rate: the wanted rate, between 0 and 1.
+            groups: which pictures belong together, as for `fit`; the rate then counts groups.
             strict: raise at the first unreadable picture instead of leaving it out with a warning.
             roi: region of interest in these pictures; it becomes the model's.
         """
         check_rate(false_positive_rate)
+        check_groups(groups)
         if normal is not None:
             settings = self.settings
             if roi is not None:
                 settings = dataclasses.replace(settings, roi=RegionOfInterest(roi))
-            framing = framing_of(settings)
-            calibration = self._calibrate(as_pictures(normal), framing, false_positive_rate, strict=strict)
+            sources = as_pictures(normal)
+            labels, framing = groups_of(sources, groups), framing_of(settings)
+            calibration = self._calibrate(sources, framing, false_positive_rate, groups=labels, strict=strict)
             self._settings, self.calibration_ = settings, calibration
-        elif roi is not None:
-            raise ValueError("roi goes with normal pictures: the last calibration's scores keep their roi")
+        elif roi is not None or groups is not None:
+            name = "roi" if roi is not None else "groups"
+            raise ValueError(
+                f"{name} goes with normal pictures: the last calibration's scores keep their {name}"
+            )
         else:
             self._check_ready()
             self.calibration_ = self._thresholds().at_rate(false_positive_rate)
@@ -345,8 +377,9 @@ class DeSTSeg:
         scorer, framing = self.scorer, self._framing().within(roi)
         samples = read_mvtec(dataset)
         sources = [Source(str(sample.path), sample.path) for sample in samples]
+        promised = self.calibration_.promised_rate if self.calibration_ else None
         with closing(stream(scorer, framing, sources)) as results:
-            report = evaluate(samples, results, protocol, self.threshold_, progress)
+            report = evaluate(samples, results, protocol, self.threshold_, progress, promised)
         return with_robustness(report, scorer, framing, samples, progress) if robustness else report
 
     def save(self, path: FilePath) -> None:

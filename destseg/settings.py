@@ -210,6 +210,21 @@ def check_duration(name: str, value: float) -> None:
         raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
 
 
+def check_groups(groups: Any) -> None:
+    """Raise ValueError or TypeError unless this may say how pictures come in groups; None may."""
+    allowed = '"folder", a regular expression with exactly one group, or a function of the path'
+    if groups is None or callable(groups) or groups == "folder":
+        return
+    if not isinstance(groups, str):
+        raise TypeError(f"groups must be {allowed}, got {type(groups).__name__}")
+    try:
+        parts = re.compile(groups).groups
+    except re.error as error:
+        raise ValueError(f"groups must be {allowed}, got {groups!r}: {error}") from error
+    if parts != 1:
+        raise ValueError(f"groups must be {allowed}, got {groups!r} with {parts} groups")
+
+
 def check_device(device: str) -> str:
     """Check the form of a device's name and return it; whether the machine has the device shows later."""
     if not isinstance(device, str) or not DEVICE.fullmatch(device):

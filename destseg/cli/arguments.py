@@ -69,6 +69,13 @@ def add_roi(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--roi", type=read_roi, metavar="ROI", help=text)
 
 
+def add_group(parser: argparse.ArgumentParser) -> None:
+    text = (
+        "keep together pictures of the same part, strip or day: folder, or a pattern with one group for paths"
+    )
+    parser.add_argument("--group", dest="groups", metavar="GROUP", help=text)
+
+
 def add_false_positive_rate(parser: argparse.ArgumentParser) -> None:
     text = "wanted share of normal parts called anomalous"
     rate = Schedule.false_positive_rate

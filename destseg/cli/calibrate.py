@@ -8,6 +8,7 @@ from destseg.cli.arguments import (
     UsageError,
     add_device,
     add_false_positive_rate,
+    add_group,
     add_inference_precision,
     add_model,
     add_roi,
@@ -16,7 +17,7 @@ from destseg.cli.arguments import (
 )
 from destseg.cli.output import check_output, thresholds
 from destseg.progress import say
-from destseg.settings import check_device, check_rate
+from destseg.settings import check_device, check_groups, check_rate
 
 HELP = "Set the thresholds anew, from normal pictures that fit did not see."
 EXAMPLE = "destseg calibrate part.destseg more_good_parts --false-positive-rate 0.005"
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_inference_precision(parser, precision)
     add_roi(parser)
     add_false_positive_rate(parser)
+    add_group(parser)
     add_strict(parser)
     add_device(parser)
 
@@ -40,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     with wrong_usage():
         check_device(options.device)
         check_rate(options.false_positive_rate)
+        check_groups(options.groups)
 
     from destseg.artifacts.formats import format_of
 
@@ -49,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
     check_output(options.output, form)
     model = destseg.load(options.model, options.device, options.inference_precision)
     normal = options.normal or None
-    model.calibrate(normal, options.false_positive_rate, strict=options.strict, roi=options.roi)
+    choices = {"groups": options.groups, "strict": options.strict, "roi": options.roi}
+    model.calibrate(normal, options.false_positive_rate, **choices)
     output = options.output or options.model
     model.save(output)
     for line in thresholds(model.calibration_):

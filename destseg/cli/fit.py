@@ -11,6 +11,7 @@ from destseg.cli.arguments import (
     SIDES,
     add_device,
     add_false_positive_rate,
+    add_group,
     add_inference_precision,
     add_roi,
     add_steps,
@@ -35,6 +36,7 @@ from destseg.settings import (
     Settings,
     check_device,
     check_duration,
+    check_groups,
     whole_number,
 )
 
@@ -89,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     outliers = "leave out normal pictures that stand far out, which may be defective"
     add("--drop-outliers", action="store_true", help=outliers)
     add_false_positive_rate(parser)
+    add_group(parser)
     add_strict(parser)
     add_device(parser)
 
@@ -101,6 +104,7 @@ def run(options: argparse.Namespace) -> int:
         check_device(options.device)
         whole_number("workers", options.workers)
         check_duration("checkpoint_minutes", options.checkpoint_minutes)
+        check_groups(options.groups)
 
     from destseg.artifacts.formats import FORMATS
 
@@ -117,6 +121,7 @@ def run(options: argparse.Namespace) -> int:
     model.fit(
         options.normal if len(options.normal) > 1 else options.normal[0],
         **schedule,
+        groups=options.groups,
         texture_source=options.texture_source,
         resume=checkpoint if options.resume else None,
         checkpoint=checkpoint,

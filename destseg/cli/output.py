@@ -13,9 +13,12 @@ def thresholds(calibration: "Calibration | None") -> list[str]:
     """Describe a model's thresholds, as lines of text."""
     if calibration is None:
         return ["thresholds: none yet"]
-    rate = "none: the only picture was trained on" if calibration.trained_on else None
+    kind, grouping = "picture", ""
+    if calibration.groups is not None:
+        kind, grouping = "group", f" in {calibration.count} group{'s' if calibration.count > 1 else ''}"
+    rate = f"none: the only {kind} was trained on" if calibration.trained_on else None
     return [
-        f"calibration pictures: {len(calibration.scores)}",
+        f"calibration pictures: {len(calibration.scores)}{grouping}",
         f"guaranteed false-positive rate: {rate or format(calibration.guaranteed_rate, '.4g')}",
         f"threshold: {calibration.threshold:.6g}",
         f"pixel threshold: {calibration.pixel_threshold:.6g}",

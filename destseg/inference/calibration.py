@@ -7,11 +7,22 @@ pictures. With fewer, the threshold is the largest score, and the guaranteed rat
 
 The same holds for pixel scores: just as rarely does a normal picture have more than 0.15 % of its pixels
 above the pixel threshold. Source: Vovk et al., "Algorithmic Learning in a Random World" (2005).
+
+Pictures often come in groups: views of one part, crops of one strip. Pictures of a group score alike, so many
+of them say little more than one, and those whose siblings were trained on score too low. Then groups take the
+place of pictures: the split keeps them whole, and the threshold is the smallest score t with
+
+    sum over the K groups of (share of the group's scores <= t) >= (K + 1) * (1 - rate),
+
+or the largest score if there is none. A picture drawn at random from a new group exceeds it with a
+probability of at most max(rate, 1 / (K + 1)), if groups are exchangeable. Where each picture is its own,
+this is the rule above. Source: Lee, Barber & Willett, "Distribution-free inference with hierarchical data"
+(2023), arXiv 2306.06342.
 """
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -27,7 +38,7 @@ from destseg.settings import check_rate
 
 logger = logging.getLogger("destseg")
 
-FEWEST = 10  # pictures held out at least, where there are twice as many
+FEWEST = 10  # pictures or groups held out at least, where there are twice as many
 
 
 @dataclass(frozen=True)
@@ -38,31 +49,44 @@ class Calibration:
         scores: image score of each picture.
         pixel_scores: pixel score of each picture; `destseg.inference.scoring.scores` defines both.
         false_positive_rate: wanted share of normal pictures above the threshold.
-        trained_on: whether training saw the pictures, because there was only one; then nothing is guaranteed.
+        trained_on: whether training saw the pictures, because there was only one, or only one group; then
+            nothing is guaranteed.
+        groups: the number of each picture's group, 0 for the first; None: each picture is its own.
     """
 
     scores: tuple[float, ...]
     pixel_scores: tuple[float, ...]
     false_positive_rate: float
     trained_on: bool = False
+    groups: tuple[int, ...] | None = None
 
     @property
     def threshold(self) -> float:
         """A picture whose image score exceeds it is anomalous."""
-        return conformal_threshold(self.scores, self.false_positive_rate)
+        return conformal_threshold(self.scores, self.false_positive_rate, self.groups)
 
     @property
     def pixel_threshold(self) -> float:
         """Pixels of the map that exceed it belong to the mask."""
-        return conformal_threshold(self.pixel_scores, self.false_positive_rate)
+        return conformal_threshold(self.pixel_scores, self.false_positive_rate, self.groups)
+
+    @property
+    def count(self) -> int:
+        """How many there are of what the guarantee counts: groups, or pictures that are their own."""
+        return len(self.scores) if self.groups is None else len(set(self.groups))
 
     @property
     def guaranteed_rate(self) -> float:
-        """The false-positive rate that is guaranteed: the wanted one, or 1 / (m + 1) with too few pictures.
+        """The false-positive rate that is guaranteed: the wanted one, or 1 / (count + 1) where that is more.
 
         It is 1, which guarantees nothing, where training saw the pictures.
         """
-        return 1.0 if self.trained_on else max(self.false_positive_rate, 1 / (len(self.scores) + 1))
+        return 1.0 if self.trained_on else max(self.false_positive_rate, 1 / (self.count + 1))
+
+    @property
+    def promised_rate(self) -> float | None:
+        """The guaranteed rate, or None where nothing is guaranteed."""
+        return None if self.trained_on else self.guaranteed_rate
 
     def promise(self) -> str:
         """Say in words what the thresholds promise."""
@@ -77,7 +101,7 @@ class Calibration:
             score=result.score,
             threshold=self.threshold,
             is_anomalous=result.score > self.threshold,
-            p_value=p_value(result.score, self.scores),
+            p_value=p_value(result.score, self.scores, self.groups),
             anomaly_map=result.resized_map(result.size),
             pixel_threshold=self.pixel_threshold,
             image=result.pixels,
@@ -93,8 +117,11 @@ class Calibration:
     def from_stored(cls, stored: Mapping[str, Any]) -> "Calibration":
         """Make a calibration from its stored form; scores may also be tensors, as in the first files."""
         scores, pixel_scores = (tuple(map(float, stored[name])) for name in ("scores", "pixel_scores"))
-        trained_on = stored.get("trained_on", False)  # the first files did not say
-        return cls(scores, pixel_scores, stored["false_positive_rate"], trained_on)
+        trained_on = stored.get("trained_on", False)  # the first files did not say, nor did they know groups
+        groups = stored.get("groups")
+        if groups is not None:
+            groups = tuple(map(int, groups))
+        return cls(scores, pixel_scores, stored["false_positive_rate"], trained_on, groups)
 
     def at_rate(self, false_positive_rate: float) -> "Calibration":
         """Return the same scores with another wanted rate; warn if there are too few for it."""
@@ -103,14 +130,16 @@ class Calibration:
         return other
 
     def warn_if_short(self) -> None:
-        """Warn in the log if there are too few pictures for the wanted rate."""
-        count, wanted = len(self.scores), self.false_positive_rate
+        """Warn in the log if there are too few pictures, or groups of them, for the wanted rate."""
+        count, wanted = self.count, self.false_positive_rate
+        kind = "picture" if self.groups is None else "group"
         if self.trained_on:
-            logger.warning("the only picture was trained on and calibrated with: no rate is guaranteed")
+            logger.warning("the only %s was trained on and calibrated with: no rate is guaranteed", kind)
         elif self.guaranteed_rate > wanted:
             logger.warning(
-                "%d calibration picture%s a false-positive rate of %.2g, not of %.2g: that takes %d",
+                "%d calibration %s%s a false-positive rate of %.2g, not of %.2g: that takes %d",
                 count,
+                kind,
                 " guarantees" if count == 1 else "s guarantee",
                 self.guaranteed_rate,
                 wanted,
@@ -122,6 +151,7 @@ def calibrate(
     results: Iterable[tuple[Source, Scored | Exception]],
     false_positive_rate: float,
     *,
+    groups: Sequence[Hashable] | None = None,
     pictures: int | None = None,
     trained_on: bool = False,
     strict: bool = False,
@@ -132,6 +162,7 @@ def calibrate(
     Args:
         results: scored normal pictures, as `destseg.inference.stream.stream` yields them.
         false_positive_rate: the wanted rate, between 0 and 1.
+        groups: what tells the group of each result; None: each picture is its own.
         pictures: how many there are, for the progress bar.
         trained_on: whether training saw them.
         strict: raise at the first unreadable picture instead of leaving it out with a warning.
@@ -142,56 +173,110 @@ def calibrate(
     """
     failures = Failures(strict)
     measured: list[tuple[float, float]] = []
-    for _, result in tqdm(results, "calibrating", pictures, leave=False, disable=None if progress else True):
+    found: list[Hashable] = []
+    bar = tqdm(results, "calibrating", pictures, leave=False, disable=None if progress else True)
+    for place, (_, result) in enumerate(bar):
         if isinstance(result, Exception):
             failures.add(result)
         else:  # only scores are kept: a map may be as large as its picture
             measured.append((result.score, result.pixel_score))
+            found.append(place if groups is None else groups[place])
     failures.report(len(measured) + failures.count)
     image_scores, pixel_scores = zip(*measured, strict=True)
-    calibration = Calibration(image_scores, pixel_scores, false_positive_rate, trained_on)
+    calibration = Calibration(image_scores, pixel_scores, false_positive_rate, trained_on, _numbered(found))
     calibration.warn_if_short()
     return calibration
 
 
-def split(pictures: int, seed: int, share: float = 0.2) -> tuple[list[int], list[int]]:
+def split(
+    pictures: int, seed: int, share: float = 0.2, units: Sequence[Hashable] | None = None
+) -> tuple[list[int], list[int]]:
     """Divide picture indices into those for training and those held out for calibration, both in order.
 
     Holds out the given share, but at least 10 pictures; of fewer than 20 pictures, half. A single picture
     serves for both.
+
+    Units are never divided, and they are what is counted: with 15 units 7 are held out, as with 15 pictures.
+    A unit after which training would have less than half of the pictures is passed over, and both sides have
+    at least one. Where one is passed over, the guarantee assumes that a unit's size says nothing about its
+    scores. A single unit serves for both.
+
+    Args:
+        pictures: how many there are.
+        seed: draws the units that are held out.
+        share: of the units to hold out, 0 to 0.5.
+        units: what tells the unit of each picture; None: each picture is its own.
     """
-    held_out = min(max(round(share * pictures), FEWEST), pictures // 2)
-    if pictures == 1:
-        return [0], [0]
-    order = np.random.default_rng([seed, pictures]).permutation(pictures)
-    return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
+    members: dict[Hashable, list[int]] = {}
+    for picture, unit in enumerate(range(pictures) if units is None else units):
+        members.setdefault(unit, []).append(picture)
+    if len(members) == 1:
+        return list(range(pictures)), list(range(pictures))
+    missing = min(max(round(share * len(members)), FEWEST), len(members) // 2)
+    order = np.random.default_rng([seed, len(members)]).permutation(len(members))
+    all_members, held_out = list(members.values()), set[int]()
+    for unit in order:
+        if missing and 2 * (len(held_out) + len(all_members[unit])) <= pictures:
+            held_out.update(all_members[unit])
+            missing -= 1
+    return sorted(set(range(pictures)) - held_out), sorted(held_out)
 
 
-def conformal_threshold(scores: ArrayLike, false_positive_rate: float) -> float:
+def conformal_threshold(
+    scores: ArrayLike, false_positive_rate: float, groups: Sequence[int] | None = None
+) -> float:
     """Return the threshold that a normal picture's score exceeds with at most the wanted probability.
 
     Args:
         scores: (m,) scores of normal pictures held out of training, m >= 1.
         false_positive_rate: the wanted probability, between 0 and 1.
+        groups: (m,) the number of each picture's group; None: each picture is its own.
 
     Returns:
-        The k-th smallest score, or the largest if m is too small; `Calibration.guaranteed_rate` then holds.
+        The smallest score that enough groups stay below, see above, or the largest; without groups the k-th
+        smallest, or the largest if m is too small. `Calibration.guaranteed_rate` then holds.
 
     Example:
         >>> conformal_threshold([0.1, 0.4, 0.2, 0.3], 0.4)  # ceil(5 * 0.6) = 3: the third smallest
         0.3
+        >>> conformal_threshold([0.1, 0.4, 0.2, 0.3], 0.5, [0, 0, 1, 2])  # 1/2 + 1 + 1 >= 4 * 0.5
+        0.3
     """
-    scores = np.sort(np.asarray(scores, np.float64))
+    scores = np.asarray(scores, np.float64)
     check_rate(false_positive_rate)
     if scores.size == 0:
         raise ValueError("calibration needs the score of at least one normal picture, got none")
     if not np.isfinite(scores).all():
         raise ValueError("calibration scores must be finite, got NaN or infinity")
-    rank = math.ceil((scores.size + 1) * (1 - false_positive_rate) - 1e-9)  # 1e-9: 0.9 * 10 is 9, not 10
-    return float(scores[min(rank, scores.size) - 1])
+    shares, count = _shares(scores.size, groups)
+    order = np.argsort(scores)
+    wanted = (count + 1) * (1 - false_positive_rate) - 1e-9  # 1e-9: 0.9 * 10 is 9, not more
+    place = int(np.searchsorted(np.cumsum(shares[order]), wanted))
+    return float(scores[order[min(place, scores.size - 1)]])
 
 
-def p_value(score: float, scores: ArrayLike) -> float:
-    """Return the expected share of normal pictures with at least this score: (1 + their number) / (m + 1)."""
+def p_value(score: float, scores: ArrayLike, groups: Sequence[int] | None = None) -> float:
+    """Return the expected share of normal pictures with at least this score.
+
+    It is (1 + their number) / (m + 1); with K groups, (1 + the sum of their shares in each group) / (K + 1).
+    """
     scores = np.asarray(scores, np.float64)
-    return float((1 + np.count_nonzero(scores >= score)) / (scores.size + 1))
+    shares, count = _shares(scores.size, groups)
+    return float((1 + shares[scores >= score].sum()) / (count + 1))
+
+
+def _shares(pictures: int, groups: Sequence[int] | None) -> tuple[np.ndarray, int]:
+    """Return the share of each picture in its group, (m,) float64, and the number of groups."""
+    if groups is None:
+        return np.ones(pictures), pictures
+    if len(groups) != pictures:
+        raise ValueError(f"there must be one group for each of {pictures} scores, got {len(groups)}")
+    _, places, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    return 1 / sizes[places], len(sizes)
+
+
+def _numbered(groups: Sequence[Hashable]) -> tuple[int, ...] | None:
+    """Number groups in the order of their pictures; None if each picture is its own."""
+    numbers: dict[Hashable, int] = {}
+    found = tuple(numbers.setdefault(group, len(numbers)) for group in groups)
+    return None if len(numbers) == len(found) else found

@@ -47,6 +47,19 @@ class Summary(NamedTuple):
     metrics: Metrics | None  # None for "good": normal pictures alone have no metrics
 
 
+class FalseAlarms(NamedTuple):
+    """How many good pictures were flagged, and the exact 95 % interval of the rate behind their number.
+
+    The interval is Clopper and Pearson's and assumes pictures that are independent of one another. If the
+    good pictures of the test set come in groups, it is too narrow.
+    """
+
+    flagged: int
+    pictures: int
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What matters most of a report, each a share in [0, 1] or nan where undefined.
@@ -74,12 +87,14 @@ class Report(Metrics):
         rows: one per picture.
         robustness: what comes of the pictures as they are and under each change of
             `destseg.inference.robustness.CHANGES`, by the change's name; None if not asked for.
+        promised_rate: the false-positive rate that the calibration guarantees; None if it guarantees none.
     """
 
     protocol: str
     threshold: float | None
     defects: dict[str, Metrics]
     rows: tuple[Row, ...]
+    promised_rate: float | None = None
     robustness: dict[str, Outcome] | None = None
 
     def flagged(self, defect: str) -> float:
@@ -91,6 +106,15 @@ class Report(Metrics):
         defective = _flagged(row for row in self.rows if row.defect != "good")
         return Outcome(self.image_auroc, self.pixel_ap, self.iap, self.flagged("good"), defective)
 
+    @property
+    def false_alarms(self) -> FalseAlarms | None:
+        """The flagged good pictures; None without verdicts or without good pictures."""
+        verdicts = [row.is_anomalous for row in self.rows if row.defect == "good"]
+        if not verdicts or None in verdicts:
+            return None
+        flagged = sum(map(bool, verdicts))
+        return FalseAlarms(flagged, len(verdicts), *share_interval(flagged, len(verdicts)))
+
     def summaries(self) -> list[Summary]:
         """Return the summary of each defect, of the normal pictures if there are any, and of all pictures."""
         counts = Counter(row.defect for row in self.rows)
@@ -100,13 +124,13 @@ class Report(Metrics):
         return [*summaries, Summary("all", len(self.rows), None, self)]
 
     def table(self) -> str:
-        """Return the metrics as lines of text, in percent: one line per summary, and one per change."""
+        """Return the metrics as lines of text, in percent: summaries, false alarms, changes."""
         lines = [("defect", "pictures", "flagged", *(name.replace("_", " ") for name in COLUMNS))]
         for defect, pictures, flagged, metrics in self.summaries():
             shares = [flagged, *(getattr(metrics, name, None) for name in COLUMNS)]
             lines.append((defect, str(pictures), *map(_percent, shares)))
         note = f"percent; protocol {self.protocol}: {PROTOCOLS[self.protocol]}; {self.instances} instances"
-        text = [*_aligned(lines), note]
+        text = [*_aligned(lines), note, *self._about_false_alarms()]
         if self.robustness is not None:
             names = [field.name.replace("_", " ") for field in dataclasses.fields(Outcome)]
             changes = [
@@ -116,9 +140,30 @@ class Report(Metrics):
             text += ["", *_aligned([("pictures", *names), *changes])]
         return "\n".join(text)
 
+    def _about_false_alarms(self) -> list[str]:
+        """Compare the share of good pictures that were flagged with the promised rate, in lines of text."""
+        if self.false_alarms is None:
+            return []
+        flagged, pictures, low, high = self.false_alarms
+        promised = self.promised_rate
+        promise = "no rate is promised" if promised is None else f"promised at most {_percent(promised)} %"
+        lines = [
+            f"{flagged} of {pictures} good picture{'s' if pictures > 1 else ''} flagged: "
+            f"{_percent(flagged / pictures)} % (95 % interval {_percent(low)} to {_percent(high)}); {promise}"
+        ]
+        if promised is not None and low > promised:
+            lines.append(
+                "That is more than promised: these pictures differ from those of the calibration. Calibrate "
+                "with normal pictures from the same source; if pictures come in groups (views of one part, "
+                "crops of one strip), fit and calibrate with groups= (--group)."
+            )
+        return lines
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain Python values; undefined metrics are None."""
-        values: dict[str, Any] = _without_nan(dataclasses.asdict(self))
+        alarms = self.false_alarms
+        false_alarms = None if alarms is None else alarms._asdict()
+        values: dict[str, Any] = _without_nan(dataclasses.asdict(self) | {"false_alarms": false_alarms})
         return values
 
     def to_json(self, path: str | Path) -> None:
@@ -148,6 +193,7 @@ def evaluate(
     protocol: str = "full",
     threshold: float | None = None,
     progress: bool = True,
+    promised_rate: float | None = None,
     move: Move | None = None,
 ) -> Report:
     """Compute the metrics of scored samples; their maps are held in memory one at a time.
@@ -163,6 +209,7 @@ def evaluate(
         protocol: "full" or "paper".
         threshold: a picture that scores above it counts as anomalous; None: no verdicts.
         progress: show a progress bar on a terminal.
+        promised_rate: the false-positive rate that is guaranteed; None: none is.
         move: moves masks where pictures were moved. A defect that leaves its picture counts no longer, and
             the picture counts as normal in image AUROC if no other is in it.
 
@@ -196,7 +243,36 @@ def evaluate(
         threshold=threshold,
         defects=defects,
         rows=tuple(rows),
+        promised_rate=promised_rate,
     )
+
+
+def share_interval(count: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval of a probability after `count` successes in `trials` independent trials.
+
+    Source: Clopper & Pearson, "The use of confidence or fiducial limits" (1934).
+
+    Example:
+        >>> [round(bound, 3) for bound in share_interval(3, 20)]
+        [0.032, 0.379]
+    """
+    tail = (1 - level) / 2
+    numbers = np.arange(trials + 1)
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(numbers[1:]))])
+    ways = factorials[-1] - factorials - factorials[::-1]  # logarithms of the binomial coefficients
+
+    def at_least(successes: int, probability: float) -> float:
+        logarithms = ways + numbers * math.log(probability) + (trials - numbers) * math.log1p(-probability)
+        return float(np.exp(logarithms[successes:]).sum())
+
+    def bound(successes: int, wanted: float) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(60):  # the chance of at least so many successes rises with the probability
+            middle = (low + high) / 2
+            low, high = (middle, high) if at_least(successes, middle) < wanted else (low, middle)
+        return (low + high) / 2
+
+    return bound(count, tail) if count else 0.0, bound(count + 1, 1 - tail) if count < trials else 1.0
 
 
 def _mask_scale(samples: Sequence[Sample]) -> float:

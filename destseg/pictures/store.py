@@ -1,6 +1,7 @@
 """Many pictures as network inputs, decoded once and kept in memory up to a bound; the rest are read again."""
 
 import copy
+import hashlib
 import logging
 import os
 import zlib
@@ -70,6 +71,7 @@ class PictureStore:
         sizes: height and width of each.
         flat: those of one colour throughout.
         checksum: CRC-32 of the pixels of all readable pictures; a subset keeps the checksum of the whole.
+        digests: one per readable picture; equal ones mean equal scaled pixels.
 
     Raises:
         ValueError: no picture can be read, or one cannot and `strict` is set. A picture in which no pixel of
@@ -89,16 +91,19 @@ class PictureStore:
         self.sizes: list[tuple[int, int]] = []
         self.flat: list[Source] = []
         self.checksum = 0
+        self.digests: list[bytes] = []
         self._views: dict[Source, View | None] = {}  # None: decoded again at every reading
         self._frames: list[list[Frame]] = []  # of each picture
         failures = Failures(strict)
-        views = prefetch(lambda source: attempt(lambda: read(source, framing).view), sources, _threads())
+        views = prefetch(lambda source: attempt(lambda: _view(source, framing)), sources, _threads())
         bar = tqdm(views, "reading", len(sources), leave=False, disable=None if progress else True)
-        for source, view in zip(sources, bar, strict=True):
-            if isinstance(view, Exception):
-                failures.add(view)
+        for source, found in zip(sources, bar, strict=True):
+            if isinstance(found, Exception):
+                failures.add(found)
             else:
+                view, digest = found
                 self.checksum = zlib.crc32(view.pixels, self.checksum)
+                self.digests.append(digest)
                 self._frames.append(framing.frames(view))
                 memory -= view.pixels.nbytes
                 self._views[source] = view if memory >= 0 else None
@@ -113,6 +118,11 @@ class PictureStore:
     def pictures(self) -> int:
         """How many pictures there are; each has at least one input."""
         return len(self.sources)
+
+    @property
+    def views(self) -> list[View | None]:
+        """The scaled pictures that are kept in memory; None in place of the others."""
+        return [self._views[source] for source in self.sources]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -141,6 +151,7 @@ class PictureStore:
         """Return a store of some of the pictures, in the given order, that shares this one's memory."""
         part = copy.copy(self)
         part.sources = [self.sources[picture] for picture in pictures]
+        part.digests = [self.digests[picture] for picture in pictures]
         part._views = {source: self._views[source] for source in part.sources}
         part.sizes = [self.sizes[picture] for picture in pictures]
         part.flat = [source for source in self.flat if source in part._views]
@@ -181,6 +192,14 @@ def attempt(read: Callable[[], T]) -> T | Exception:
         return read()
     except (OSError, ValueError, TypeError) as error:
         return error
+
+
+def _view(source: Source, framing: Framing) -> tuple[View, bytes]:
+    """Return a scaled picture and the digest of its shape and pixels."""
+    view = read(source, framing).view
+    digest = hashlib.blake2b(str(view.pixels.shape).encode(), digest_size=16)
+    digest.update(view.pixels.tobytes())
+    return view, digest.digest()
 
 
 def _threads() -> int:

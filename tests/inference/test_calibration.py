@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import json
+import math
 import weakref
 
 import numpy as np
@@ -74,6 +75,107 @@ def test_verdict_and_p_value_agree(rate):
         assert (score > threshold) == (p_value(score, scores) <= rate)
 
 
+# Three groups: 0.1 and 0.4; 0.2; 0.3, 0.3 and 0.6. By score, 1/2, 1, 2/3, 1/2 and 1/3 of a group add up to
+# 0.5 at 0.1, 1.5 at 0.2, 2.17 at 0.3, 2.67 at 0.4, 3 at 0.6.
+GROUPED, IN_GROUPS = [0.3, 0.1, 0.2, 0.6, 0.4, 0.3], [7, 2, 5, 7, 2, 7]
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        (0.9, 0.1),  # 4 * 0.1 = 0.4
+        (0.8, 0.2),
+        (0.625, 0.2),  # 4 * 0.375 = 1.5: just enough
+        (0.6, 0.3),
+        (0.45, 0.4),
+        (0.25, 0.6),  # 4 * 0.75 = 3
+        (0.2, 0.6),  # 3.2 of 3: the largest
+    ],
+)
+def test_threshold_of_groups_by_hand(rate, expected):
+    assert conformal_threshold(GROUPED, rate, IN_GROUPS) == expected
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"), [(0.7, 1), (0.6, 1 + 1 / 3), (0.4, 1 + 1 / 3 + 1 / 2), (0.25, 2.5), (0.1, 4)]
+)
+def test_p_value_of_groups_by_hand(score, expected):
+    assert p_value(score, GROUPED, IN_GROUPS) == pytest.approx(expected / 4, abs=1e-12)
+
+
+def test_groups_of_one_picture_change_nothing():
+    generator = np.random.default_rng(8)
+    for _ in range(500):
+        count = int(generator.integers(1, 50))
+        scores, rate = generator.integers(0, 40, count) / 40, float(generator.uniform(0.001, 0.999))
+        own = generator.permutation(count).tolist()
+        rank = math.ceil((count + 1) * (1 - rate) - 1e-9)  # as it was before there were groups
+        expected = np.sort(scores)[min(rank, count) - 1]
+        assert conformal_threshold(scores, rate, own) == conformal_threshold(scores, rate) == expected
+        score = float(generator.choice(scores))
+        expected = (1 + np.count_nonzero(scores >= score)) / (count + 1)
+        assert p_value(score, scores, own) == p_value(score, scores) == expected
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.21, 0.3])
+def test_verdict_and_p_value_of_groups_agree(rate):
+    generator = np.random.default_rng(2)
+    scores, groups = generator.integers(0, 30, 60) / 30, generator.integers(0, 14, 60).tolist()
+    threshold = conformal_threshold(scores, rate, groups)
+    for score in np.arange(-1, 32) / 30:
+        assert (score > threshold) == (p_value(score, scores, groups) <= rate)
+
+
+@pytest.mark.parametrize(("groups", "rate"), [(12, 0.1), (30, 0.1), (6, 0.05)])
+def test_the_guarantee_holds_for_groups_where_counting_pictures_fails(groups, rate):
+    """Each group shifts the scores of its 1 to 12 pictures; the new picture comes from a new group."""
+    generator, draws = np.random.default_rng(0), 4000
+    pictures_rate = 1 / (5 * groups + 1)  # what so many pictures would guarantee at least
+    false = np.zeros((draws, 2), bool)
+    for draw in range(draws):
+        sizes = generator.integers(1, 13, groups)
+        numbers = np.repeat(np.arange(groups), sizes)
+        scores = generator.normal(0, 1, groups)[numbers] + generator.normal(0, 0.2, len(numbers))
+        new = generator.normal(0, 1) + generator.normal(0, 0.2)
+        false[draw] = (
+            new > conformal_threshold(scores, rate, numbers.tolist()),
+            new > conformal_threshold(scores, pictures_rate),
+        )
+    calibration = Calibration((0.0,) * groups, (0.0,) * groups, rate, groups=tuple(range(groups)))
+    by_group, by_picture = false.mean(0)
+    error = math.sqrt(calibration.guaranteed_rate / draws)  # more than the deviation of a share of draws
+    assert by_group <= calibration.guaranteed_rate + 3 * error
+    assert by_picture > 1.5 * pictures_rate
+
+
+def test_there_is_one_group_for_each_score():
+    with pytest.raises(ValueError, match="there must be one group for each of 9 scores, got 3"):
+        conformal_threshold(NINE, 0.1, [0, 0, 1])
+
+
+def test_a_calibration_counts_groups():
+    calibration = Calibration(
+        tuple(GROUPED), tuple(score / 2 for score in GROUPED), 0.6, groups=(0, 1, 2, 0, 1, 0)
+    )
+    assert (calibration.threshold, calibration.pixel_threshold) == (0.3, 0.15)
+    assert (calibration.count, calibration.guaranteed_rate, calibration.promised_rate) == (3, 0.6, 0.6)
+    assert calibration.at_rate(0.1).guaranteed_rate == 1 / 4
+    trained_on = dataclasses.replace(calibration, trained_on=True)
+    assert trained_on.guaranteed_rate == 1 and trained_on.promised_rate is None
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    verdict = calibration.judge(Scored(pixels, (2, 2), np.zeros((2, 2), np.float32), 0.6, 0.6), "part.png")
+    assert verdict.p_value == p_value(0.6, GROUPED, IN_GROUPS)
+
+
+def test_groups_are_stored():
+    calibration = Calibration((0.1, 0.2, 0.3), (0.0, 0.1, 0.2), 0.2, groups=(0, 1, 0))
+    stored = json.loads(json.dumps(calibration.stored()))
+    assert stored["groups"] == [0, 1, 0] and stored["threshold"] == 0.3
+    assert Calibration.from_stored(stored) == calibration
+    del stored["groups"]  # as in the files of before
+    assert Calibration.from_stored(stored) == dataclasses.replace(calibration, groups=None)
+
+
 def test_a_calibration_makes_both_thresholds():
     calibration = Calibration(tuple(NINE), tuple(score / 2 for score in NINE), 0.2)
     assert (calibration.threshold, calibration.pixel_threshold) == (0.8, 0.4)
@@ -113,6 +215,24 @@ def test_verdict_on_a_picture():
 )
 def test_too_few_pictures_are_reported(caplog, pictures, words):
     Calibration((0.5,) * pictures, (0.5,) * pictures, 0.01).warn_if_short()
+    assert caplog.messages == [words]
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        (
+            (0, 0, 1, 1),
+            "2 calibration groups guarantee a false-positive rate of 0.33, not of 0.1: that takes 9",
+        ),
+        (
+            (0, 0, 0, 0),
+            "1 calibration group guarantees a false-positive rate of 0.5, not of 0.1: that takes 9",
+        ),
+    ],
+)
+def test_too_few_groups_are_reported(caplog, groups, words):
+    Calibration((0.5,) * 4, (0.5,) * 4, 0.1, groups=groups).warn_if_short()
     assert caplog.messages == [words]
 
 
@@ -158,6 +278,14 @@ def test_unreadable_pictures_are_left_out_of_a_calibration_by_name(caplog):
     found = calibrate([result_of(0), broken(1), result_of(2)], 0.5, progress=False)
     assert found.scores == (0.1, 0.3) and found.pixel_scores == (0.05, 0.15)
     assert caplog.messages == ["left out: picture 1 is broken", "left out 1 of 3 pictures"]
+
+
+def test_groups_are_numbered_and_unreadable_pictures_leave_theirs():
+    results = [result_of(0), broken(1), result_of(2), result_of(3), result_of(4)]
+    found = calibrate(results, 0.5, groups=["b", "c", "a", "b", "a"], progress=False)
+    assert found.scores == (0.1, 0.3, 0.4, 0.5) and found.groups == (0, 1, 0, 1)
+    assert calibrate(results, 0.5, groups="vwxyz", progress=False).groups is None  # each its own
+    assert calibrate(results, 0.5, progress=False).groups is None
 
 
 def test_a_strict_calibration_ends_at_the_first_unreadable_picture():
@@ -209,7 +337,11 @@ def test_a_picture_that_was_trained_on_guarantees_nothing(caplog):
     calibration = Calibration((0.5,), (0.5,), 0.5, trained_on=True)
     assert calibration.guaranteed_rate == 1
     calibration.warn_if_short()
-    assert caplog.messages == ["the only picture was trained on and calibrated with: no rate is guaranteed"]
+    dataclasses.replace(calibration, groups=(0,)).warn_if_short()
+    assert caplog.messages == [
+        f"the only {kind} was trained on and calibrated with: no rate is guaranteed"
+        for kind in ("picture", "group")
+    ]
 
 
 @pytest.mark.parametrize(("share", "held_out"), [(0, 10), (0.05, 10), (0.3, 60), (0.5, 100)])
@@ -220,6 +352,47 @@ def test_split_by_another_share(share, held_out):
 def test_split_follows_the_seed():
     assert split(100, seed=4) == split(100, seed=4)
     assert split(100, seed=4) != split(100, seed=5)
+
+
+def test_split_without_groups_is_as_recorded_before_there_were_groups():
+    recorded = [1, 6, 7, 9, 10, 11, 13, 16, 18, 21]
+    for units in (None, range(24), "abcdefghijklmnopqrstuvwx"):
+        assert split(24, seed=3, units=units) == ([k for k in range(24) if k not in recorded], recorded)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "held_out"),
+    [
+        ([4] * 15, 7),
+        ([4] * 40, 10),
+        ([4] * 100, 20),
+        ([3, 3], 1),
+        ([5, 5, 5], 1),
+        ([1, 30], 1),
+        ([30, 1, 1], 1),
+        ([20, 2, 2, 2, 2], 2),
+        ([2, *[1] * 18], 9),
+    ],
+)
+def test_units_are_held_out_whole(sizes, held_out):
+    units = np.random.default_rng(5).permutation(np.repeat(np.arange(len(sizes)), sizes)).tolist()
+    for seed in range(20):
+        training, calibration = split(len(units), seed, units=units)
+        assert sorted(training + calibration) == list(range(len(units)))
+        assert training == sorted(training) and calibration == sorted(calibration)
+        held = {units[k] for k in calibration}
+        assert len(held) == held_out and not held & {units[k] for k in training}
+        assert len(training) >= len(calibration)
+
+
+def test_a_single_unit_serves_for_both():
+    assert split(3, seed=0, units=["a"] * 3) == ([0, 1, 2], [0, 1, 2])
+
+
+def test_every_unit_may_be_held_out():
+    units = [k // 4 for k in range(60)]
+    held_out = {units[picture] for seed in range(30) for picture in split(60, seed, units=units)[1]}
+    assert held_out == set(range(15))
 
 
 def test_every_picture_may_be_held_out():

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from destseg import metrics
-from destseg.inference.report import COLUMNS, Row, evaluate
+from destseg.inference.report import COLUMNS, Report, Row, evaluate, share_interval
 from destseg.inference.scoring import Scored
-from destseg.metrics.accumulator import MEMORY
+from destseg.metrics.accumulator import MEMORY, Metrics
 from destseg.pictures.folders import Source, read_mvtec
 from destseg.pictures.roi import RegionOfInterest
 
@@ -66,8 +66,9 @@ def results_of(samples, roi=None):
         )
 
 
-def evaluated(samples, protocol="full", threshold=None, roi=None):
-    return evaluate(samples, results_of(samples, roi), protocol, threshold, progress=False)
+def evaluated(samples, protocol="full", threshold=None, roi=None, promised_rate=None):
+    results = results_of(samples, roi)
+    return evaluate(samples, results, protocol, threshold, progress=False, promised_rate=promised_rate)
 
 
 def report_of(dataset, protocol="full", threshold=None):
@@ -156,6 +157,7 @@ def test_without_a_threshold_there_are_no_verdicts(dataset):
 
 def test_table(dataset):
     lines = report_of(dataset, "paper", threshold=0.55).table().splitlines()
+    about_false_alarms = lines.pop()
     cells = [line.split("  ") for line in lines[:-1]]
     table = [[cell.strip() for cell in row if cell.strip()] for row in cells]
     assert table[0] == [
@@ -176,6 +178,7 @@ def test_table(dataset):
     assert len({len(line) for line in lines[:-1]}) == 1
     assert lines[-1].startswith("percent; protocol paper: masks resized to the network's input")
     assert lines[-1].endswith("; 1 instances")
+    assert about_false_alarms.startswith("1 of 2 good pictures flagged: 50.0 % (95 % interval ")
 
 
 def test_table_without_threshold(dataset):
@@ -194,6 +197,76 @@ def test_the_outcome_is_that_of_all_pictures(dataset):
         *(report.image_auroc, report.pixel_ap, report.iap),
         *(0.5, 0.5),  # one of two normal ones, one of two others
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "trials", "expected"),
+    [
+        (0, 1, (0.0, 0.975)),
+        (1, 1, (0.025, 1.0)),
+        (0, 10, (0.0, 0.308497)),  # 1 - 0.025 ** 0.1
+        (3, 20, (0.032071, 0.378927)),
+        (5, 10, (0.187086, 0.812914)),
+        (20, 20, (0.831567, 1.0)),
+    ],
+)
+def test_known_intervals_of_a_share(count, trials, expected):
+    assert share_interval(count, trials) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+def test_intervals_are_those_of_the_beta_distribution(level):
+    beta, generator = pytest.importorskip("scipy.stats").beta, np.random.default_rng(0)
+    for trials in (2, 7, 50, 999, 5000):
+        count, tail = int(generator.integers(1, trials)), (1 - level) / 2
+        expected = beta.ppf(tail, count, trials - count + 1), beta.ppf(1 - tail, count + 1, trials - count)
+        assert share_interval(count, trials, level) == pytest.approx(expected, rel=1e-8)
+
+
+def with_verdicts(flagged, pictures, promised_rate):
+    """A report with this many good pictures, and one of a defect, which does not count."""
+    verdicts = [(f"good/{k}.png", "good", k < flagged) for k in range(pictures)] + [
+        ("hole/0.png", "hole", True)
+    ]
+    rows = tuple(Row(name, defect, 0.5, verdict) for name, defect, verdict in verdicts)
+    undefined = dict.fromkeys([field.name for field in dataclasses.fields(Metrics)], math.nan)
+    return Report(
+        **undefined, protocol="full", threshold=0.5, defects={}, rows=rows, promised_rate=promised_rate
+    )
+
+
+@pytest.mark.parametrize(
+    ("flagged", "pictures", "promised", "words"),
+    [
+        (
+            3,
+            20,
+            1 / 13,
+            "3 of 20 good pictures flagged: 15.0 % (95 % interval 3.2 to 37.9); promised at most 7.7 %",
+        ),
+        (0, 1, None, "0 of 1 good picture flagged: 0.0 % (95 % interval 0.0 to 97.5); no rate is promised"),
+    ],
+)
+def test_flagged_good_pictures_stand_beside_the_promised_rate(flagged, pictures, promised, words):
+    report = with_verdicts(flagged, pictures, promised)
+    assert report.table().splitlines()[-1] == words
+    stored = report.to_dict()
+    assert stored["promised_rate"] == promised
+    low, high = share_interval(flagged, pictures)
+    assert stored["false_alarms"] == {"flagged": flagged, "pictures": pictures, "low": low, "high": high}
+
+
+def test_more_false_alarms_than_promised_are_told_with_the_remedy():
+    *_, line, advice = with_verdicts(5, 20, 1 / 13).table().splitlines()
+    assert line == "5 of 20 good pictures flagged: 25.0 % (95 % interval 8.7 to 49.1); promised at most 7.7 %"
+    assert advice.startswith("That is more than promised: ") and "groups= (--group)" in advice
+    assert with_verdicts(5, 20, 0.088).table().splitlines()[-1].startswith("5 of 20")  # within the interval
+
+
+def test_without_verdicts_or_good_pictures_there_are_no_false_alarms(dataset):
+    assert report_of(dataset).false_alarms is None and report_of(dataset).to_dict()["false_alarms"] is None
+    defective = [sample for sample in read_mvtec(dataset) if sample.is_anomalous]
+    assert evaluated(defective, threshold=0.5, promised_rate=0.1).false_alarms is None
 
 
 def refuse(constant):
