@@ -76,6 +76,6 @@ def with_robustness(
     for name, change in CHANGES.items():
         take = functools.partial(read, framing=framing, change=change.picture)
         with closing(stream(scorer, framing, sources, take)) as results:
-            report = evaluate(samples, results, plain.protocol, plain.threshold, progress, change.move)
+            report = evaluate(samples, results, plain.protocol, plain.threshold, progress, move=change.move)
         found[name] = report.outcome()
     return dataclasses.replace(plain, robustness=found)
