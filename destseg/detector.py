@@ -239,27 +239,19 @@ class DeSTSeg:
             textures = PictureStore(texture_sources, Framing(framing.size), memory, strict, progress)
         resumed = None if resume is None else Path(resume)
         run = Run(workers, memory, progress, path, checkpoint_minutes, resumed)
+        counts = {"pictures": len(sources), "left_out": len(sources) - store.pictures}
+        counts |= {"trained_on": normals.pictures, "calibrated_on": held.pictures}
+        record = FitRecord.of(schedule, device.type, **counts)
+        for line in record.lines():
+            say(line, progress)
         fitted = train(network, self.settings, schedule, normals, held, textures, run)
         self._take(network, fitted.losses)
-        if fitted.outliers:
-            names = [source.name for source in fitted.outliers]
+        names = tuple(source.name for source in fitted.outliers)
+        if names:
             logger.warning(advice_on_outliers(names, schedule.drop_outliers))
-        if drop_outliers:
-            normals, held = normals.without(fitted.outliers), held.without(fitted.outliers)
-        self.record_ = FitRecord(
-            pictures=len(sources),
-            left_out=len(sources) - store.pictures,
-            trained_on=normals.pictures,
-            held_out=held.pictures,
-            steps=schedule.steps,
-            batch_size=schedule.batch_size,
-            augment=schedule.augment,
-            rotate=schedule.rotate,
-            flip=schedule.flip,
-            device=device.type,
-            outliers=tuple(source.name for source in fitted.outliers),
-            dropped=schedule.drop_outliers,
-        )
+        if schedule.drop_outliers:
+            held = held.without(fitted.outliers)
+        self.record_ = dataclasses.replace(record, outliers=names)
         unit_of = dict(zip(store.sources, units, strict=True))
         options: dict[str, Any] = {"trained_on": calibrating == training, "strict": strict}
         options |= {"groups": [unit_of[source] for source in held.sources], "progress": progress}

@@ -174,7 +174,9 @@ def test_nothing_that_executes_files_is_imported(module):
     assert not {name for name, _ in calls(module)} & {"eval", "exec"}
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[0] not in ("cli", "progress")])
+@pytest.mark.parametrize(
+    "module", [name for name in MODULES if name.split(".")[0] not in ("cli", "progress")]
+)
 def test_only_the_command_line_and_messages_print(module):
     assert "print" not in {name for name, _ in calls(module)}
 

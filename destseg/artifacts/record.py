@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from destseg.settings import Schedule
+
 
 @dataclass(frozen=True)
 class FitRecord:
@@ -12,20 +14,20 @@ class FitRecord:
     Attributes:
         pictures: normal pictures found.
         left_out: how many of them could not be read.
-        trained_on: how many the networks learnt from.
-        held_out: how many calibrated the model.
+        trained_on: how many were taken for training.
+        calibrated_on: how many were held out to calibrate the model.
         steps: training steps of the student stage and of the segmentation stage.
         batch_size: pictures per step.
         augment, rotate, flip: how pictures were changed in training, see `destseg.DeSTSeg.fit`.
         device: where training ran, such as "cpu" or "cuda".
         outliers: names of normal pictures that stand far out, see `destseg.training.outliers`.
-        dropped: whether the outliers were kept out of the segmentation stage and of calibration.
+        drop_outliers: whether they were kept out of the segmentation stage and of calibration.
     """
 
     pictures: int
     left_out: int
     trained_on: int
-    held_out: int
+    calibrated_on: int
     steps: tuple[int, int]
     batch_size: int
     augment: str
@@ -33,7 +35,13 @@ class FitRecord:
     flip: str
     device: str
     outliers: tuple[str, ...] = ()
-    dropped: bool = False
+    drop_outliers: bool = False
+
+    @classmethod
+    def of(cls, schedule: Schedule, device: str, **counts: Any) -> "FitRecord":
+        """Return the record of a fit by a schedule, on a device; `counts` are the numbers of pictures."""
+        shared = {field.name for field in fields(cls)} & {field.name for field in fields(schedule)}
+        return cls(**counts, device=device, **{name: getattr(schedule, name) for name in shared})
 
     def lines(self) -> list[str]:
         """Describe the fit, as lines of text."""
@@ -41,13 +49,13 @@ class FitRecord:
         student, segmentation = self.steps
         changes = {"augment": self.augment, "rotate": self.rotate, "flip": self.flip}
         changed = "".join(f", {name} {value}" for name, value in changes.items() if value)
-        use = f"{self.trained_on} train, {self.held_out} calibrate"
+        use = f"{self.trained_on} train, {self.calibrated_on} calibrate"
         lines = [
             f"pictures: {self.pictures} found, {left_out}; {use}",
             f"training: {student} + {segmentation} steps of {self.batch_size} on {self.device}{changed}",
         ]
         if self.outliers:
-            fate = "left out" if self.dropped else "trained on all the same"
+            fate = "left out" if self.drop_outliers else "trained on all the same"
             lines.append(f"outliers among the normal pictures, {fate}: {', '.join(self.outliers)}")
         return lines
 
