@@ -372,6 +372,8 @@ class DeSTSeg:
         promised = self.calibration_.promised_rate if self.calibration_ else None
         with closing(stream(scorer, framing, sources)) as results:
             report = evaluate(samples, results, protocol, self.threshold_, progress, promised)
+        if self.record_:
+            report = dataclasses.replace(report, outliers=self.record_.outliers)
         return with_robustness(report, scorer, framing, samples, progress) if robustness else report
 
     def save(self, path: FilePath) -> None:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from destseg.files import write_whole
 from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Accumulator, Metrics
+from destseg.pictures.advice import name_some
 from destseg.pictures.folders import Sample, Source, read_mask
 from destseg.pictures.roi import shrink_mask
 from destseg.settings import PROTOCOLS, check_choice
@@ -88,6 +89,7 @@ class Report(Metrics):
         robustness: what comes of the pictures as they are and under each change of
             `destseg.inference.robustness.CHANGES`, by the change's name; None if not asked for.
         promised_rate: the false-positive rate that the calibration guarantees; None if it guarantees none.
+        outliers: names of normal pictures that stood far out when the model was fitted.
     """
 
     protocol: str
@@ -95,6 +97,7 @@ class Report(Metrics):
     defects: dict[str, Metrics]
     rows: tuple[Row, ...]
     promised_rate: float | None = None
+    outliers: tuple[str, ...] = ()
     robustness: dict[str, Outcome] | None = None
 
     def flagged(self, defect: str) -> float:
@@ -131,6 +134,8 @@ class Report(Metrics):
             lines.append((defect, str(pictures), *map(_percent, shares)))
         note = f"percent; protocol {self.protocol}: {PROTOCOLS[self.protocol]}; {self.instances} instances"
         text = [*_aligned(lines), note, *self._about_false_alarms()]
+        if self.outliers:
+            text.append(f"among the normal pictures of the fit stood far out: {name_some(self.outliers)}")
         if self.robustness is not None:
             names = [field.name.replace("_", " ") for field in dataclasses.fields(Outcome)]
             changes = [

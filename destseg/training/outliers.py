@@ -17,6 +17,7 @@ from destseg.pictures.store import PictureStore
 
 FEWEST = 20  # scores from which their spread can be told
 FAR = 6.0
+LEAST_SPREAD = 0.05  # of the logarithms: equal pictures are no reason to suspect those that differ a little
 
 
 def outliers_of(network: DeSTSegNet, stores: Sequence[PictureStore], progress: bool = True) -> list[Source]:
@@ -48,5 +49,5 @@ def far_out(scores: ArrayLike) -> list[int]:
     if logarithms.size < FEWEST:
         return []
     middle = np.median(logarithms)
-    spread = 1.4826 * np.median(np.abs(logarithms - middle))
+    spread = max(1.4826 * np.median(np.abs(logarithms - middle)), LEAST_SPREAD)
     return np.flatnonzero(logarithms > middle + FAR * spread).tolist()
