@@ -183,9 +183,8 @@ class DeSTSeg:
                 `destseg.pictures.groups.groups_of`. Groups are held out whole, and the rate counts them. By
                 default each picture is its own group, and a warning says if names or looks speak against it.
                 Pictures with equal pixels always stay together.
-            drop_outliers: keep normal pictures that stand far out, which are probably defective, out of the
-                segmentation stage and of calibration; see `destseg.training.outliers`. They are named in any
-                case, by a warning and in `record_`.
+            drop_outliers: leave out normal pictures that stand far out, which may be defective, see
+                `destseg.training.outliers`. They are named in any case, by a warning and in `record_`.
             checkpoint: file for the state of training, written every `checkpoint_minutes` and on SIGINT or
                 SIGTERM; by default the file of `resume`.
             workers: threads that prepare batches; the result does not depend on their number.
@@ -219,42 +218,47 @@ class DeSTSeg:
 
         from destseg.model.construction import new_network, torch_device
         from destseg.training.fit import Run, train
+        from destseg.training.outliers import outliers_of
 
         device = torch_device(self.device)
         preset, teacher = self.settings.preset, self.settings.teacher
         say(f"{len(sources)} pictures found; preset {preset}, teacher {teacher}, on {device}", progress)
-        network = new_network(self.settings, self.teacher_weights).to(device)
+        network = new_network(self.settings, self.teacher_weights).to(device).eval()
         framing, textures = self._framing(), None
         store = PictureStore(sources, framing, memory, strict, progress)
         for sentence in advice_on(store):
             logger.warning(sentence)
-        units = units_of(store, labels)
+        readable, units = store.pictures, units_of(store, labels)
         if groups is None:
             hint_at_groups(store)
+        outliers = outliers_of(network.teacher_net, store, units, self.settings.seed, progress)
+        names = tuple(source.name for source in outliers)
+        if outliers:
+            logger.warning(advice_on_outliers(names, drop_outliers))
+        if drop_outliers and outliers:
+            units = [
+                unit for source, unit in zip(store.sources, units, strict=True) if source not in outliers
+            ]
+            store = store.without(outliers)
         training, calibrating = split(store.pictures, self.settings.seed, held_out, units)
         normals, held = store.subset(training), store.subset(calibrating)
-        if len(set(units)) < store.pictures:  # a checkpoint belongs to this split only
+        if len(set(units)) < store.pictures or (drop_outliers and outliers):
+            # A checkpoint belongs to this split only.
             normals.checksum = zlib.crc32(repr(training).encode(), normals.checksum)
         if texture_sources is not None:
             textures = PictureStore(texture_sources, Framing(framing.size), memory, strict, progress)
         resumed = None if resume is None else Path(resume)
         run = Run(workers, memory, progress, path, checkpoint_minutes, resumed)
-        counts = {"pictures": len(sources), "left_out": len(sources) - store.pictures}
+        counts = {"pictures": len(sources), "left_out": len(sources) - readable}
         counts |= {"trained_on": normals.pictures, "calibrated_on": held.pictures}
-        record = FitRecord.of(schedule, device.type, **counts)
+        record = FitRecord.of(schedule, device.type, outliers=names, **counts)
         for line in record.lines():
             say(line, progress)
-        fitted = train(network, self.settings, schedule, normals, held, textures, run)
-        self._take(network, fitted.losses)
-        names = tuple(source.name for source in fitted.outliers)
-        if names:
-            logger.warning(advice_on_outliers(names, schedule.drop_outliers))
-        if schedule.drop_outliers:
-            held = held.without(fitted.outliers)
-        self.record_ = dataclasses.replace(record, outliers=names)
-        unit_of = dict(zip(store.sources, units, strict=True))
+        losses = train(network, self.settings, schedule, normals, textures, run)
+        self._take(network, losses)
+        self.record_ = record
         options: dict[str, Any] = {"trained_on": calibrating == training, "strict": strict}
-        options |= {"groups": [unit_of[source] for source in held.sources], "progress": progress}
+        options |= {"groups": [units[picture] for picture in calibrating], "progress": progress}
         self.calibration_ = self._calibrate(
             held.sources, framing, false_positive_rate, held.picture, **options
         )

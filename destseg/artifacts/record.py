@@ -21,7 +21,7 @@ class FitRecord:
         augment, rotate, flip: how pictures were changed in training, see `destseg.DeSTSeg.fit`.
         device: where training ran, such as "cpu" or "cuda".
         outliers: names of normal pictures that stand far out, see `destseg.training.outliers`.
-        drop_outliers: whether they were kept out of the segmentation stage and of calibration.
+        drop_outliers: whether they were left out of training and calibration.
     """
 
     pictures: int

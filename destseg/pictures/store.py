@@ -142,6 +142,10 @@ class PictureStore:
         view = self.picture(self.sources[picture]).view
         return self.framing.cut(view, frame), self.framing.input_roi(view, frame)
 
+    def picture_of(self, index: int) -> int:
+        """Return the number of the picture that an input is cut out of."""
+        return self._places[index][0]
+
     def picture(self, source: Source) -> Picture:
         """Return one of the store's pictures; in place of its own pixels a kept one gives the scaled ones."""
         view = self._views[source]

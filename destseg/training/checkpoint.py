@@ -19,7 +19,7 @@ from destseg.training.synthesis import Synthesis
 from destseg.training.textures import PictureTextures
 
 FORMAT = "destseg checkpoint 2"
-NEW_OPTIONS = {"augment": "", "drop_outliers": False}  # what runs of earlier versions did without
+NEW_OPTIONS = {"augment": ""}  # what runs of earlier versions did without
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,6 @@ class Plan:
     textures: int  # checksum of the texture source; 0 without one
     teacher: int  # checksum of the teacher's weights
     framing: int | None  # checksum of the framing; None where pictures are stretched
-    drop_outliers: bool  # from the segmentation stage
 
     def stored(self) -> dict[str, Any]:
         """Return the plan in values that a file of tensors may hold and that compare equal when read back."""
@@ -49,12 +48,7 @@ class Plan:
 
 
 def plan_of(
-    network: DeSTSegNet,
-    synthesis: Synthesis,
-    steps: tuple[int, int],
-    precision: str,
-    parts: dict[str, bool],
-    drop_outliers: bool = False,
+    network: DeSTSegNet, synthesis: Synthesis, steps: tuple[int, int], precision: str, parts: dict[str, bool]
 ) -> Plan:
     """Return the plan for training a network of these parts on these batches, in float32 or bfloat16."""
     normals, source = synthesis.normals, synthesis.draw_texture
@@ -73,7 +67,6 @@ def plan_of(
         textures=source.store.checksum if isinstance(source, PictureTextures) else 0,
         teacher=checksum(network.teacher_net),
         framing=normals.framing.checksum,
-        drop_outliers=drop_outliers,
     )
 
 

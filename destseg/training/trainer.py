@@ -46,7 +46,6 @@ def new_trainer(
     parts: dict[str, bool],
     cache_memory: int,
     resume: FilePath | None = None,
-    drop_outliers: bool = False,
 ) -> "Trainer":
     """Return the trainer of a network, at its first step or where a checkpoint left off.
 
@@ -54,13 +53,10 @@ def new_trainer(
         steps: steps of the student stage and of the segmentation stage.
         precision: as `training_precision` takes it.
         parts: which parts the network has.
-        resume: the checkpoint, see `Trainer.resume`.
-        drop_outliers: whether the segmentation stage gets another synthesis, without outliers. All other
-            arguments are as for `Trainer`.
+        resume: the checkpoint, see `Trainer.resume`. All other arguments are as for `Trainer`.
     """
     precision = training_precision(precision, next(network.parameters()).device)
-    plan = plan_of(network, synthesis, steps, precision, parts, drop_outliers)
-    trainer = Trainer(network, synthesis, plan, cache_memory)
+    trainer = Trainer(network, synthesis, plan_of(network, synthesis, steps, precision, parts), cache_memory)
     if resume is not None:
         trainer.resume(Path(resume))
     return trainer
@@ -107,14 +103,9 @@ class Trainer:
         return self.plan.steps[0] + (self.plan.steps[1] if self.plan.parts["segmentation"] else 0)
 
     def run(
-        self,
-        workers: int,
-        progress: bool,
-        path: Path | None = None,
-        minutes: float = 10.0,
-        until: int | None = None,
+        self, workers: int, progress: bool, path: Path | None = None, minutes: float = 10.0
     ) -> list[float]:
-        """Do the remaining steps, or those before step `until`, and return the loss of every step.
+        """Do the remaining steps and return the loss of every step.
 
         With a path, the state is written there every so many minutes, at the end, and when SIGINT or SIGTERM
         asks to stop. The signal then has its usual effect.
@@ -124,12 +115,8 @@ class Trainer:
             KeyboardInterrupt: a signal asked to stop.
         """
         written = time.monotonic()
-        end = self.total_steps if until is None else min(until, self.total_steps)
-        steps = range(len(self.losses), end)
-        if not steps:
-            return self._loss_values()
-        hidden, stays = None if progress else True, end == self.total_steps
-        bar = tqdm(total=self.total_steps, initial=steps.start, leave=stays, disable=hidden)
+        steps = range(len(self.losses), self.total_steps)
+        bar = tqdm(total=self.total_steps, initial=steps.start, disable=None if progress else True)
         with bar, checkpoint.stop_requests(wanted=path is not None) as requests:
             for step, batch in zip(steps, self._batches(steps, workers), strict=True):
                 self.losses.append(self.step(step, batch))
@@ -149,9 +136,6 @@ class Trainer:
             signal.raise_signal(requests[0])
             done = f"step {len(self.losses)} of {self.total_steps}"  # an application's own handler may return
             raise KeyboardInterrupt(f"stopped at {done}; go on with resume={str(path)!r}")
-        return self._loss_values()
-
-    def _loss_values(self) -> list[float]:
         return torch.stack(self.losses).tolist() if self.losses else []
 
     def step(self, step: int, batch: Batch) -> Tensor:

@@ -207,9 +207,7 @@ def test_rotation_as_text_is_the_same_run(few_parts, tmp_path):
 
 def test_a_plan_survives_a_file_of_tensors(tmp_path):
     parts = {"denoising": True, "encoder_decoder": True, "segmentation": False, "light": False}
-    stored = Plan(
-        (1, 2), 3, "90", "", "light", 4, (64, 96), parts, "float32", 5, 6, 7, 8, None, False
-    ).stored()
+    stored = Plan((1, 2), 3, "90", "", "light", 4, (64, 96), parts, "float32", 5, 6, 7, 8, None).stored()
     assert stored["steps"] == [1, 2]
     assert stored["image_size"] == [64, 96]
     assert parts.items() < stored.items() and "parts" not in stored  # as in files of earlier versions
