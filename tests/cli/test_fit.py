@@ -79,6 +79,10 @@ def test_fit_shows_stage_loss_and_time_left_on_a_terminal(few_parts, tmp_path):
     process = subprocess.Popen(list(map(str, command)), stderr=theirs, cwd=tmp_path)
     assert process.wait() == 0
     shown = os.read(ours, 1 << 16).decode()
+    assert "pictures found; preset fast, teacher embedded, on " in shown
+    assert "training: 1 + 1 steps of 2 on " in shown and " none left out; " in shown
+    assert "fitted; of new normal pictures at most " in shown and "; threshold " in shown
+    assert f"next: destseg predict {tmp_path / 'm'} PICTURES -o results" in shown
     assert "student:" in shown and "segmentation: 100%" in shown
     assert "loss=" in shown and "2/2 [" in shown
     assert f"wrote {tmp_path / 'm'}" in shown

@@ -48,6 +48,7 @@ def test_info_tells_every_setting_of_a_model(model, fitted, capsys):
         "engine: torch, float32",
         f"values: {values / 1e6:.2f} million",
         "training steps: 4",
+        *fitted.record_.lines(),
         f"calibration pictures: {len(fitted.calibration_.scores)}",
         f"guaranteed false-positive rate: {fitted.calibration_.guaranteed_rate:.4g}",
         f"threshold: {fitted.threshold_:.6g}",
