@@ -40,8 +40,9 @@ def _on_number(pictures: int) -> str:
     if pictures >= FEW:
         return ""
     return (
-        f"{pictures} normal pictures are few: the model knows little, and no small false-positive rate can "
-        "be guaranteed. Take a hundred; if parts may lie otherwise, rotate= and flip= make more of each"
+        f"only {pictures} normal picture{'s' if pictures > 1 else ''}: the model knows little, and no small "
+        "false-positive rate can be guaranteed. Take a hundred; if parts may lie otherwise, rotate= and flip= "
+        "make more of each"
     )
 
 

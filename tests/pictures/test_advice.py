@@ -21,7 +21,7 @@ def test_a_usual_folder_gets_none():
 
 def test_few_pictures():
     (sentence,) = advice_on(store_of([(64, 64)] * 19))
-    assert sentence.startswith("19 normal pictures are few") and "rotate=" in sentence
+    assert sentence.startswith("only 19 normal pictures: the model knows little") and "rotate=" in sentence
 
 
 def test_details_that_vanish():
