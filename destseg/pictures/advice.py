@@ -41,8 +41,8 @@ def _on_number(pictures: int) -> str:
         return ""
     return (
         f"only {pictures} normal picture{'s' if pictures > 1 else ''}: the model knows little, and no small "
-        "false-positive rate can be guaranteed. Take a hundred; if parts may lie otherwise, rotate= and flip= "
-        "make more of each"
+        "false-positive rate can be guaranteed. Take a hundred; if parts may lie otherwise, rotate= and "
+        "flip= make more of each"
     )
 
 
