@@ -30,12 +30,10 @@ class Outcome:
 
     folder: Path
     report: Report
-    settings: dict[str, str]  # options that `destseg fit` needs to do the same with other pictures
 
     def text(self) -> str:
         """Tell what was measured, what lies where, and what to run next."""
         folder = shlex.quote(str(self.folder))
-        options = " ".join(f"{name} {value}" for name, value in self.settings.items())
         return f"""{self.report.table()}
 
 In {folder}:
@@ -48,9 +46,9 @@ In {folder}:
 Next, the model on pictures that it has not seen:
   destseg predict {folder}/{MODEL} {folder}/{PARTS}/test -o results
 
-The same with your own parts: a hundred pictures of good ones in my_parts/train/good are enough to begin with;
+Then your own parts: a hundred pictures of good ones in my_parts/train/good are enough to begin with;
 evaluate wants more in my_parts/test, with masks in my_parts/ground_truth, laid out as in {folder}/{PARTS}:
-  destseg fit my_parts/train/good -o my_part.destseg {options}
+  destseg fit my_parts/train/good -o my_part.destseg
   destseg predict my_part.destseg new_pictures -o my_results
   destseg evaluate my_part.destseg my_parts"""
 
@@ -117,11 +115,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     for sample, overlay in zip(shown, overlays, strict=True):
         _write(folder / "overlays" / f"{sample.defect}_{sample.path.stem}.png", overlay)
     _write(folder / "sheet.png", contact_sheet(shown, overlays))
-    size = image_size if isinstance(image_size, int) else "x".join(map(str, image_size))
-    options = {"--teacher": teacher, "--size": size, "--batch-size": batch_size}
-    settings = {name: str(value) for name, value in options.items() if value is not None}
-    settings |= {"--steps": " ".join(map(str, steps)), "--false-positive-rate": str(FALSE_POSITIVE_RATE)}
-    return Outcome(folder, report, settings)
+    return Outcome(folder, report)
 
 
 def _shown_samples(samples: list[Sample]) -> list[Sample]:

@@ -52,9 +52,8 @@ def test_the_table_and_the_next_commands_are_printed(done):
     commands = [line.split() for line in said.splitlines() if line.startswith("  destseg ")]
     for command in commands:  # as the parser takes them
         parser().parse_args(command[1:])
-    fit = parser().parse_args(next(command for command in commands if command[1] == "fit")[1:])
-    assert (fit.preset, fit.image_size, fit.steps, fit.teacher) == ("fast", 64, [1, 1], None)
-    assert not {"--preset", "--teacher", "--batch-size"} & set(said.split())  # they are those of fit itself
+    fit = next(command for command in commands if command[1] == "fit")
+    assert fit[2:] == ["my_parts/train/good", "-o", "my_part.destseg"]  # its defaults are the best path
 
 
 def test_the_model_and_its_overlays_are_those_of_the_folder(done):
