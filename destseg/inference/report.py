@@ -19,7 +19,8 @@ from destseg.files import write_whole
 from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Accumulator, Metrics
 from destseg.pictures.advice import name_some
-from destseg.pictures.folders import Sample, Source, read_mask
+from destseg.pictures.folders import Sample, Source
+from destseg.pictures.masks import read_mask
 from destseg.pictures.roi import shrink_mask
 from destseg.settings import PROTOCOLS, check_choice
 

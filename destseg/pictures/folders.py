@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import PIL.Image
 
-from destseg.pictures.decoding import Image, Tensor, as_array, is_tensor, read_image, to_rgb
+from destseg.pictures.decoding import Image, Tensor, as_array, is_tensor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """Endings of picture files' names, in upper or lower case."""
@@ -147,25 +147,6 @@ def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
     if not samples:
         raise ValueError(f"{test} holds no pictures: they should lie in good/ and one directory per defect")
     return samples
-
-
-def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a ground-truth mask, (h, w) bool, True on the defect.
-
-    A pixel is True where its value is at least half of full scale. Full scale is the smallest of 1, 255 and
-    65535 that no value exceeds, so masks of 0 and 1 work like masks of 0 and 255. The value of a colour is
-    its strongest channel.
-
-    Raises:
-        FileNotFoundError, IsADirectoryError, UnreadableImage: see `destseg.pictures.decoding.read_image`.
-    """
-    picture = read_image(path)
-    if picture.mode in ("L", "I", "F") or picture.mode.startswith("I;16"):
-        values = np.asarray(picture)
-    else:
-        values = to_rgb(picture, os.fspath(path)).max(axis=2)
-    full_scale = next((full for full in (1, 255) if values.max() <= full), 65535)
-    return values >= full_scale / 2
 
 
 def is_picture(path: Path) -> bool:

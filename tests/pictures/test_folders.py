@@ -1,4 +1,4 @@
-"""Directories, lists and stacks of pictures; the MVTec layout; masks."""
+"""Directories, lists and stacks of pictures; the MVTec layout."""
 
 import numpy as np
 import PIL.Image
@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from destseg.pictures.decoding import to_rgb
-from destseg.pictures.folders import as_pictures, picture_paths, read_mask, read_mvtec
+from destseg.pictures.folders import as_pictures, picture_paths, read_mvtec
+from destseg.pictures.masks import read_mask
 
 
 @pytest.fixture
@@ -134,27 +135,6 @@ def test_mvtec_layout_incomplete(tmp_path, make_picture):
     make_picture("test/crack/7.jpg")
     with pytest.raises(FileNotFoundError, match=r"7\.jpg has no mask: expected .*7_mask\.png"):
         read_mvtec(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (np.array([[0, 127, 128, 255]], np.uint8), [0, 0, 1, 1]),
-        (np.array([[0, 1, 1, 0]], np.uint8), [0, 1, 1, 0]),
-        (np.array([[0, 0, 0, 0]], np.uint8), [0, 0, 0, 0]),
-        (np.array([[0, 2, 200, 0]], np.uint8), [0, 0, 1, 0]),
-        (np.array([[False, True]]), [0, 1]),
-        (np.array([[0, 32767, 32768, 65535]], np.uint16), [0, 0, 1, 1]),
-        (np.array([[0, 1, 1, 0]], np.uint16), [0, 1, 1, 0]),
-        (np.array([[[0, 0, 0], [255, 0, 0], [0, 0, 200]]], np.uint8), [0, 1, 1]),
-    ],
-)
-def test_masks(tmp_path, values, expected):
-    path = tmp_path / "mask.png"
-    PIL.Image.fromarray(values).save(path)
-    mask = read_mask(path)
-    assert mask.dtype == np.bool_
-    np.testing.assert_array_equal(mask, np.array([expected], bool))
 
 
 @pytest.mark.parametrize(
