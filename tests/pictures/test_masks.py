@@ -1,5 +1,7 @@
 """Masks of defects: which values count, and which masks are doubtful."""
 
+import itertools
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -21,7 +23,7 @@ def read(tmp_path, picture, ending=".png", **options):
 def palette(indices, *colours):
     picture = PIL.Image.fromarray(indices.astype(np.uint8)).convert("P")
     picture = PIL.Image.frombytes("P", picture.size, indices.astype(np.uint8).tobytes())
-    picture.putpalette(sum(colours, []))
+    picture.putpalette([*itertools.chain(*colours)])
     return picture
 
 
@@ -108,12 +110,10 @@ def test_a_transparent_colour_of_a_palette_is_background(tmp_path):
 
 
 @pytest.mark.parametrize("again", [False, True])
-@pytest.mark.parametrize("quality", [50, 75, 90, 95, 98, 100])
+@pytest.mark.parametrize("quality", [75, 90, 95, 98, 100])
 @pytest.mark.parametrize("values", [(255, 255), (100, 100), (100, 255)])
 def test_noise_of_jpeg_is_no_defect(tmp_path, values, quality, again):
     """Neither in the JPEG file itself nor when it was saved as PNG."""
-    if quality == 50 and values == (100, 100):
-        pytest.skip("the noise is as strong as the defect")
     path = tmp_path / "noisy.jpg"
     levels = (BLOB * values[0] + SECOND * values[1]).astype(np.uint8)
     PIL.Image.fromarray(levels).save(path, quality=quality)
