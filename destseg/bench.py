@@ -25,7 +25,7 @@ from destseg.inference.stream import predictions
 from destseg.model.construction import loaded_network, random_network
 from destseg.model.scorer import PublishedScorer
 from destseg.ops.kernels import thread_count
-from destseg.pictures.folders import Pictures, as_pictures
+from destseg.pictures.folders import Pictures, as_normals, as_pictures
 from destseg.pictures.framing import framing_of
 from destseg.pictures.store import PictureStore
 from destseg.settings import Settings, input_size
@@ -214,7 +214,7 @@ def published_predictor(path: Path) -> Callable[[np.ndarray], object]:
 
 def int8_cost(model: DeSTSeg, quantised: DeSTSeg, normal: Pictures, dataset: Any = None) -> str:
     """Return lines that tell what INT8 costs, on synthetic anomalies and on an MVTec-like data set."""
-    store = PictureStore(as_pictures(normal), framing_of(model.settings))
+    store = PictureStore(as_normals(normal), framing_of(model.settings))
     pair = (model, quantised)
     before, after = (synthetic_metrics(either.scorer, store, model.settings.seed) for either in pair)
     metrics = {"synthetic anomalies": (before, after)}

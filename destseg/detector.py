@@ -21,7 +21,7 @@ from destseg.inference.robustness import with_robustness
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import predictions, stream
 from destseg.pictures.advice import advice_on, advice_on_outliers
-from destseg.pictures.folders import Pictures, Source, as_pictures, is_several, read_mvtec
+from destseg.pictures.folders import Pictures, Source, as_normals, as_pictures, is_several, read_mvtec
 from destseg.pictures.framing import Framing, framing_of
 from destseg.pictures.groups import Groups, groups_of, hint_at_groups, units_of
 from destseg.pictures.roi import RegionOfInterest, Roi
@@ -161,7 +161,7 @@ class DeSTSeg:
         """Learn what normal parts look like, and calibrate on pictures held out of training.
 
         Args:
-            normal: directory, list of paths, (n, h, w, 3) uint8, or whatever `as_pictures` takes.
+            normal: directory, list of paths, (n, h, w, 3) uint8, or whatever `as_normals` takes.
             steps: training steps of the student stage and of the segmentation stage; by default the preset's:
                 600 and 800 for "fast", 1000 and 4000 as published.
             batch_size: pictures per step, by default 8 for "fast", 32 as published; there may be fewer
@@ -212,7 +212,7 @@ class DeSTSeg:
         check_duration("checkpoint_minutes", checkpoint_minutes)
         check_groups(groups)
         path = check_writable(resume if checkpoint is None else checkpoint)
-        sources = as_pictures(normal)
+        sources = as_normals(normal)
         labels = dict(zip(sources, groups_of(sources, groups), strict=True))
         texture_sources = None if texture_source is None else as_pictures(texture_source)
 
@@ -291,7 +291,7 @@ class DeSTSeg:
             settings = self.settings
             if roi is not None:
                 settings = dataclasses.replace(settings, roi=RegionOfInterest(roi))
-            sources = as_pictures(normal)
+            sources = as_normals(normal)
             labels, framing = groups_of(sources, groups), framing_of(settings)
             calibration = self._calibrate(sources, framing, false_positive_rate, groups=labels, strict=strict)
             self._settings, self.calibration_ = settings, calibration

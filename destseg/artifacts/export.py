@@ -20,7 +20,7 @@ from destseg.inference.calibration import calibrate
 from destseg.inference.stream import stream
 from destseg.model.graph import Inference, trace
 from destseg.model.networks import DeSTSegNet
-from destseg.pictures.folders import Pictures, as_pictures
+from destseg.pictures.folders import Pictures, as_normals
 from destseg.pictures.framing import framing_of
 from destseg.pictures.store import PictureStore
 from destseg.progress import is_terminal
@@ -63,9 +63,9 @@ def export(
     if artifact.precision == "int8":
         if normal is None:
             raise ValueError('precision "int8" needs normal pictures to learn from: pass normal=')
-        ranges = range_inputs(PictureStore(as_pictures(normal), framing, strict=strict), settings.seed)
+        ranges = range_inputs(PictureStore(as_normals(normal), framing, strict=strict), settings.seed)
     if calibration is not None:
-        held_out = PictureStore(as_pictures(calibration), framing, strict=strict)
+        held_out = PictureStore(as_normals(calibration), framing, strict=strict)
     with _quietly():
         program = trace(Inference(network, settings.size, thresholds.threshold))
         content = form.build(program)

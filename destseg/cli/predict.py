@@ -40,11 +40,12 @@ def run(options: argparse.Namespace) -> int:
     from destseg.pictures.folders import as_pictures
 
     model = destseg.load(options.model, options.device)
-    count = len(as_pictures(options.pictures))
+    sources = as_pictures(options.pictures)  # whose warnings come once
+    pictures = [source.image for source in sources]
     names = _OutputNames(options.pictures)
     unreadable = 0
-    results = model.predict_each(options.pictures, strict=options.strict, roi=options.roi)
-    for source, result in tqdm(results, "predicting", count, disable=None):
+    results = model.predict_each(pictures, strict=options.strict, roi=options.roi)
+    for source, result in tqdm(results, "predicting", len(pictures), disable=None):
         if isinstance(result, Exception):
             unreadable += 1
             print(json.dumps({"source": source.name, "error": str(result)}), flush=True)

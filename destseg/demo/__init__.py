@@ -12,7 +12,8 @@ from destseg.demo.photographs import write_dataset
 from destseg.detector import DeSTSeg
 from destseg.files import write_whole
 from destseg.inference.report import Report
-from destseg.pictures.folders import Sample, read_mask, read_mvtec
+from destseg.pictures.folders import Sample, read_mvtec
+from destseg.pictures.masks import read_mask
 from destseg.settings import Schedule, whole_number
 
 FALSE_POSITIVE_RATE = 0.05  # 24 pictures for calibration can guarantee it

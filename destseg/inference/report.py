@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import PIL.Image
 from tqdm import tqdm
 
 from destseg.files import write_whole
 from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Accumulator, Metrics
-from destseg.pictures.advice import name_some
-from destseg.pictures.folders import Sample, Source, read_mask
+from destseg.pictures.folders import Sample, Source, name_some
+from destseg.pictures.masks import DoubtfulMasks, mask_scale, read_mask
 from destseg.pictures.roi import shrink_mask
 from destseg.settings import PROTOCOLS, check_choice
 
@@ -218,18 +217,21 @@ def evaluate(
         move: moves masks where pictures were moved. A defect that leaves its picture counts no longer, and
             the picture counts as normal in image AUROC if no other is in it.
 
-    Raises the error of the first picture that cannot be read.
+    Masks that are empty, or that look inverted, are named in a warning.
+
+    Raises the error of the first picture that cannot be read, and ValueError, before anything is scored, if
+    the aspect of a mask is not its picture's.
     """
     check_choice("protocol", protocol, PROTOCOLS)
     parts: dict[str, Accumulator] = {}
     share = MEMORY // max(1, len({sample.defect for sample in samples}))
     rows = []
-    scale = _mask_scale(samples)
+    scale, doubtful = mask_scale(samples), DoubtfulMasks()
     bar = tqdm(samples, "evaluating", disable=None if progress else True)
     for sample, (_, scored) in zip(bar, results, strict=True):
         if isinstance(scored, Exception):
             raise scored
-        mask, label = _truth(sample, scored, protocol, scale, move)
+        mask, label = _truth(sample, scored, protocol, scale, doubtful, move)
         height, width = mask.shape
         roi = scored.roi_mask((height, width))
         if roi is not None and mask.any():
@@ -239,7 +241,9 @@ def evaluate(
         rois = None if roi is None else roi[None]
         part.update(anomaly_map[None], mask[None], [scored.score], [label], rois)
         verdict = None if threshold is None else scored.score > threshold
-        rows.append(Row("/".join(sample.path.parts[-3:]), sample.defect, scored.score, verdict))
+        rows.append(Row(sample.name, sample.defect, scored.score, verdict))
+    if move is None:  # else it was told when the pictures were evaluated as they are
+        doubtful.report()
     defects = {defect: _merge(parts, ["good", defect]) for defect in sorted(parts) if defect != "good"}
     everything = _merge(parts, list(parts))
     return Report(
@@ -280,20 +284,12 @@ def share_interval(count: int, trials: int, level: float = 0.95) -> tuple[float,
     return bound(count, tail) if count else 0.0, bound(count + 1, 1 - tail) if count < trials else 1.0
 
 
-def _mask_scale(samples: Sequence[Sample]) -> float:
-    """Return the masks' size in relation to the pictures': pictures without a mask are to count alike."""
-    for sample in samples:
-        if sample.mask_path is not None:
-            with PIL.Image.open(sample.path) as picture, PIL.Image.open(sample.mask_path) as mask:
-                return max(mask.size) / max(picture.size)
-    return 1.0
-
-
 def _truth(
     sample: Sample,
     scored: Scored,
     protocol: str,
     scale: float,
+    doubtful: DoubtfulMasks,
     move: Move | None,
 ) -> tuple[np.ndarray, bool]:
     """Return the ground truth, (h, w) bool, and the label.
@@ -306,6 +302,7 @@ def _truth(
         full = (round(scale * scored.size[0]), round(scale * scored.size[1]))
         return np.zeros((height, width) if protocol == "paper" else full, bool), False
     mask = read_mask(sample.mask_path)
+    doubtful.add(sample.mask_path, mask)
     is_anomalous = True
     if move is not None and mask.any():
         mask = move(mask, scored.size)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from destseg.pictures.folders import name_some
 from destseg.pictures.framing import Framing
 from destseg.pictures.store import PictureStore
 
 FEW = 20  # pictures, of which half would calibrate
 VANISHING = 4.0  # pixels of a picture to one of its input; the paper's pictures have that many
 SIZES, ASPECTS = 2.0, 1.5  # the largest side or aspect in relation to the smallest
-NAMED = 3  # pictures that one piece of advice names
 
 
 def advice_on(store: PictureStore) -> list[str]:
@@ -28,12 +28,6 @@ def advice_on_outliers(names: Sequence[str], dropped: bool) -> str:
     if dropped:
         return f"{found} left out that may be defective: {name_some(names)}"
     return f"{found} may be defective: {name_some(names)}; {remedy}, or leave all out by drop_outliers=True"
-
-
-def name_some(names: Sequence[str]) -> str:
-    """Return the first few names, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def _on_number(pictures: int) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
 
@@ -146,7 +147,7 @@ def read_image(image: str | os.PathLike[str] | bytes | bytearray, name: str | No
         UnreadableImage: the file is no such picture, damaged or too large; the message gives Pillow's reason.
     """
     name = name or _name_of(image)
-    data = image if isinstance(image, (bytes, bytearray)) else _read_bytes(Path(image))
+    data = image if isinstance(image, (bytes, bytearray)) else _check_file(Path(image)).read_bytes()
     if not data:
         raise UnreadableImage(f"{name} cannot be read as a picture: it is empty")
     with _readable(name):
@@ -156,6 +157,23 @@ def read_image(image: str | os.PathLike[str] | bytes | bytearray, name: str | No
             picture = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
         PIL.ImageOps.exif_transpose(picture, in_place=True)
     return picture
+
+
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return the height and width of a picture file, turned as its EXIF orientation says, from its header.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, UnreadableImage: as `read_image`, as far as the header tells.
+    """
+    path = _check_file(Path(path))
+    with _readable(str(path)), _open_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        with PIL.Image.open(path, formats=FORMATS) as picture:
+            turned = picture.getexif().get(PIL.ExifTags.Base.Orientation, 1) != 1
+            width, height = picture.size
+    if turned:  # rare: versions of Pillow differ in what the size is before decoding
+        width, height = read_image(path).size
+    return height, width
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -238,12 +256,12 @@ def _check_unit_range(pixels: np.ndarray, label: str, convert: str) -> None:
         raise ValueError(f"{label} of floats must lie in [0, 1], got values from {low:g} to {high:g}{hint}")
 
 
-def _read_bytes(path: Path) -> bytes:
+def _check_file(path: Path) -> Path:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; a picture file is wanted")
     if not path.exists():
         raise FileNotFoundError(f"there is no picture file {path}")
-    return path.read_bytes()
+    return path
 
 
 def _name_of(image: str | os.PathLike[str] | bytes | bytearray) -> str:

@@ -1,19 +1,36 @@
 """Finds pictures in directories, and pairs those of the MVTec layout with their masks."""
 
+import logging
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 import PIL.Image
 
-from destseg.pictures.decoding import Image, Tensor, as_array, is_tensor, read_image, to_rgb
+from destseg.pictures.decoding import Image, Tensor, as_array, is_tensor
+
+logger = logging.getLogger("destseg")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """Endings of picture files' names, in upper or lower case."""
+
+UNKNOWN = (".heic", ".heif", ".raw", ".npy")  # endings of pictures that Pillow does not know by itself
+MASKS, MASK = ("ground_truth", "masks"), "_mask"  # names of folders of masks, in lower case; of a mask's end
+NORMAL = (
+    "good",
+    "ok",
+    "okay",
+    "normal",
+    "defectfree",
+    "nodefect",
+    "anomalyfree",
+)  # what normal parts are called
+NAMED = 3  # pictures that one message names
 
 Pictures: TypeAlias = Image | Iterable[Image]
 """Everything that `as_pictures` takes: a directory, one picture, or several."""
@@ -34,6 +51,7 @@ class Sample:
     path: Path
     defect: str
     mask_path: Path | None
+    name: str  # its path below the data set's folder
 
     @property
     def is_anomalous(self) -> bool:
@@ -44,11 +62,12 @@ class Sample:
 def picture_paths(directory: str | os.PathLike[str]) -> list[Path]:
     """List every picture file below a directory, at any depth, sorted by path.
 
-    A picture is a file whose name ends in one of SUFFIXES. Hidden files and directories (leading dot) do not
-    count, and links to directories are not followed.
+    A picture is a file whose name ends in one of SUFFIXES; `visible_files` tells which are found. A warning
+    counts and names the files that are pictures in spite of their names.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: the path leads to no directory.
+        FileNotFoundError, NotADirectoryError, PermissionError: the path leads to no directory, or it cannot
+            be listed.
         ValueError: there is no picture; the message says what there is instead.
     """
     directory = Path(directory)
@@ -60,15 +79,51 @@ def picture_paths(directory: str | os.PathLike[str]) -> list[Path]:
     pictures = sorted(filter(is_picture, files), key=Path.as_posix)
     if not pictures:
         raise ValueError(f"{directory} holds no pictures: {_what_instead(files)}")
+    other = [path for path in files if not is_picture(path) and _is_another_picture(path)]
+    _warn(
+        "left out:", other, "picture", f"of another kind; only files ending in {', '.join(SUFFIXES)} are read"
+    )
     return pictures
 
 
 def visible_files(directory: Path) -> list[Path]:
-    """List all files below a directory, in no order; hidden files and directories are left out."""
+    """List all files below a directory, in no order.
+
+    Hidden files and directories (leading dot) are left out. Links to directories are followed, but none that
+    leads upwards, and each directory is listed once. Warnings name such links, and what cannot be listed.
+    There are none below a directory that does not exist.
+
+    Raises PermissionError if the directory itself cannot be listed.
+    """
     files: list[Path] = []
-    for folder, subfolders, names in os.walk(directory):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        files += [Path(folder, name) for name in names if not name.startswith(".")]
+    locked: list[Path] = []
+    ended: list[Path] = []
+    top = os.path.realpath(directory)
+    links: list[Path] = [directory] if directory.exists() else []
+    seen: set[str] = set()
+    for link in links:  # which become more meanwhile; real directories come before links to them
+        target = os.path.realpath(link)
+        bases = (top, os.path.realpath(link.parent)) if seen else ()
+        if target in seen or any(Path(base).is_relative_to(target) for base in bases):
+            ended.append(link)
+            continue
+        for folder, subfolders, names in os.walk(link, onerror=lambda e: locked.append(Path(e.filename))):
+            real = os.path.realpath(folder)
+            if real in seen:
+                subfolders.clear()
+                continue
+            seen.add(real)
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            links += [Path(folder, name) for name in subfolders if os.path.islink(os.path.join(folder, name))]
+            found = [Path(folder, name) for name in names if not name.startswith(".")]
+            locked.extend(
+                path for path in found if not is_picture(path) and not path.exists()
+            )  # broken links
+            files += found
+    if directory in locked:
+        raise PermissionError(f"{directory} cannot be listed")
+    _warn("left out:", locked, "folder", "that cannot be listed")
+    _warn("not followed:", ended, "link", "to folders above, or listed already")
     return files
 
 
@@ -76,6 +131,7 @@ def as_pictures(source: Pictures) -> list[Source]:
     """List the pictures that a user passed, with names for messages and tables, without decoding files.
 
     Paths and arrays are checked here, so that a long run fails at its start, not at its thousandth picture.
+    Masks of defects are refused, unless one is given alone: they are no pictures of parts.
 
     Args:
         source: one of
@@ -87,9 +143,43 @@ def as_pictures(source: Pictures) -> list[Source]:
 
     Raises:
         FileNotFoundError: a path leads nowhere.
-        ValueError: there is no picture, or an array is not a picture.
+        ValueError: there is no picture, an array is not a picture, or some are masks.
         TypeError: source is of another type.
     """
+    items = _items(source)
+    sources = _all_sources(items)
+    if len(sources) > 1 or _is_directory(items[0]):
+        _refuse_masks(sources, "test")
+    return sources
+
+
+def as_normals(source: Pictures) -> list[Source]:
+    """List normal pictures as `as_pictures` does, but refuse what holds others beside them.
+
+    These are the root of a data set, its test set, a folder of defects or masks in it, and a folder with a
+    subfolder `good` (`ok`, `normal` ...) and pictures outside of that.
+
+    Raises as `as_pictures`, and ValueError whose message says where the normal pictures lie.
+    """
+    items = _items(source)
+    sources = _all_sources(items)
+    _refuse_masks(sources, "normal")
+    for folder, path in _folders_of(sources).items():
+        root = _root_of_defects(folder)
+        if root is not None:
+            raise _refusal(f"{path} lies in a test set, among pictures of defects", root, "normal")
+    for item in items:
+        if _is_directory(item) and not is_normal(Path(os.path.abspath(item)).name):
+            below = [path.relative_to(item) for path in _paths_of(sources) if path.is_relative_to(item)]
+            within = [len(path.parts) > 1 and is_normal(path.parts[0]) for path in below]
+            if any(within) and not all(within):
+                text = f"{Path(item) / below[within.index(False)]} lies beside the normal pictures"
+                raise _refusal(text, Path(os.path.abspath(item)), "normal")
+    return sources
+
+
+def _items(source: Pictures) -> list[Image]:
+    """Return the pictures and directories that a user passed, as a list of at least one."""
     if isinstance(source, np.ndarray) or is_tensor(source):
         items: list[Image] = list(source) if _is_stack(source) else [source]
         if isinstance(source, np.ndarray) and source.dtype == object:
@@ -106,6 +196,10 @@ def as_pictures(source: Pictures) -> list[Source]:
         raise TypeError(f"pictures must be {kinds}, got {type(source).__name__}")
     if not items:
         raise ValueError("there must be at least one picture, got none")
+    return items
+
+
+def _all_sources(items: Sequence[Image]) -> list[Source]:
     sources: list[Source] = []
     for item in items:
         sources += _sources_of(item, f"picture {len(sources)}")
@@ -124,56 +218,170 @@ def is_several(source: Pictures) -> bool:
 def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
     """List the test pictures of a data set in the MVTec layout, sorted by defect and name.
 
-    Pictures lie in `test/<defect>/<name>.<suffix>`, those of normal parts in `test/good`. The mask of a
-    defect is `ground_truth/<defect>/<name>_mask.<suffix>`, or else `<name>.<suffix>` in the same directory.
+    Pictures lie in `test/<defect>/`, at any depth, those of normal parts in `test/good`. The mask of
+    `test/<defect>/<name>.<suffix>` is `ground_truth/<defect>/<name>_mask.<suffix>`, or else `<name>.<suffix>`
+    in the same directory. Warnings name pictures that lie in `test` itself, which are left out, and masks
+    without a picture.
 
     Raises:
         FileNotFoundError: the `test` directory or a mask is missing.
-        ValueError: `test` holds no pictures.
+        ValueError: `test` holds no pictures, or normal ones in a folder that is not called `good`, such as
+            `OK`: they would count as defects.
     """
-    test = Path(directory) / "test"
+    root = Path(directory)
+    test, truth = root / "test", root / "ground_truth"
     if not test.is_dir():
         raise FileNotFoundError(
             f"{directory} is not in the MVTec layout: there is no directory {test}, "
             "which should hold good/ and one directory per defect"
         )
-    samples: list[Sample] = []
-    for folder in _visible(test):
-        if folder.is_dir():
-            masks = Path(directory) / "ground_truth" / folder.name
-            for path in filter(is_picture, _visible(folder)):
-                mask_path = None if folder.name == "good" else _mask_path(path, masks)
-                samples.append(Sample(path, folder.name, mask_path))
-    if not samples:
-        raise ValueError(f"{test} holds no pictures: they should lie in good/ and one directory per defect")
-    return samples
+    homes = "they should lie in good/ and one directory per defect"
+    try:
+        paths = picture_paths(test)
+    except ValueError as error:
+        raise ValueError(f"{error}; {homes}") from error
+    kinds = {path: path.relative_to(test).parts[0] for path in paths if path.parent != test}
+    for kind in kinds.values():
+        if kind != "good" and is_normal(kind):
+            raise ValueError(
+                f"{test / kind} looks like a folder of normal pictures: they must lie in {test / 'good'}, "
+                "and all other folders hold defects; rename it"
+            )
+    loose = [path for path in paths if path not in kinds]
+    if not kinds:
+        raise ValueError(f"{test} holds no pictures: {homes}, not loose as {name_some(loose)}")
+    _warn("left out:", loose, "picture", f"in {test} itself; {homes}")
+    masks = _masks_below(truth)
+    samples = [
+        Sample(path, kind, None if kind == "good" else _mask_path(path, test, masks), _name(path, root))
+        for path, kind in kinds.items()
+    ]
+    used = {sample.mask_path for sample in samples}
+    unused = [
+        path for path in masks.values() if path not in used and path.relative_to(truth).parts[0] != "good"
+    ]
+    _warn("not used:", unused, "mask", "without a picture in the test set")
+    return sorted(samples, key=lambda sample: (sample.defect, sample.path))
 
 
-def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a ground-truth mask, (h, w) bool, True on the defect.
+def name_some(names: Sequence[object]) -> str:
+    """Return the first few names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(map(str, names[:NAMED])) + more
 
-    A pixel is True where its value is at least half of full scale. Full scale is the smallest of 1, 255 and
-    65535 that no value exceeds, so masks of 0 and 1 work like masks of 0 and 255. The value of a colour is
-    its strongest channel.
 
-    Raises:
-        FileNotFoundError, IsADirectoryError, UnreadableImage: see `destseg.pictures.decoding.read_image`.
-    """
-    picture = read_image(path)
-    if picture.mode in ("L", "I", "F") or picture.mode.startswith("I;16"):
-        values = np.asarray(picture)
-    else:
-        values = to_rgb(picture, os.fspath(path)).max(axis=2)
-    full_scale = next((full for full in (1, 255) if values.max() <= full), 65535)
-    return values >= full_scale / 2
+def is_normal(folder: str) -> bool:
+    """Whether a folder's name says that it holds normal pictures: good, OK, Normal, defect-free ..."""
+    return re.sub("[^a-z]", "", folder.lower()) in NORMAL
 
 
 def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def _visible(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
+def _is_another_picture(path: Path) -> bool:
+    """Whether a file of another ending is a picture."""
+    if not path.is_file():
+        return False
+    try:
+        with PIL.Image.open(path):
+            return True
+    except Exception:  # whatever Pillow raises on what is no picture
+        return path.suffix.lower() in UNKNOWN
+
+
+def _warn(what: str, paths: Sequence[Path], noun: str, reason: str) -> None:
+    """Log a warning that counts and names paths, if there are any."""
+    if paths:
+        plural = "s" if len(paths) > 1 else ""
+        logger.warning("%s %d %s%s %s: %s", what, len(paths), noun, plural, reason, name_some(sorted(paths)))
+
+
+def _is_directory(item: Image) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(item, (str, os.PathLike)) and Path(item).is_dir()
+
+
+def _folders_of(sources: Sequence[Source]) -> dict[Path, Path]:
+    """Return the absolute folders in which pictures lie, each with the first of them."""
+    folders: dict[Path, Path] = {}
+    for path in _paths_of(sources):
+        folders.setdefault(Path(os.path.abspath(path.parent)), path)
+    return folders
+
+
+def _paths_of(sources: Sequence[Source]) -> list[Path]:
+    return [Path(source.image) for source in sources if isinstance(source.image, (str, os.PathLike))]
+
+
+def _refuse_masks(sources: Sequence[Source], wanted: str) -> None:
+    """Raise ValueError if some pictures are masks, by their folder or by their names."""
+    for folder, path in _folders_of(sources).items():
+        root = _root_of_masks(folder)
+        if root is not None:
+            raise _refusal(f"{path} is the mask of a defect", root, wanted)
+    paths = _paths_of(sources)
+    masks, stems = (
+        [path for path in paths if path.stem.endswith(MASK)],
+        {path.with_suffix("") for path in paths},
+    )
+    for path in masks:
+        picture = path.with_name(path.stem.removesuffix(MASK))
+        if len(masks) == len(sources) or picture in stems:
+            raise _refusal(f"{path} is the mask of a defect, by its name", None, wanted)
+
+
+def _root_of_masks(folder: Path) -> Path | None:
+    """Return the folder of the data set if this one, absolute, lies among its masks."""
+    for place in (folder, *folder.parents):
+        name = place.name.lower()
+        if name in ("train", "test"):
+            return None
+        if name == MASKS[0] or (name in MASKS and _child(place.parent, "images") is not None):
+            return place.parent
+    return None
+
+
+def _root_of_defects(folder: Path) -> Path | None:
+    """Return the folder of the data set if this one, absolute, lies in its test set, but not in `good`."""
+    chain = [*reversed(folder.parents), folder]
+    for place, below in zip(chain, [*chain[1:], None], strict=True):
+        if place.name.lower() != "test" or (below is not None and is_normal(below.name)):
+            continue
+        if (place.parent / MASKS[0]).is_dir() or _normals_in(place.parent / "train") is not None:
+            return place.parent
+    return None
+
+
+def _refusal(text: str, root: Path | None, wanted: str) -> ValueError:
+    """Return an error that names the place of the wanted pictures, "test" or "normal", in a data set."""
+    place = None
+    if root is not None and wanted == "test":
+        place = _child(root, "test") or _child(root, "images")
+    elif root is not None:
+        places = (root / "train", root, root / "Images", root / "images")
+        place = next(filter(None, map(_normals_in, places)), None)
+    kind = "pictures of parts" if wanted == "test" else "normal pictures"
+    if place is None:
+        return ValueError(f"{text}; pass files or folders of {kind} only")
+    here = Path.cwd()
+    shown = place.relative_to(here) if place.is_relative_to(here) else place
+    return ValueError(f"{text}, and {kind} are wanted: did you mean {shown}?")
+
+
+def _normals_in(folder: Path) -> Path | None:
+    """Return the subfolder of normal pictures."""
+    return next((path for path in _subfolders(folder) if is_normal(path.name)), None)
+
+
+def _child(folder: Path, name: str) -> Path | None:
+    return next((path for path in _subfolders(folder) if path.name.lower() == name), None)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
 
 
 def _what_instead(files: list[Path]) -> str:
@@ -210,11 +418,25 @@ def _sources_of(item: Image, name: str) -> list[Source]:
     return [Source(name, item)]
 
 
-def _mask_path(picture: Path, masks: Path) -> Path:
+def _masks_below(truth: Path) -> dict[Path, Path]:
+    """Return the masks below a folder by their paths without endings; the first of SUFFIXES wins."""
+    masks = sorted(
+        filter(is_picture, visible_files(truth)),
+        key=lambda path: (-SUFFIXES.index(path.suffix.lower()), path),
+    )
+    return {path.with_suffix("").relative_to(truth): path for path in masks}
+
+
+def _mask_path(picture: Path, test: Path, masks: dict[Path, Path]) -> Path:
     """Find the mask of a defect picture."""
-    for stem in (f"{picture.stem}_mask", picture.stem):
-        for suffix in SUFFIXES:
-            for path in (masks / f"{stem}{suffix}", masks / f"{stem}{suffix.upper()}"):
-                if path.is_file():
-                    return path
-    raise FileNotFoundError(f"{picture} has no mask: expected {masks / f'{picture.stem}_mask.png'}")
+    place = picture.with_suffix("").relative_to(test)
+    wanted = place.with_name(f"{place.name}{MASK}")
+    for key in (wanted, place):
+        if key in masks:
+            return masks[key]
+    expected = test.parent / MASKS[0] / wanted
+    raise FileNotFoundError(f"{picture} has no mask: expected {expected.with_name(expected.name + '.png')}")
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()

@@ -10,7 +10,7 @@ import PIL.Image
 import PIL.ImageDraw
 
 from destseg.pictures.decoding import Tensor, is_tensor
-from destseg.pictures.folders import read_mask
+from destseg.pictures.masks import read_mask
 
 Mask: TypeAlias = str | os.PathLike[str] | PIL.Image.Image | np.ndarray | Tensor
 Polygon: TypeAlias = Sequence[Sequence[float]] | np.ndarray | Tensor
@@ -21,7 +21,7 @@ class RegionOfInterest:
 
     Args:
         roi: one of
-            a mask: the path of a picture, as `destseg.pictures.folders.read_mask` reads it, a Pillow image,
+            a mask: the path of a picture, as `destseg.pictures.masks.read_mask` reads it, a Pillow image,
             or an array or tensor (h, w); all values but 0 are inside. It is stretched over pictures of
             another size;
             a polygon: three or more points (x, y) in pixels of the picture, as a sequence or as an array

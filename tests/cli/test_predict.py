@@ -63,3 +63,25 @@ def test_exported_models_predict_where_there_is_no_torch(
         assert line["score"] == pytest.approx(one.score, abs=1e-3)
         assert line["threshold"] == one.threshold
         assert PIL.Image.open(line["overlay"]).size == PIL.Image.open(line["map"]).size == (96, 80)
+
+
+def test_a_whole_data_set_is_refused_with_the_right_path(model, few_parts, tmp_path, capsys):
+    picture = PIL.Image.open(sorted(few_parts.iterdir())[0])
+    for name in ("train/good/0", "test/good/1", "test/crack/2", "ground_truth/crack/2_mask"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / f"{name}.png")
+    assert main(["predict", str(model), str(tmp_path)]) == 1
+    assert f"did you mean {tmp_path}/test?" in capsys.readouterr().err
+    for verb in (["calibrate", str(model)], ["fit", "-o", str(tmp_path / "new.destseg")]):
+        assert main([*verb, str(tmp_path)]) == 1
+        assert f"did you mean {tmp_path}/train/good?" in capsys.readouterr().err
+    assert main(["predict", str(model), str(tmp_path / "test")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_what_is_left_out_of_a_folder_is_told_once(model, few_parts, tmp_path, caplog, capsys):
+    picture = PIL.Image.open(sorted(few_parts.iterdir())[0])
+    for name in ("a.png", "b.ppm"):
+        picture.convert("RGB").save(tmp_path / name)
+    assert main(["predict", str(model), str(tmp_path)]) == 0
+    assert [message for message in caplog.messages if "b.ppm" in message] == caplog.messages[:1]

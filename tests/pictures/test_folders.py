@@ -1,4 +1,6 @@
-"""Directories, lists and stacks of pictures; the MVTec layout; masks."""
+"""Directories, lists and stacks of pictures; the MVTec layout."""
+
+import os
 
 import numpy as np
 import PIL.Image
@@ -6,7 +8,8 @@ import pytest
 import torch
 
 from destseg.pictures.decoding import to_rgb
-from destseg.pictures.folders import as_pictures, picture_paths, read_mask, read_mvtec
+from destseg.pictures.folders import as_normals, as_pictures, picture_paths, read_mvtec
+from destseg.pictures.masks import read_mask
 
 
 @pytest.fixture
@@ -129,32 +132,11 @@ def test_mvtec_layout_incomplete(tmp_path, make_picture):
     with pytest.raises(FileNotFoundError, match=r"not in the MVTec layout: there is no directory .*test"):
         read_mvtec(tmp_path)
     (tmp_path / "test" / "good").mkdir(parents=True)
-    with pytest.raises(ValueError, match="test holds no pictures: they should lie in good/"):
+    with pytest.raises(ValueError, match="test holds no pictures: it is empty; they should lie in good/"):
         read_mvtec(tmp_path)
     make_picture("test/crack/7.jpg")
     with pytest.raises(FileNotFoundError, match=r"7\.jpg has no mask: expected .*7_mask\.png"):
         read_mvtec(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (np.array([[0, 127, 128, 255]], np.uint8), [0, 0, 1, 1]),
-        (np.array([[0, 1, 1, 0]], np.uint8), [0, 1, 1, 0]),
-        (np.array([[0, 0, 0, 0]], np.uint8), [0, 0, 0, 0]),
-        (np.array([[0, 2, 200, 0]], np.uint8), [0, 0, 1, 0]),
-        (np.array([[False, True]]), [0, 1]),
-        (np.array([[0, 32767, 32768, 65535]], np.uint16), [0, 0, 1, 1]),
-        (np.array([[0, 1, 1, 0]], np.uint16), [0, 1, 1, 0]),
-        (np.array([[[0, 0, 0], [255, 0, 0], [0, 0, 200]]], np.uint8), [0, 1, 1]),
-    ],
-)
-def test_masks(tmp_path, values, expected):
-    path = tmp_path / "mask.png"
-    PIL.Image.fromarray(values).save(path)
-    mask = read_mask(path)
-    assert mask.dtype == np.bool_
-    np.testing.assert_array_equal(mask, np.array([expected], bool))
 
 
 @pytest.mark.parametrize(
@@ -167,3 +149,195 @@ def test_real_data_sets(shared, name, normal, defects):
     assert (len(samples) - len(anomalous), len(anomalous)) == (normal, defects)
     assert all(read_mask(sample.mask_path).any() for sample in anomalous[::10])
     assert len(picture_paths(shared / "data" / name / "test")) == normal + defects
+
+
+@pytest.fixture
+def dataset(tmp_path, make_picture):
+    """A data set in the MVTec layout."""
+    names = ["train/good/0.png", "test/good/1.png", "test/crack/2.png", "ground_truth/crack/2_mask.png"]
+    for name in names:
+        make_picture(f"parts/{name}")
+    return tmp_path / "parts"
+
+
+@pytest.mark.parametrize(
+    "part", ["", "..", "test", "test/crack", "ground_truth", "ground_truth/crack", "train/.."]
+)
+def test_a_data_set_is_no_folder_of_normal_pictures(dataset, part):
+    with pytest.raises(ValueError, match=r"did you mean .*parts/train/good\?$"):
+        as_normals(dataset / part)
+    with pytest.raises(ValueError, match=r"did you mean .*parts/train/good\?$"):
+        as_normals([dataset / part])
+
+
+def test_a_data_set_is_known_from_inside(dataset, monkeypatch):
+    for folder, right in (
+        (".", "train/good"),
+        ("test/crack", "parts/train/good"),
+        ("ground_truth", "parts/train/good"),
+    ):
+        monkeypatch.chdir(dataset / folder)
+        with pytest.raises(ValueError, match=rf"did you mean \S*{right}\?"):
+            as_normals(".")
+
+
+def test_a_data_set_is_known_from_a_list_of_its_files(dataset):
+    for pattern in ("*/*/*.png", "test/*/*.png", "ground_truth/*/*.png"):
+        with pytest.raises(ValueError, match=r"did you mean .*parts/train/good\?"):
+            as_normals(sorted(dataset.glob(pattern)))
+
+
+@pytest.mark.parametrize("part", ["train", "train/good", "test/good"])
+def test_normal_pictures_of_a_data_set_are_normal(dataset, part):
+    assert len(as_normals(dataset / part)) == 1
+
+
+@pytest.mark.parametrize("part", ["", "ground_truth", "ground_truth/crack"])
+def test_masks_are_no_pictures(dataset, part):
+    with pytest.raises(
+        ValueError, match=r"2_mask\.png is the mask of a defect.*did you mean .*parts/test\?$"
+    ):
+        as_pictures(dataset / part)
+    assert len(names_of(dataset / "test")) == 2
+    assert len(names_of(dataset / "ground_truth/crack/2_mask.png")) == 1  # who names it wants it
+
+
+@pytest.mark.parametrize(
+    ("names", "right"),
+    [
+        (["good/1.png", "bad/1.png"], "good"),
+        (["OK/1.png", "loose.png"], "OK"),
+        (["Images/Normal/1.png", "Images/Anomaly/1.png", "Masks/Anomaly/1.png"], "Images/Normal"),
+        (["train/ok/1.png", "test/ko/1.png", "ground_truth/ko/1.png"], "train/ok"),
+        (["screw/train/good/1.png", "screw/test/cut/1.png"], "screw/train/good"),
+    ],
+)
+def test_other_layouts_are_no_folders_of_normal_pictures(tmp_path, make_picture, names, right):
+    for name in names:
+        make_picture(name)
+    with pytest.raises(ValueError, match=rf"did you mean {tmp_path}/{right}\?"):
+        as_normals(tmp_path)
+    assert as_normals(tmp_path / right)
+
+
+@pytest.mark.parametrize("names", [["1_mask.png", "2_mask.png"], ["1.png", "1_mask.png", "2.png"]])
+def test_masks_are_known_by_their_names(tmp_path, make_picture, names):
+    for name in names:
+        make_picture(name)
+    for read in (as_normals, as_pictures):
+        with pytest.raises(ValueError, match=r"1_mask\.png is the mask of a defect"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["test/a", "masks/a", "train/test/a", "ground_truth/parts/train/good/a"])
+def test_folders_that_only_sound_like_parts_of_a_data_set(tmp_path, make_picture, name):
+    make_picture(f"{name}.png")
+    assert len(as_normals(tmp_path)) == len(as_normals((tmp_path / name).parent)) == 1
+
+
+def test_linked_folders_are_followed_once(tmp_path, make_picture, caplog):
+    parts = tmp_path / "parts"
+    wanted = [make_picture("parts/a.png"), make_picture("parts/real/b.png")]
+    make_picture("elsewhere/c.png")
+    make_picture("elsewhere/deep/d.png")
+    (parts / "more").symlink_to(tmp_path / "elsewhere")
+    assert picture_paths(parts) == sorted([*wanted, parts / "more/c.png", parts / "more/deep/d.png"])
+    assert not caplog.messages
+    (parts / "again").symlink_to("real")
+    (parts / "loop").symlink_to(parts)
+    (tmp_path / "elsewhere/up").symlink_to(tmp_path)
+    assert picture_paths(parts) == sorted([*wanted, parts / "more/c.png", parts / "more/deep/d.png"])
+    (message,) = caplog.messages
+    assert "not followed: 3 links" in message and all(name in message for name in ("again", "loop", "up"))
+    linked = tmp_path / "linked"
+    linked.symlink_to(parts)
+    assert picture_paths(linked)[0] == linked / "a.png"
+
+
+def test_folders_that_cannot_be_listed_are_named(tmp_path, make_picture, caplog, monkeypatch):
+    wanted, scan = make_picture("a.png"), os.scandir
+    make_picture("locked/b.png")
+
+    def scandir(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")  # such as a share that is not mounted
+    assert picture_paths(tmp_path) == [wanted]
+    (message,) = caplog.messages
+    assert (
+        "gone" in message and "left out: 2 folders that cannot be listed" in message and "locked" in message
+    )
+    with pytest.raises(PermissionError, match="locked"):
+        picture_paths(tmp_path / "locked")
+
+
+def test_pictures_of_other_kinds_are_named(tmp_path, make_picture, caplog):
+    wanted = [make_picture("a.png")]
+    for name in ("b.pgm", "c.gif"):
+        PIL.Image.new("L", (2, 2)).save(tmp_path / name)
+    (tmp_path / "d").write_bytes(wanted[0].read_bytes())
+    (tmp_path / "e.heic").write_bytes(b"x")
+    (tmp_path / "notes.txt").write_text("x")
+    assert [source.image for source in as_normals(tmp_path)] == wanted
+    (message,) = caplog.messages  # and no other
+    assert "left out: 4 pictures" in message and "notes" not in message
+    assert all(name in message for name in ("b.pgm", "c.gif", "d", "and 1 more", ".png, .jpg"))
+
+
+def test_test_pictures_at_any_depth(tmp_path, make_picture, caplog):
+    for name in (
+        "test/good/cam1/0.png",
+        "test/crack/1.png",
+        "test/crack/cam1/1.png",
+        "test/crack/cam2/1.png",
+    ):
+        make_picture(name)
+    for name in ("crack/1_mask.png", "crack/cam1/1_mask.png", "crack/cam2/1.png"):
+        make_picture(f"ground_truth/{name}")
+    samples = read_mvtec(tmp_path)
+    root = tmp_path / "ground_truth/crack"
+    assert [(sample.name, sample.defect, sample.mask_path) for sample in samples] == [
+        ("test/crack/1.png", "crack", root / "1_mask.png"),
+        ("test/crack/cam1/1.png", "crack", root / "cam1/1_mask.png"),
+        ("test/crack/cam2/1.png", "crack", root / "cam2/1.png"),
+        ("test/good/cam1/0.png", "good", None),
+    ]
+    assert not caplog.messages
+
+
+def test_linked_folders_of_a_test_set(tmp_path, make_picture):
+    make_picture("store/1.png")
+    make_picture("masks/1.png")
+    for link, target in (("test/crack", "store"), ("ground_truth/crack", "masks")):
+        (tmp_path / link).parent.mkdir()
+        (tmp_path / link).symlink_to(tmp_path / target)
+    (sample,) = read_mvtec(tmp_path)
+    assert (sample.defect, sample.name) == ("crack", "test/crack/1.png")
+
+
+def test_what_a_test_set_leaves_out_is_named(tmp_path, make_picture, caplog):
+    make_picture("test/good/0.png")
+    make_picture("test/100 %s.png")
+    make_picture("ground_truth/crack/9_mask.png")
+    assert len(read_mvtec(tmp_path)) == 1
+    loose, unused = caplog.messages
+    assert "left out: 1 picture" in loose and "100 %s.png" in loose
+    assert "1 mask" in unused and "9_mask.png" in unused
+    (tmp_path / "test/good/0.png").unlink()
+    with pytest.raises(ValueError, match=r"test holds no pictures: they should lie in good/ .*100 %s\.png"):
+        read_mvtec(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["OK", "ok", "Good", "GOOD", "normal", "defect-free", "okay"])
+def test_normal_pictures_under_another_name(tmp_path, make_picture, name):
+    make_picture("test/good/0.png")
+    make_picture(f"test/{name}/1.png")
+    words = rf"test/{name} looks like a folder of normal pictures: .*test/good"
+    with pytest.raises(ValueError, match=words):
+        read_mvtec(tmp_path)
+    make_picture(f"ground_truth/{name}/1_mask.png")  # and black
+    with pytest.raises(ValueError, match=words):
+        read_mvtec(tmp_path)
