@@ -169,8 +169,9 @@ class DeSTSeg:
             texture_source: pictures that lend their texture to the synthetic anomalies; by default textures
                 are made from `normal`.
             rotate: 0, degrees either way, or "90" (quarter turns +-5), if real parts lie like that.
-            progress: on a terminal, tell what is done and how long it will take, and show progress bars. The
-                same is in the log "destseg" at level INFO.
+            progress: at a terminal or in a notebook, tell what is done and how long it will take, and show
+                progress bars. Elsewhere the log "destseg" gets the same at level INFO: what is done, and once
+                a minute how far it is.
             resume: a checkpoint to continue from, written by a run with the same arguments.
             flip: "", "horizontal", "vertical" or "both", if mirrored parts are normal.
             augment: "", or "light", if light and place change a little from picture to picture: brightness,
@@ -223,7 +224,7 @@ class DeSTSeg:
         device = torch_device(self.device)
         preset, teacher = self.settings.preset, self.settings.teacher
         say(f"{len(sources)} pictures found; preset {preset}, teacher {teacher}, on {device}", progress)
-        network = new_network(self.settings, self.teacher_weights).to(device).eval()
+        network = new_network(self.settings, self.teacher_weights, progress).to(device).eval()
         framing, textures = self._framing(), None
         store = PictureStore(sources, framing, memory, strict, progress)
         for sentence in advice_on(store):
@@ -273,6 +274,7 @@ class DeSTSeg:
         groups: Groups = None,
         strict: bool = False,
         roi: Roi | None = None,
+        progress: bool = True,
     ) -> "DeSTSeg":
         """Set the thresholds from normal pictures alone, by split-conformal prediction.
 
@@ -284,6 +286,7 @@ class DeSTSeg:
             groups: which pictures belong together, as for `fit`; the rate then counts groups.
             strict: raise at the first unreadable picture instead of leaving it out with a warning.
             roi: region of interest in these pictures; it becomes the model's.
+            progress: show progress bars, as for `fit`.
         """
         check_rate(false_positive_rate)
         check_groups(groups)
@@ -293,7 +296,8 @@ class DeSTSeg:
                 settings = dataclasses.replace(settings, roi=RegionOfInterest(roi))
             sources = as_pictures(normal)
             labels, framing = groups_of(sources, groups), framing_of(settings)
-            calibration = self._calibrate(sources, framing, false_positive_rate, groups=labels, strict=strict)
+            options: dict[str, Any] = {"groups": labels, "strict": strict, "progress": progress}
+            calibration = self._calibrate(sources, framing, false_positive_rate, **options)
             self._settings, self.calibration_ = settings, calibration
         elif roi is not None or groups is not None:
             name = "roi" if roi is not None else "groups"
@@ -306,15 +310,26 @@ class DeSTSeg:
         return self
 
     @overload
-    def predict(self, image: OnePicture, *, strict: bool = ..., roi: Roi | None = ...) -> Prediction: ...
+    def predict(
+        self, image: OnePicture, *, strict: bool = ..., roi: Roi | None = ..., progress: bool = ...
+    ) -> Prediction: ...
     @overload
     def predict(
-        self, image: list[Any] | tuple[Any, ...], *, strict: bool = ..., roi: Roi | None = ...
+        self,
+        image: list[Any] | tuple[Any, ...],
+        *,
+        strict: bool = ...,
+        roi: Roi | None = ...,
+        progress: bool = ...,
     ) -> list[Prediction | None]: ...
     @overload
-    def predict(self, image: Pictures, *, strict: bool = ..., roi: Roi | None = ...) -> Any: ...
+    def predict(
+        self, image: Pictures, *, strict: bool = ..., roi: Roi | None = ..., progress: bool = ...
+    ) -> Any: ...
 
-    def predict(self, image: Pictures, *, strict: bool = False, roi: Roi | None = None) -> Any:
+    def predict(
+        self, image: Pictures, *, strict: bool = False, roi: Roi | None = None, progress: bool = True
+    ) -> Any:
         """Find defects in one picture, or in each of several. Threads may call it at the same time.
 
         Args:
@@ -325,18 +340,21 @@ class DeSTSeg:
             roi: region of interest in place of the model's; the anomaly map is 0 outside. The false-positive
                 rate holds if it is a part of the ROI that the model was calibrated with, see
                 `destseg.inference.scoring.scores`.
+            progress: show a progress bar for a picture of many tiles, as for `fit`.
 
         Raises:
             RuntimeError: the model is not fitted or not calibrated, or the network gives NaN.
             ValueError, OSError, TypeError: a single picture cannot be read; UnreadableImage for files.
         """
         if is_several(image):
-            results = (result for _, result in self.predict_each(image, strict=strict, roi=roi))
+            results = (
+                result for _, result in self.predict_each(image, strict=strict, roi=roi, progress=progress)
+            )
             return [None if isinstance(result, Exception) else result for result in results]
-        return next(self.predict_each(image, strict=True, roi=roi))[1]
+        return next(self.predict_each(image, strict=True, roi=roi, progress=progress))[1]
 
     def predict_each(
-        self, images: Pictures, *, strict: bool = False, roi: Roi | None = None
+        self, images: Pictures, *, strict: bool = False, roi: Roi | None = None, progress: bool = True
     ) -> Iterator[tuple[Source, Prediction | Exception]]:
         """Yield every picture with its Prediction, or with the error that kept it from being read.
 
@@ -344,7 +362,7 @@ class DeSTSeg:
         """
         scorer, thresholds, failures = self.scorer, self._thresholds(), Failures(strict)
         framing = self._framing().within(roi)
-        with closing(predictions(scorer, framing, thresholds, as_pictures(images))) as results:
+        with closing(predictions(scorer, framing, thresholds, as_pictures(images), progress)) as results:
             for source, result in results:
                 if isinstance(result, Exception):
                     failures.add(result)
@@ -365,7 +383,7 @@ class DeSTSeg:
             dataset: directory that holds test/<defect> and ground_truth/<defect>.
             protocol: "full": masks at their own resolution, labels from the folder; or "paper": masks resized
                 to the network's input, labels from the resized masks.
-            progress: show a progress bar on a terminal.
+            progress: show progress bars, as for `fit`.
             roi: region of interest in place of the model's: no pixel outside counts.
             robustness: tell, too, what comes of the same pictures a little darker, brighter, shifted and
                 rotated, see `destseg.inference.robustness`. It takes five times as long.
@@ -374,7 +392,7 @@ class DeSTSeg:
         samples = read_mvtec(dataset)
         sources = [Source(str(sample.path), sample.path) for sample in samples]
         promised = self.calibration_.promised_rate if self.calibration_ else None
-        with closing(stream(scorer, framing, sources)) as results:
+        with closing(stream(scorer, framing, sources, progress=progress)) as results:
             report = evaluate(samples, results, protocol, self.threshold_, progress, promised)
         if self.record_:
             report = dataclasses.replace(report, outliers=self.record_.outliers)
@@ -407,6 +425,7 @@ class DeSTSeg:
         normal: Pictures | None = None,
         strict: bool = False,
         calibration: Pictures | None = None,
+        progress: bool = True,
     ) -> None:
         """Write one graph from pixels to a verdict, for other engines.
 
@@ -425,6 +444,7 @@ class DeSTSeg:
                 model is calibrated with them by its own engine, at the model's false-positive rate. Without
                 them the model's thresholds stay; their rate does not hold for "int8", whose scores differ,
                 and a warning says so.
+            progress: show progress bars, as for `fit`, and those of the packages that export.
 
         Raises:
             RuntimeError: the model is not fitted, has no thresholds, or was loaded from an export itself.
@@ -440,7 +460,8 @@ class DeSTSeg:
 
         form = wanted_format(path, format, precision)
         artifact = dataclasses.replace(self._artifact(), precision=precision)
-        export(self.network_, artifact, path, form, normal, strict=strict, calibration=calibration)
+        options: dict[str, Any] = {"strict": strict, "calibration": calibration, "progress": progress}
+        export(self.network_, artifact, path, form, normal, **options)
 
     @classmethod
     def from_checkpoint(cls, path: FilePath, *, preset: str = "paper", **settings: Any) -> "DeSTSeg":
@@ -519,7 +540,7 @@ class DeSTSeg:
         take: Callable[[Source], Picture] | None = None,
         **options: Any,
     ) -> Calibration:
-        with closing(stream(self.scorer, framing, sources, take)) as results:
+        with closing(stream(self.scorer, framing, sources, take, options.get("progress", True))) as results:
             return calibrate(results, false_positive_rate, pictures=len(sources), **options)
 
     def _artifact(self) -> Artifact:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
-from tqdm import tqdm
 
 from destseg.files import write_whole
 from destseg.inference.scoring import Scored
@@ -21,6 +20,7 @@ from destseg.metrics.accumulator import MEMORY, Accumulator, Metrics
 from destseg.pictures.advice import name_some
 from destseg.pictures.folders import Sample, Source, read_mask
 from destseg.pictures.roi import shrink_mask
+from destseg.progress import bar
 from destseg.settings import PROTOCOLS, check_choice
 
 Move = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
@@ -213,7 +213,7 @@ def evaluate(
         results: their scores, in the same order, as `destseg.inference.stream.stream` yields them.
         protocol: "full" or "paper".
         threshold: a picture that scores above it counts as anomalous; None: no verdicts.
-        progress: show a progress bar on a terminal.
+        progress: show a progress bar, see `destseg.progress.Bar`.
         promised_rate: the false-positive rate that is guaranteed; None: none is.
         move: moves masks where pictures were moved. A defect that leaves its picture counts no longer, and
             the picture counts as normal in image AUROC if no other is in it.
@@ -225,8 +225,8 @@ def evaluate(
     share = MEMORY // max(1, len({sample.defect for sample in samples}))
     rows = []
     scale = _mask_scale(samples)
-    bar = tqdm(samples, "evaluating", disable=None if progress else True)
-    for sample, (_, scored) in zip(bar, results, strict=True):
+    shown = bar(samples, "evaluating", wanted=progress)
+    for sample, (_, scored) in zip(shown, results, strict=True):
         if isinstance(scored, Exception):
             raise scored
         mask, label = _truth(sample, scored, protocol, scale, move)

@@ -108,6 +108,7 @@ if hasattr(sys.stderr, "close"):
 model = destseg.DeSTSeg(image_size=64, device="cpu")
 model.fit({str(few_parts)!r}, steps=(0, 0))  # too few pictures for the rate: a warning
 print(model.threshold_)
+sys.stderr = sys.__stderr__  # which Python flushes at its end
 """
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (process.returncode, process.stderr) == (0, "")
