@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
@@ -21,7 +21,14 @@ from destseg.inference.robustness import with_robustness
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import predictions, stream
 from destseg.pictures.advice import advice_on, advice_on_outliers
-from destseg.pictures.folders import Pictures, Source, as_pictures, is_several, read_mvtec
+from destseg.pictures.folders import (
+    Pictures,
+    Source,
+    as_pictures,
+    is_several,
+    iterate_pictures,
+    read_mvtec,
+)
 from destseg.pictures.framing import Framing, framing_of
 from destseg.pictures.groups import Groups, groups_of, hint_at_groups, units_of
 from destseg.pictures.roi import RegionOfInterest, Roi
@@ -282,6 +289,7 @@ class DeSTSeg:
 
         Args:
             normal: normal pictures that `fit` did not see; by default the last calibration's scores serve.
+                Those of a generator are taken one by one, unless there are `groups`.
             false_positive_rate: the wanted rate, between 0 and 1.
             groups: which pictures belong together, as for `fit`; the rate then counts groups.
             strict: raise at the first unreadable picture instead of leaving it out with a warning.
@@ -294,8 +302,10 @@ class DeSTSeg:
             settings = self.settings
             if roi is not None:
                 settings = dataclasses.replace(settings, roi=RegionOfInterest(roi))
-            sources = as_pictures(normal)
-            labels, framing = groups_of(sources, groups), framing_of(settings)
+            framing, labels, sources = framing_of(settings), None, iterate_pictures(normal)
+            if groups is not None:
+                sources = as_pictures(normal)
+                labels = groups_of(sources, groups)
             options: dict[str, Any] = {"groups": labels, "strict": strict, "progress": progress}
             calibration = self._calibrate(sources, framing, false_positive_rate, **options)
             self._settings, self.calibration_ = settings, calibration
@@ -335,7 +345,8 @@ class DeSTSeg:
         Args:
             image: one picture, as `destseg.pictures.decoding.to_rgb` takes it, gives a Prediction. A
                 directory, a list or a stack of pictures gives a list, with None for pictures that cannot be
-                read; each of these is named in a warning.
+                read; each of these is named in a warning. So does a generator, but not an endless one, whose
+                list would never be complete: see `predict_each`.
             strict: raise at the first unreadable picture of several.
             roi: region of interest in place of the model's; the anomaly map is 0 outside. The false-positive
                 rate holds if it is a part of the ROI that the model was calibrated with, see
@@ -359,10 +370,29 @@ class DeSTSeg:
         """Yield every picture with its Prediction, or with the error that kept it from being read.
 
         Arguments and errors are as for `predict`. Pictures are decoded ahead, and none is kept.
+
+        A generator may be endless, as of a camera's frames, and is closed where the consumer stops. It is
+        asked for at most two pictures beyond the one that is yielded; on a GPU, which takes batches, for
+        about a hundred. So the verdict on a part may wait for later parts to arrive: where it must not, call
+        `predict` with each frame. An item that is no picture is yielded in its place with its error. Errors
+        of the generator itself come after the results of what it gave before.
+
+        Example:
+            >>> import itertools
+            >>> import numpy as np
+            >>> import destseg
+            >>> def camera():
+            ...     for number in itertools.count():
+            ...         yield np.random.default_rng(number).integers(90, 110, (64, 64, 3), dtype=np.uint8)
+            >>> model = destseg.DeSTSeg(image_size=64, device="cpu")
+            >>> normal = list(itertools.islice(camera(), 12))
+            >>> model = model.fit(normal, steps=(1, 1), batch_size=2, false_positive_rate=0.2)
+            >>> [source.name for source, _ in itertools.islice(model.predict_each(camera()), 3)]
+            ['picture 0', 'picture 1', 'picture 2']
         """
         scorer, thresholds, failures = self.scorer, self._thresholds(), Failures(strict)
         framing = self._framing().within(roi)
-        with closing(predictions(scorer, framing, thresholds, as_pictures(images), progress)) as results:
+        with closing(predictions(scorer, framing, thresholds, iterate_pictures(images), progress)) as results:
             for source, result in results:
                 if isinstance(result, Exception):
                     failures.add(result)
@@ -534,14 +564,15 @@ class DeSTSeg:
 
     def _calibrate(
         self,
-        sources: Sequence[Source],
+        sources: Iterable[Source],
         framing: Framing,
         false_positive_rate: float,
         take: Callable[[Source], Picture] | None = None,
         **options: Any,
     ) -> Calibration:
+        count = len(sources) if isinstance(sources, Sequence) else None
         with closing(stream(self.scorer, framing, sources, take, options.get("progress", True))) as results:
-            return calibrate(results, false_positive_rate, pictures=len(sources), **options)
+            return calibrate(results, false_positive_rate, pictures=count, **options)
 
     def _artifact(self) -> Artifact:
         from destseg.model.tensorfile import versions

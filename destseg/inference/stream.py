@@ -102,5 +102,9 @@ def _batches(pictures: Generator[Read, None, None], most: int) -> Generator[list
                 batch, held = [], 0
         if batch:
             yield batch
+    except Exception:  # of what gives the pictures
+        if batch:
+            yield batch
+        raise
     finally:
         pictures.close()

@@ -38,6 +38,8 @@ def read(
     Raises ValueError, naming the picture, where no pixel of the region of interest lies in it. There must be
     one both at the scaled size, at which it is scored, and at its own size, which its map has.
     """
+    if source.error is not None:
+        raise source.error
     pixels = to_rgb(source.image, source.name)
     if change is not None:
         pixels = change(pixels)
