@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 import destseg
 from destseg.artifacts.artifact import Artifact
@@ -28,6 +27,7 @@ from destseg.ops.kernels import thread_count
 from destseg.pictures.folders import Pictures, as_normals, as_pictures
 from destseg.pictures.framing import framing_of
 from destseg.pictures.store import PictureStore
+from destseg.progress import bar
 from destseg.settings import Settings, input_size
 
 logger = logging.getLogger("destseg")
@@ -61,6 +61,7 @@ def table(
     size: int | tuple[int, int] = 256,
     seconds: float = 5.0,
     dataset: str | Path | None = None,
+    progress: bool = True,
 ) -> str:
     """Time models against the published network and return a table.
 
@@ -73,6 +74,7 @@ def table(
         size: input size, in pixels, of untrained networks and of the published one.
         seconds: how long each side works.
         dataset: test set in the MVTec layout; the table then also shows the models' metrics on it.
+        progress: show progress bars.
     """
     if dataset is not None and not models:
         raise ValueError("a dataset goes with models: untrained networks find nothing in it")
@@ -86,10 +88,10 @@ def table(
                 sides.append(Side(path.name, artifact.engine, artifact.precision, path))
         else:
             for preset in PRESETS:
-                sides += export_everywhere(untrained(preset, size, Path(folder)))
-        costs = measure(sides, input_size(size), seconds)
+                sides += export_everywhere(untrained(preset, size, Path(folder)), progress)
+        costs = measure(sides, input_size(size), seconds, progress)
         if dataset is not None:
-            reports = [load(side.path, "cpu").evaluate(dataset) for side in sides[1:]]
+            reports = [load(side.path, "cpu").evaluate(dataset, progress=progress) for side in sides[1:]]
             shares = [(report.image_auroc, report.pixel_ap, report.iap) for report in reports]
             rows = [f"{100 * auroc:7.1f} {100 * ap:5.1f} {100 * iap:5.1f}" for auroc, ap, iap in shares]
             quality = ["  AUROC    AP   IAP", "", *rows]
@@ -114,7 +116,7 @@ def untrained(preset: str, size: int | tuple[int, int], folder: Path) -> Side:
     return Side(preset, "torch", "float32", path)
 
 
-def export_everywhere(side: Side) -> list[Side]:
+def export_everywhere(side: Side, progress: bool = True) -> list[Side]:
     """Export a model to every installed engine, and return the sides with the model itself."""
     model = load(side.path, "cpu")
     height, width = model.settings.size
@@ -124,7 +126,7 @@ def export_everywhere(side: Side) -> list[Side]:
     for form, precision in kinds:
         path = side.path.with_name(f"{side.name}-{precision}{form.ending}")
         try:
-            model.export(path, form.name, precision, normal=normal, calibration=normal)
+            model.export(path, form.name, precision, normal=normal, calibration=normal, progress=progress)
         except ImportError as error:
             logger.warning("left out: %s %s: %s", form.name, precision, error)
         else:
@@ -132,7 +134,9 @@ def export_everywhere(side: Side) -> list[Side]:
     return sides
 
 
-def measure(sides: Sequence[Side], size: tuple[int, int], seconds: float) -> list[Cost]:
+def measure(
+    sides: Sequence[Side], size: tuple[int, int], seconds: float, progress: bool = True
+) -> list[Cost]:
     """Return what each side costs on one picture of the given height and width."""
     context = multiprocessing.get_context("spawn")
     ends, processes = [], []
@@ -148,7 +152,7 @@ def measure(sides: Sequence[Side], size: tuple[int, int], seconds: float) -> lis
             processes.append(process)
             end.recv()  # it has warmed up: no side is measured while another loads
         times: list[list[float]] = [[] for _ in sides]
-        for _ in tqdm(range(max(1, round(seconds / TURN))), "timing", disable=None):
+        for _ in bar(range(max(1, round(seconds / TURN))), "timing", wanted=progress):
             for end, side_times in zip(ends, times, strict=True):
                 end.send(TURN)
                 side_times += end.recv()
@@ -212,13 +216,15 @@ def published_predictor(path: Path) -> Callable[[np.ndarray], object]:
     return lambda pixels: next(predictions(scorer, framing, calibration, as_pictures(pixels)))
 
 
-def int8_cost(model: DeSTSeg, quantised: DeSTSeg, normal: Pictures, dataset: Any = None) -> str:
+def int8_cost(
+    model: DeSTSeg, quantised: DeSTSeg, normal: Pictures, dataset: Any = None, progress: bool = True
+) -> str:
     """Return lines that tell what INT8 costs, on synthetic anomalies and on an MVTec-like data set."""
-    store = PictureStore(as_normals(normal), framing_of(model.settings))
+    store = PictureStore(as_normals(normal), framing_of(model.settings), progress=progress)
     pair = (model, quantised)
     before, after = (synthetic_metrics(either.scorer, store, model.settings.seed) for either in pair)
     metrics = {"synthetic anomalies": (before, after)}
     if dataset is not None:
-        before, after = (either.evaluate(dataset) for either in pair)
+        before, after = (either.evaluate(dataset, progress=progress) for either in pair)
         metrics["data set"] = (before, after)
     return cost_table(metrics)

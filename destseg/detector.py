@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
@@ -21,7 +21,15 @@ from destseg.inference.robustness import with_robustness
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import predictions, stream
 from destseg.pictures.advice import advice_on, advice_on_outliers
-from destseg.pictures.folders import Pictures, Source, as_normals, as_pictures, is_several, read_mvtec
+from destseg.pictures.folders import (
+    Pictures,
+    Source,
+    as_normals,
+    as_pictures,
+    is_several,
+    iterate_pictures,
+    read_mvtec,
+)
 from destseg.pictures.framing import Framing, framing_of
 from destseg.pictures.groups import Groups, groups_of, hint_at_groups, units_of
 from destseg.pictures.roi import RegionOfInterest, Roi
@@ -169,8 +177,9 @@ class DeSTSeg:
             texture_source: pictures that lend their texture to the synthetic anomalies; by default textures
                 are made from `normal`.
             rotate: 0, degrees either way, or "90" (quarter turns +-5), if real parts lie like that.
-            progress: on a terminal, tell what is done and how long it will take, and show progress bars. The
-                same is in the log "destseg" at level INFO.
+            progress: at a terminal or in a notebook, tell what is done and how long it will take, and show
+                progress bars. Elsewhere the log "destseg" gets the same at level INFO: what is done, and once
+                a minute how far it is.
             resume: a checkpoint to continue from, written by a run with the same arguments.
             flip: "", "horizontal", "vertical" or "both", if mirrored parts are normal.
             augment: "", or "light", if light and place change a little from picture to picture: brightness,
@@ -223,7 +232,7 @@ class DeSTSeg:
         device = torch_device(self.device)
         preset, teacher = self.settings.preset, self.settings.teacher
         say(f"{len(sources)} pictures found; preset {preset}, teacher {teacher}, on {device}", progress)
-        network = new_network(self.settings, self.teacher_weights).to(device).eval()
+        network = new_network(self.settings, self.teacher_weights, progress).to(device).eval()
         framing, textures = self._framing(), None
         store = PictureStore(sources, framing, memory, strict, progress)
         for sentence in advice_on(store):
@@ -273,6 +282,7 @@ class DeSTSeg:
         groups: Groups = None,
         strict: bool = False,
         roi: Roi | None = None,
+        progress: bool = True,
     ) -> "DeSTSeg":
         """Set the thresholds from normal pictures alone, by split-conformal prediction.
 
@@ -280,10 +290,12 @@ class DeSTSeg:
 
         Args:
             normal: normal pictures that `fit` did not see; by default the last calibration's scores serve.
+                Those of a generator are taken one by one, unless there are `groups`.
             false_positive_rate: the wanted rate, between 0 and 1.
             groups: which pictures belong together, as for `fit`; the rate then counts groups.
             strict: raise at the first unreadable picture instead of leaving it out with a warning.
             roi: region of interest in these pictures; it becomes the model's.
+            progress: show progress bars, as for `fit`.
         """
         check_rate(false_positive_rate)
         check_groups(groups)
@@ -292,8 +304,10 @@ class DeSTSeg:
             if roi is not None:
                 settings = dataclasses.replace(settings, roi=RegionOfInterest(roi))
             sources = as_normals(normal)
-            labels, framing = groups_of(sources, groups), framing_of(settings)
-            calibration = self._calibrate(sources, framing, false_positive_rate, groups=labels, strict=strict)
+            framing = framing_of(settings)
+            options: dict[str, Any] = {"groups": groups_of(sources, groups), "strict": strict}
+            options["progress"] = progress
+            calibration = self._calibrate(sources, framing, false_positive_rate, **options)
             self._settings, self.calibration_ = settings, calibration
         elif roi is not None or groups is not None:
             name = "roi" if roi is not None else "groups"
@@ -306,45 +320,79 @@ class DeSTSeg:
         return self
 
     @overload
-    def predict(self, image: OnePicture, *, strict: bool = ..., roi: Roi | None = ...) -> Prediction: ...
+    def predict(
+        self, image: OnePicture, *, strict: bool = ..., roi: Roi | None = ..., progress: bool = ...
+    ) -> Prediction: ...
     @overload
     def predict(
-        self, image: list[Any] | tuple[Any, ...], *, strict: bool = ..., roi: Roi | None = ...
+        self,
+        image: list[Any] | tuple[Any, ...],
+        *,
+        strict: bool = ...,
+        roi: Roi | None = ...,
+        progress: bool = ...,
     ) -> list[Prediction | None]: ...
     @overload
-    def predict(self, image: Pictures, *, strict: bool = ..., roi: Roi | None = ...) -> Any: ...
+    def predict(
+        self, image: Pictures, *, strict: bool = ..., roi: Roi | None = ..., progress: bool = ...
+    ) -> Any: ...
 
-    def predict(self, image: Pictures, *, strict: bool = False, roi: Roi | None = None) -> Any:
+    def predict(
+        self, image: Pictures, *, strict: bool = False, roi: Roi | None = None, progress: bool = True
+    ) -> Any:
         """Find defects in one picture, or in each of several. Threads may call it at the same time.
 
         Args:
             image: one picture, as `destseg.pictures.decoding.to_rgb` takes it, gives a Prediction. A
                 directory, a list or a stack of pictures gives a list, with None for pictures that cannot be
-                read; each of these is named in a warning.
+                read; each of these is named in a warning. So does a generator, but not an endless one, whose
+                list would never be complete: see `predict_each`.
             strict: raise at the first unreadable picture of several.
             roi: region of interest in place of the model's; the anomaly map is 0 outside. The false-positive
                 rate holds if it is a part of the ROI that the model was calibrated with, see
                 `destseg.inference.scoring.scores`.
+            progress: show a progress bar for a picture of many tiles, as for `fit`.
 
         Raises:
             RuntimeError: the model is not fitted or not calibrated, or the network gives NaN.
             ValueError, OSError, TypeError: a single picture cannot be read; UnreadableImage for files.
         """
         if is_several(image):
-            results = (result for _, result in self.predict_each(image, strict=strict, roi=roi))
+            results = (
+                result for _, result in self.predict_each(image, strict=strict, roi=roi, progress=progress)
+            )
             return [None if isinstance(result, Exception) else result for result in results]
-        return next(self.predict_each(image, strict=True, roi=roi))[1]
+        return next(self.predict_each(image, strict=True, roi=roi, progress=progress))[1]
 
     def predict_each(
-        self, images: Pictures, *, strict: bool = False, roi: Roi | None = None
+        self, images: Pictures, *, strict: bool = False, roi: Roi | None = None, progress: bool = True
     ) -> Iterator[tuple[Source, Prediction | Exception]]:
         """Yield every picture with its Prediction, or with the error that kept it from being read.
 
         Arguments and errors are as for `predict`. Pictures are decoded ahead, and none is kept.
+
+        A generator may be endless, as of a camera's frames, and is closed where the consumer stops. It is
+        asked for at most two pictures beyond the one that is yielded; on a GPU, which takes batches, for
+        about a hundred. So the verdict on a part may wait for later parts to arrive: where it must not, call
+        `predict` with each frame. An item that is no picture is yielded in its place with its error. Errors
+        of the generator itself come after the results of what it gave before.
+
+        Example:
+            >>> import itertools
+            >>> import numpy as np
+            >>> import destseg
+            >>> def camera():
+            ...     for number in itertools.count():
+            ...         yield np.random.default_rng(number).integers(90, 110, (64, 64, 3), dtype=np.uint8)
+            >>> model = destseg.DeSTSeg(image_size=64, device="cpu")
+            >>> normal = list(itertools.islice(camera(), 12))
+            >>> model = model.fit(normal, steps=(1, 1), batch_size=2, false_positive_rate=0.2)
+            >>> [source.name for source, _ in itertools.islice(model.predict_each(camera()), 3)]
+            ['picture 0', 'picture 1', 'picture 2']
         """
         scorer, thresholds, failures = self.scorer, self._thresholds(), Failures(strict)
         framing = self._framing().within(roi)
-        with closing(predictions(scorer, framing, thresholds, as_pictures(images))) as results:
+        with closing(predictions(scorer, framing, thresholds, iterate_pictures(images), progress)) as results:
             for source, result in results:
                 if isinstance(result, Exception):
                     failures.add(result)
@@ -365,7 +413,7 @@ class DeSTSeg:
             dataset: directory that holds test/<defect> and ground_truth/<defect>.
             protocol: "full": masks at their own resolution, labels from the folder; or "paper": masks resized
                 to the network's input, labels from the resized masks.
-            progress: show a progress bar on a terminal.
+            progress: show progress bars, as for `fit`.
             roi: region of interest in place of the model's: no pixel outside counts.
             robustness: tell, too, what comes of the same pictures a little darker, brighter, shifted and
                 rotated, see `destseg.inference.robustness`. It takes five times as long.
@@ -374,7 +422,7 @@ class DeSTSeg:
         samples = read_mvtec(dataset)
         sources = [Source(str(sample.path), sample.path) for sample in samples]
         promised = self.calibration_.promised_rate if self.calibration_ else None
-        with closing(stream(scorer, framing, sources)) as results:
+        with closing(stream(scorer, framing, sources, progress=progress)) as results:
             report = evaluate(samples, results, protocol, self.threshold_, progress, promised)
         if self.record_:
             report = dataclasses.replace(report, outliers=self.record_.outliers)
@@ -407,6 +455,7 @@ class DeSTSeg:
         normal: Pictures | None = None,
         strict: bool = False,
         calibration: Pictures | None = None,
+        progress: bool = True,
     ) -> None:
         """Write one graph from pixels to a verdict, for other engines.
 
@@ -425,6 +474,7 @@ class DeSTSeg:
                 model is calibrated with them by its own engine, at the model's false-positive rate. Without
                 them the model's thresholds stay; their rate does not hold for "int8", whose scores differ,
                 and a warning says so.
+            progress: show progress bars, as for `fit`, and those of the packages that export.
 
         Raises:
             RuntimeError: the model is not fitted, has no thresholds, or was loaded from an export itself.
@@ -440,7 +490,8 @@ class DeSTSeg:
 
         form = wanted_format(path, format, precision)
         artifact = dataclasses.replace(self._artifact(), precision=precision)
-        export(self.network_, artifact, path, form, normal, strict=strict, calibration=calibration)
+        options: dict[str, Any] = {"strict": strict, "calibration": calibration, "progress": progress}
+        export(self.network_, artifact, path, form, normal, **options)
 
     @classmethod
     def from_checkpoint(cls, path: FilePath, *, preset: str = "paper", **settings: Any) -> "DeSTSeg":
@@ -513,14 +564,15 @@ class DeSTSeg:
 
     def _calibrate(
         self,
-        sources: Sequence[Source],
+        sources: Iterable[Source],
         framing: Framing,
         false_positive_rate: float,
         take: Callable[[Source], Picture] | None = None,
         **options: Any,
     ) -> Calibration:
-        with closing(stream(self.scorer, framing, sources, take)) as results:
-            return calibrate(results, false_positive_rate, pictures=len(sources), **options)
+        count = len(sources) if isinstance(sources, Sequence) else None
+        with closing(stream(self.scorer, framing, sources, take, options.get("progress", True))) as results:
+            return calibrate(results, false_positive_rate, pictures=count, **options)
 
     def _artifact(self) -> Artifact:
         from destseg.model.tensorfile import versions

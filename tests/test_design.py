@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import inspect
 import pathlib
 import subprocess
 import sys
@@ -179,6 +180,30 @@ def test_nothing_that_executes_files_is_imported(module):
 )
 def test_only_the_command_line_and_messages_print(module):
     assert "print" not in {name for name, _ in calls(module)}
+
+
+def test_one_place_shows_bars_and_knows_terminals():
+    for module in MODULES:
+        named = {name.split(".")[0] for name in imported_names(statements(module))}
+        asked = {node.attr for node in ast.walk(tree(module)) if isinstance(node, ast.Attribute)}
+        assert module == "progress" or ("tqdm" not in named and not asked & {"isatty", "stderr"})
+
+
+@pytest.mark.parametrize("verb", ["fit", "predict", "evaluate", "calibrate", "export", "bench", "demo"])
+def test_every_verb_that_takes_long_has_the_switch_for_progress(verb):
+    from destseg.cli import VERBS
+    from destseg.cli import parser as command_parser
+
+    assert VERBS.keys() - {"info"} == {"fit", "predict", "evaluate", "calibrate", "export", "bench", "demo"}
+    needed = {"fit": ["x", "-o", "y"], "predict": ["x", "y"], "evaluate": ["x", "y"], "export": ["x", "y"]}
+    for switch, expected in (([], True), (["--no-progress"], False)):
+        arguments = [verb, *needed.get(verb, ["x"]), *switch]
+        assert command_parser().parse_args(arguments).progress is expected
+
+
+def test_every_method_that_takes_long_has_the_argument_for_progress():
+    for name in ("fit", "calibrate", "predict", "predict_each", "evaluate", "export"):
+        assert inspect.signature(getattr(destseg.DeSTSeg, name)).parameters["progress"].default is True
 
 
 @pytest.mark.parametrize("module", MODULES)

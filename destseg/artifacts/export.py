@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from destseg.model.networks import DeSTSegNet
 from destseg.pictures.folders import Pictures, as_normals
 from destseg.pictures.framing import framing_of
 from destseg.pictures.store import PictureStore
-from destseg.progress import is_terminal
+from destseg.progress import screen
 from destseg.settings import EXPORT_PRECISIONS, check_choice
 
 logger = logging.getLogger("destseg")
@@ -38,6 +37,7 @@ def export(
     *,
     strict: bool = False,
     calibration: Pictures | None = None,
+    progress: bool = True,
 ) -> None:
     """Write an exported model; `DeSTSeg.export` describes the errors.
 
@@ -46,7 +46,7 @@ def export(
         artifact: the description of the file: settings, thresholds from scores in float32, and precision.
         path: file to write.
         form: its format, as `wanted_format` gives it.
-        normal, strict, calibration: as for `DeSTSeg.export`.
+        normal, strict, calibration, progress: as for `DeSTSeg.export`.
     """
     settings, thresholds, path = artifact.settings, artifact.calibration, Path(path)
     assert thresholds is not None and form.build is not None  # the caller and `wanted_format` check both
@@ -63,10 +63,11 @@ def export(
     if artifact.precision == "int8":
         if normal is None:
             raise ValueError('precision "int8" needs normal pictures to learn from: pass normal=')
-        ranges = range_inputs(PictureStore(as_normals(normal), framing, strict=strict), settings.seed)
+        store = PictureStore(as_normals(normal), framing, strict=strict, progress=progress)
+        ranges = range_inputs(store, settings.seed)
     if calibration is not None:
-        held_out = PictureStore(as_normals(calibration), framing, strict=strict)
-    with _quietly():
+        held_out = PictureStore(as_normals(calibration), framing, strict=strict, progress=progress)
+    with _quietly(progress):
         program = trace(Inference(network, settings.size, thresholds.threshold))
         content = form.build(program)
         if ranges is not None and form.quantise is not None:
@@ -79,17 +80,19 @@ def export(
                 "normal pictures",
                 path,
             )
-        with _quietly():
+        with _quietly(progress):
             form.write(path, content, artifact)
         return
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder, f"draft{form.ending}")
-        with _quietly():
+        with _quietly(progress):
             form.write(draft, content, artifact)
         start = form.read(draft).start
         assert start is not None  # every exported file has one
-        with closing(stream(start(), framing, held_out.sources, held_out.picture)) as results:
-            own_thresholds = calibrate(results, thresholds.false_positive_rate, pictures=held_out.pictures)
+        results = stream(start(), framing, held_out.sources, held_out.picture)
+        options: dict[str, Any] = {"pictures": held_out.pictures, "progress": progress}
+        with closing(results):
+            own_thresholds = calibrate(results, thresholds.false_positive_rate, **options)
         form.set_threshold(draft, path, replace(artifact, calibration=own_thresholds))
 
 
@@ -113,13 +116,13 @@ def wanted_format(path: FilePath, name: str | None, precision: str) -> Format:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence exporters and quantisers; their progress shows on a terminal only."""
+def _quietly(progress: bool) -> Iterator[None]:
+    """Silence exporters and quantisers; their own progress shows where ours would."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.WARNING)
-        terminal: Any = sys.stderr if is_terminal() else stack.enter_context(open(os.devnull, "w"))
-        stack.enter_context(contextlib.redirect_stdout(terminal))
+        shown = screen() if progress else None
+        stack.enter_context(contextlib.redirect_stdout(shown or stack.enter_context(open(os.devnull, "w"))))
         yield

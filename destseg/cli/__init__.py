@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import destseg
 from destseg.cli import bench, calibrate, demo, evaluate, export, fit, info, predict
 from destseg.cli.arguments import HelpFormatter, UsageError
-from destseg.progress import is_terminal
+from destseg.progress import is_watched, line_logger, write
 
 VERBS = {
     "demo": demo,
@@ -30,24 +30,26 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return 0, or 1 if it failed, or 2 for wrong usage; argparse exits with 2, too."""
     logging.basicConfig(format="destseg: %(message)s", level=logging.WARNING)
-    if not is_terminal():  # results do not depend on kernels: only people hear that they are missing
+    if not is_watched():  # results do not depend on kernels: only people hear that they are missing
         logging.getLogger("destseg.ops").setLevel(logging.ERROR)
     options = parser().parse_args(arguments)
     verb = vars(options).pop("verb")
+    line_logger.setLevel(logging.INFO if vars(options).get("progress") else logging.NOTSET)
     try:
         status = VERBS[verb].run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
     except BrokenPipeError:  # the reader has seen enough, as in `destseg info part.destseg | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that flushing at exit cannot fail
         return 1
     except UsageError as error:
-        print(f"destseg {verb}: {error}", file=sys.stderr)
+        write(f"destseg {verb}: {error}")
         return 2
     except (ValueError, OSError, RuntimeError, TypeError, ImportError) as error:
-        print(f"destseg {verb}: {error}", file=sys.stderr)
+        write(f"destseg {verb}: {error}")
     except KeyboardInterrupt:
-        print(f"destseg {verb}: interrupted", file=sys.stderr)
+        write(f"destseg {verb}: interrupted")
     return 1
 
 

@@ -94,6 +94,12 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
 
 
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Add --no-progress, which `destseg.cli.main` looks at, too."""
+    text = "show no progress: no bars and messages, nor, where there is no terminal, a line every minute"
+    parser.add_argument("--no-progress", dest="progress", action="store_false", help=text)
+
+
 def read_whole_number(text: str) -> int:
     """Read a whole number."""
     try:

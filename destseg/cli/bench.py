@@ -2,7 +2,7 @@
 
 import argparse
 
-from destseg.cli.arguments import SIDES, read_number, read_sides, wrong_usage
+from destseg.cli.arguments import SIDES, add_progress, read_number, read_sides, wrong_usage
 from destseg.settings import Settings, check_duration, input_size
 
 HELP = "Time prediction by preset, engine and precision, beside the published network."
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=read_number, default=5.0, help="time for each model")
     dataset = "also measure what the models find in this test set in the MVTec layout"
     add("--evaluate", dest="dataset", metavar="DATASET", help=dataset)
+    add_progress(parser)
 
 
 def run(options: argparse.Namespace) -> int:

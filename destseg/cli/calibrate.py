@@ -11,6 +11,7 @@ from destseg.cli.arguments import (
     add_group,
     add_inference_precision,
     add_model,
+    add_progress,
     add_roi,
     add_strict,
     wrong_usage,
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_group(parser)
     add_strict(parser)
     add_device(parser)
+    add_progress(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,10 +55,11 @@ def run(options: argparse.Namespace) -> int:
     model = destseg.load(options.model, options.device, options.inference_precision)
     normal = options.normal or None
     choices = {"groups": options.groups, "strict": options.strict, "roi": options.roi}
+    choices |= {"progress": options.progress}
     model.calibrate(normal, options.false_positive_rate, **choices)
     output = options.output or options.model
     model.save(output)
     for line in thresholds(model.calibration_):
         print(line)
-    say(f"wrote {output}")
+    say(f"wrote {output}", options.progress)
     return 0

@@ -5,6 +5,7 @@ import argparse
 from destseg.cli.arguments import (
     SIDES,
     add_device,
+    add_progress,
     add_steps,
     add_teacher,
     read_sides,
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_teacher(parser, OWN_TEACHERS[Settings.preset])
     add("--overwrite", action="store_true", help="replace the files of an earlier demo in FOLDER")
     add_device(parser)
+    add_progress(parser)
 
 
 def run(options: argparse.Namespace) -> int:

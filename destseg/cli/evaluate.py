@@ -3,7 +3,7 @@
 import argparse
 
 import destseg
-from destseg.cli.arguments import add_device, add_model, add_roi, wrong_usage
+from destseg.cli.arguments import add_device, add_model, add_progress, add_roi, wrong_usage
 from destseg.cli.output import check_output
 from destseg.settings import PROTOCOLS, check_device
 
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--robustness", action="store_true", help=robustness)
     add_roi(parser)
     add_device(parser)
+    add_progress(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,7 +34,11 @@ def run(options: argparse.Namespace) -> int:
         check_output(path)
     model = destseg.load(options.model, options.device)
     report = model.evaluate(
-        options.dataset, protocol=options.protocol, roi=options.roi, robustness=options.robustness
+        options.dataset,
+        protocol=options.protocol,
+        progress=options.progress,
+        roi=options.roi,
+        robustness=options.robustness,
     )
     if options.json:
         report.to_json(options.json)

@@ -3,7 +3,7 @@
 import argparse
 
 import destseg
-from destseg.cli.arguments import add_model, add_strict
+from destseg.cli.arguments import add_model, add_progress, add_strict
 from destseg.cli.output import check_output
 from destseg.progress import say
 from destseg.settings import EXPORT_PRECISIONS
@@ -24,16 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     dataset = "test set in the MVTec layout, to measure what int8 costs"
     add("--evaluate", metavar="DATASET", help=dataset)
     add_strict(parser)
+    add_progress(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     check_output(options.output)
     model = destseg.load(options.model, "cpu")
     pictures = {"normal": options.normal, "calibration": options.calibration, "strict": options.strict}
-    model.export(options.output, precision=options.precision, **pictures)
-    say(f"wrote {options.output}")
+    progress = options.progress
+    model.export(options.output, precision=options.precision, progress=progress, **pictures)
+    say(f"wrote {options.output}", progress)
     if options.precision == "int8":
         from destseg.bench import int8_cost
 
-        print(int8_cost(model, destseg.load(options.output), options.normal, options.evaluate))
+        quantised = destseg.load(options.output)
+        print(int8_cost(model, quantised, options.normal, options.evaluate, progress))
     return 0

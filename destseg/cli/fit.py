@@ -13,6 +13,7 @@ from destseg.cli.arguments import (
     add_false_positive_rate,
     add_group,
     add_inference_precision,
+    add_progress,
     add_roi,
     add_steps,
     add_strict,
@@ -94,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_group(parser)
     add_strict(parser)
     add_device(parser)
+    add_progress(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -123,6 +125,7 @@ def run(options: argparse.Namespace) -> int:
         **schedule,
         groups=options.groups,
         texture_source=options.texture_source,
+        progress=options.progress,
         resume=checkpoint if options.resume else None,
         checkpoint=checkpoint,
         checkpoint_minutes=options.checkpoint_minutes,
@@ -131,7 +134,8 @@ def run(options: argparse.Namespace) -> int:
     )
     model.save(output)
     checkpoint.unlink(missing_ok=True)
-    say(f"wrote {output}; next: destseg predict {shlex.quote(str(output))} PICTURES -o results")
+    following = f"destseg predict {shlex.quote(str(output))} PICTURES -o results"
+    say(f"wrote {output}; next: {following}", options.progress)
     return 0
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import destseg
-from destseg.cli.arguments import add_device, add_model, add_roi, add_strict, wrong_usage
+from destseg.cli.arguments import add_device, add_model, add_progress, add_roi, add_strict, wrong_usage
+from destseg.progress import bar
 from destseg.settings import check_device
 
 if TYPE_CHECKING:
@@ -29,13 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_roi(parser)
     add_strict(parser)
     add_device(parser)
+    add_progress(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     with wrong_usage():
         check_device(options.device)
-
-    from tqdm import tqdm
 
     from destseg.pictures.folders import as_pictures
 
@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> int:
     pictures = [source.image for source in sources]
     names = _OutputNames(options.pictures)
     unreadable = 0
-    results = model.predict_each(pictures, strict=options.strict, roi=options.roi)
-    for source, result in tqdm(results, "predicting", len(pictures), disable=None):
+    results = model.predict_each(pictures, strict=options.strict, roi=options.roi, progress=options.progress)
+    for source, result in bar(results, "predicting", len(pictures), wanted=options.progress):
         if isinstance(result, Exception):
             unreadable += 1
             print(json.dumps({"source": source.name, "error": str(result)}), flush=True)

@@ -76,7 +76,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
         pictures: number of normal parts to fit to, at least 2. For testing, a fifth as many other normal
             parts are made, and a fifteenth as many with each defect.
         overwrite: take a folder that is not empty, and replace the files of an earlier demo.
-        progress: show progress bars on a terminal.
+        progress: as for `fit`.
 
     Raises:
         FileExistsError: the folder is not empty.
@@ -90,7 +90,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
 
     from destseg.model.teachers import teacher_state
 
-    teacher_state(model.teacher)  # if a download is needed, it comes, or fails, first
+    teacher_state(model.teacher, progress=progress)  # if a download is needed, it comes, or fails, first
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; a folder to fill is wanted")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
@@ -112,7 +112,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     report.to_json(folder / "report.json")
     write_whole(folder / "table.txt", lambda file: file.write(f"{report.table()}\n".encode()))
     shown = _shown_samples(read_mvtec(folder / PARTS))
-    overlays = [model.predict(sample.path).overlay() for sample in shown]
+    overlays = [model.predict(sample.path, progress=progress).overlay() for sample in shown]
     for sample, overlay in zip(shown, overlays, strict=True):
         _write(folder / "overlays" / f"{sample.defect}_{sample.path.stem}.png", overlay)
     _write(folder / "sheet.png", contact_sheet(shown, overlays))

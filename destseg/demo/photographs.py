@@ -8,12 +8,12 @@ import numpy as np
 import PIL.Image
 from numpy import ndarray
 from numpy.random import Generator
-from tqdm import tqdm
 
 from destseg.demo.parts import DEFECTS, FINER, POINTS, Part, blur, rgb
 from destseg.files import write_whole
 from destseg.pictures.folders import is_picture, visible_files
 from destseg.pictures.prefetch import prefetch
+from destseg.progress import bar
 
 # Lowest and highest values of: the lamp's azimuth and elevation in degrees; the change of brightness from the
 # picture's centre to its right edge and to its lower edge; the exposure; red against blue.
@@ -103,7 +103,7 @@ def with_noise(levels: ndarray, generator: Generator) -> ndarray:
 def write_dataset(folder: Path, seed: int, train: int, good: int, flawed: int, progress: bool = True) -> None:
     """Write a data set in the MVTec layout: `train` pictures to fit, `good` to test, `flawed` of each defect.
 
-    Replaces the pictures of an earlier data set of the same size. `progress` shows a bar on a terminal.
+    Replaces the pictures of an earlier data set of the same size. `progress` shows a bar.
     Raises ValueError, before anything is written, if the folder holds other pictures than these.
     """
     kinds = ["train/good"] * train + ["test/good"] * good
@@ -115,8 +115,8 @@ def write_dataset(folder: Path, seed: int, train: int, good: int, flawed: int, p
         raise ValueError(f"{foreign[0]} is no picture of this data set: move it away, or name another folder")
 
     made = prefetch(lambda k: photograph(seed, k, paths[k].parent.name), range(len(paths)), workers=2)
-    bar = tqdm(paths, "making parts", disable=None if progress else True)
-    for path, mask_path, (pixels, mask) in zip(bar, masks, made, strict=True):
+    shown = bar(paths, "making parts", wanted=progress)
+    for path, mask_path, (pixels, mask) in zip(shown, masks, made, strict=True):
         write_whole(path, partial(PIL.Image.fromarray(pixels).save, format="PNG"))
         if path.parent.name != "good":
             write_whole(mask_path, partial(PIL.Image.fromarray(mask).convert("L").save, format="PNG"))

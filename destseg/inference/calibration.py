@@ -28,12 +28,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm import tqdm
 
 from destseg.inference.prediction import Prediction
 from destseg.inference.scoring import Scored
 from destseg.pictures.folders import Source
 from destseg.pictures.store import Failures
+from destseg.progress import bar
 from destseg.settings import check_rate
 
 logger = logging.getLogger("destseg")
@@ -166,7 +166,7 @@ def calibrate(
         pictures: how many there are, for the progress bar.
         trained_on: whether training saw them.
         strict: raise at the first unreadable picture instead of leaving it out with a warning.
-        progress: show a progress bar on a terminal.
+        progress: show a progress bar, see `destseg.progress.Bar`.
 
     Raises:
         ValueError: no picture can be read.
@@ -174,8 +174,8 @@ def calibrate(
     failures = Failures(strict)
     measured: list[tuple[float, float]] = []
     found: list[Hashable] = []
-    bar = tqdm(results, "calibrating", pictures, leave=False, disable=None if progress else True)
-    for place, (_, result) in enumerate(bar):
+    shown = bar(results, "calibrating", pictures, leave=False, wanted=progress)
+    for place, (_, result) in enumerate(shown):
         if isinstance(result, Exception):
             failures.add(result)
         else:  # only scores are kept: a map may be as large as its picture

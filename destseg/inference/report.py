@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from destseg.files import write_whole
 from destseg.inference.scoring import Scored
@@ -20,6 +19,7 @@ from destseg.metrics.accumulator import MEMORY, Accumulator, Metrics
 from destseg.pictures.folders import Sample, Source, name_some
 from destseg.pictures.masks import DoubtfulMasks, mask_scale, read_mask
 from destseg.pictures.roi import shrink_mask
+from destseg.progress import bar
 from destseg.settings import PROTOCOLS, check_choice
 
 Move = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
@@ -212,7 +212,7 @@ def evaluate(
         results: their scores, in the same order, as `destseg.inference.stream.stream` yields them.
         protocol: "full" or "paper".
         threshold: a picture that scores above it counts as anomalous; None: no verdicts.
-        progress: show a progress bar on a terminal.
+        progress: show a progress bar, see `destseg.progress.Bar`.
         promised_rate: the false-positive rate that is guaranteed; None: none is.
         move: moves masks where pictures were moved. A defect that leaves its picture counts no longer, and
             the picture counts as normal in image AUROC if no other is in it.
@@ -227,8 +227,8 @@ def evaluate(
     share = MEMORY // max(1, len({sample.defect for sample in samples}))
     rows = []
     scale, doubtful = mask_scale(samples), DoubtfulMasks()
-    bar = tqdm(samples, "evaluating", disable=None if progress else True)
-    for sample, (_, scored) in zip(bar, results, strict=True):
+    shown = bar(samples, "evaluating", wanted=progress)
+    for sample, (_, scored) in zip(shown, results, strict=True):
         if isinstance(scored, Exception):
             raise scored
         mask, label = _truth(sample, scored, protocol, scale, doubtful, move)

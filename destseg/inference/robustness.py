@@ -69,13 +69,13 @@ def with_robustness(
     Args:
         plain: the report of these samples as they are.
         scorer, framing, samples: as it was made with.
-        progress: show a progress bar for each change on a terminal.
+        progress: show a progress bar for each change.
     """
     sources = [Source(str(sample.path), sample.path) for sample in samples]
     found = {PLAIN: plain.outcome()}
     for name, change in CHANGES.items():
         take = functools.partial(read, framing=framing, change=change.picture)
-        with closing(stream(scorer, framing, sources, take)) as results:
+        with closing(stream(scorer, framing, sources, take, progress)) as results:
             report = evaluate(samples, results, plain.protocol, plain.threshold, progress, move=change.move)
         found[name] = report.outcome()
     return dataclasses.replace(plain, robustness=found)

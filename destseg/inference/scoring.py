@@ -1,11 +1,10 @@
 """From pictures to anomaly maps and scores, for prediction, calibration and evaluation alike."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from destseg.inference.scorer import Scorer
 from destseg.ops.ranking import largest
@@ -13,6 +12,7 @@ from destseg.ops.resizing import resize_maps
 from destseg.pictures.framing import Framing, View
 from destseg.pictures.roi import RegionOfInterest
 from destseg.pictures.store import Picture
+from destseg.progress import bar
 
 PATIENCE = 2.0  # seconds before a progress bar appears for a picture in tiles
 TOP_SHARE = 100 / (256 * 256)  # of the pixels of one input: the paper's 100 of 256 x 256
@@ -39,30 +39,34 @@ class Scored(NamedTuple):
         return anomaly_map if counts is None else anomaly_map * counts
 
 
-def score(scorer: Scorer, framing: Framing, pictures: Sequence[Picture]) -> list[Scored]:
+def score(
+    scorer: Scorer, framing: Framing, pictures: Sequence[Picture], progress: bool = True
+) -> list[Scored]:
     """Score pictures that this framing has scaled; their frames share the scorer's batches.
+
+    With many frames it takes long, and `progress` shows how far it is.
 
     Raises RuntimeError where the network gives NaN, which would exceed no threshold and count as normal.
     """
     views = [picture.view for picture in pictures]
     return [
         _scored(picture, anomaly_map, framing)
-        for picture, anomaly_map in zip(pictures, framed_maps(scorer, framing, views), strict=True)
+        for picture, anomaly_map in zip(pictures, framed_maps(scorer, framing, views, progress), strict=True)
     ]
 
 
-def framed_maps(scorer: Scorer, framing: Framing, views: Sequence[View]) -> list[np.ndarray]:
+def framed_maps(
+    scorer: Scorer, framing: Framing, views: Sequence[View], progress: bool = True
+) -> list[np.ndarray]:
     """Return the anomaly map of each scaled picture, (h, w) float32 in [0, 1], joined from its frames' maps.
 
     Padding is cut off. Where frames overlap, the map fades from one to the other. Where no pixel counts there
-    is no frame, and the map is 0. If there are many frames, a terminal shows their progress.
+    is no frame, and the map is 0. If there are many frames, `progress` shows how far it is.
     """
     maps = [np.zeros(view.pixels.shape[:2], np.float32) for view in views]
     places = [(k, frame) for k, view in enumerate(views) for frame in framing.frames(view)]
-    firsts: Iterable[int] = range(0, len(places), scorer.batch)
-    if len(places) > scorer.batch:  # even a hidden bar starts a thread
-        firsts = tqdm(firsts, "tiles", leave=False, delay=PATIENCE, disable=None)
-    for first in firsts:
+    firsts = range(0, len(places), scorer.batch)
+    for first in bar(firsts, "tiles", leave=False, delay=PATIENCE, wanted=progress and len(firsts) > 1):
         batch = places[first : first + scorer.batch]
         inputs = np.stack([framing.cut(views[k], frame) for k, frame in batch])
         for (k, frame), frame_map in zip(batch, scorer.maps(inputs), strict=True):

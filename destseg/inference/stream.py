@@ -27,6 +27,7 @@ def stream(
     framing: Framing,
     sources: Iterable[Source],
     take: Callable[[Source], Picture] | None = None,
+    progress: bool = True,
 ) -> Generator[Result, None, None]:
     """Yield every picture with its scores, or with the error that kept it from being read, in order.
 
@@ -39,6 +40,7 @@ def stream(
         framing: how pictures become inputs.
         sources: the pictures.
         take: gives the pictures that a store keeps; by default each is decoded.
+        progress: show a progress bar for a picture of many tiles.
 
     Raises RuntimeError where the network gives NaN.
     """
@@ -50,7 +52,7 @@ def stream(
 
     def score_all(batch: list[Read]) -> list[Result]:
         readable = [picture for _, picture in batch if not isinstance(picture, Exception)]
-        scored = iter(score(scorer, framing, readable))
+        scored = iter(score(scorer, framing, readable, progress))
         return [
             (source, picture if isinstance(picture, Exception) else next(scored)) for source, picture in batch
         ]
@@ -66,7 +68,11 @@ def stream(
 
 
 def predictions(
-    scorer: Scorer, framing: Framing, calibration: Calibration, sources: Iterable[Source]
+    scorer: Scorer,
+    framing: Framing,
+    calibration: Calibration,
+    sources: Iterable[Source],
+    progress: bool = True,
 ) -> Generator[tuple[Source, Prediction | Exception], None, None]:
     """Yield every picture with its prediction, or with the error that kept it from being read."""
 
@@ -74,7 +80,7 @@ def predictions(
         source, scored = result
         return source, scored if isinstance(scored, Exception) else calibration.judge(scored, source.name)
 
-    results = stream(scorer, framing, sources)
+    results = stream(scorer, framing, sources, progress=progress)
     return prefetch(judge, results, JUDGES if scorer.batch > 1 and not _is_alone(sources) else 0)
 
 
@@ -96,5 +102,9 @@ def _batches(pictures: Generator[Read, None, None], most: int) -> Generator[list
                 batch, held = [], 0
         if batch:
             yield batch
+    except Exception:  # of what gives the pictures
+        if batch:
+            yield batch
+        raise
     finally:
         pictures.close()

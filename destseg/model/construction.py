@@ -27,15 +27,15 @@ def torch_device(name: str) -> torch.device:
     return device
 
 
-def new_network(settings: Settings, weights: Weights = None) -> DeSTSegNet:
+def new_network(settings: Settings, weights: Weights = None, progress: bool = True) -> DeSTSegNet:
     """Make an untrained network with its teacher.
 
     Args:
         settings: the model's; they choose the parts and the teacher.
-        weights: the teacher's weights, see `destseg.model.teachers.teacher_state`.
+        weights, progress: the teacher's weights, see `destseg.model.teachers.teacher_state`.
     """
     assert settings.teacher is not None  # settings name it once they are made
-    state = teacher_state(settings.teacher, weights)
+    state = teacher_state(settings.teacher, weights, progress)
     network = random_network(settings)
     network.teacher_net.load_state_dict(state)
     return network

@@ -10,11 +10,11 @@ from typing import BinaryIO
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from destseg.files import write_whole
 from destseg.model.networks import Teacher
 from destseg.model.tensorfile import matching_tensors, read_tensors
+from destseg.progress import Bar
 from destseg.settings import TEACHERS, check_choice
 
 VARIABLE = "DESTSEG_TEACHER_WEIGHTS"
@@ -25,7 +25,7 @@ EMBEDDED = Path(__file__).with_name("embedded_teacher.pt")  # see docs/embedded_
 Weights = str | Path | Mapping[str, Tensor] | None
 
 
-def teacher_state(teacher: str, weights: Weights = None) -> dict[str, Tensor]:
+def teacher_state(teacher: str, weights: Weights = None, progress: bool = True) -> dict[str, Tensor]:
     """Return the state dict of a `networks.Teacher`, every tensor present and of the right shape.
 
     Args:
@@ -33,6 +33,7 @@ def teacher_state(teacher: str, weights: Weights = None) -> dict[str, Tensor]:
         weights: a state dict or a file of one, in torchvision's parameter names for ResNet18. By default
             "embedded" takes the package's file; "resnet18" takes the file that the DESTSEG_TEACHER_WEIGHTS
             variable names, else the one in torch hub's cache, else downloads it there and checks its hash.
+        progress: show how far a download is.
 
     Raises:
         ValueError: unknown teacher, or a tensor, which the message names, is missing or has another shape.
@@ -46,12 +47,12 @@ def teacher_state(teacher: str, weights: Weights = None) -> dict[str, Tensor]:
         state = matching_tensors(expected, weights, "the given state dict")
     else:
         packaged = EMBEDDED if teacher == "embedded" else None
-        path = Path(weights) if weights is not None else packaged or find_weights()
+        path = Path(weights) if weights is not None else packaged or find_weights(progress=progress)
         state = matching_tensors(expected, read_tensors(path), str(path))
     return {f"encoder.{name}": tensor for name, tensor in state.items()}
 
 
-def find_weights(address: str = ADDRESS) -> Path:
+def find_weights(address: str = ADDRESS, progress: bool = True) -> Path:
     """Return the path of the weights: from the variable, torch hub's cache, or a download checked by hash."""
     named = os.environ.get(VARIABLE)
     if named:
@@ -61,7 +62,7 @@ def find_weights(address: str = ADDRESS) -> Path:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
     if not cached.exists():
         try:
-            download(address, cached)
+            download(address, cached, progress)
         except OSError as error:
             raise OSError(
                 "no teacher weights. Give one of: teacher_weights=PATH (--teacher-weights PATH); the "
@@ -72,7 +73,7 @@ def find_weights(address: str = ADDRESS) -> Path:
     return cached
 
 
-def download(address: str, path: Path) -> None:
+def download(address: str, path: Path, progress: bool = True) -> None:
     """Download a file whose name ends in -<first digits of its SHA-256>; it appears at `path` whole or not.
 
     Raises:
@@ -84,7 +85,7 @@ def download(address: str, path: Path) -> None:
         digest = hashlib.sha256()
         with urllib.request.urlopen(address, timeout=30) as response:
             total = int(response.headers.get("Content-Length", 0)) or None
-            with tqdm(total=total, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
+            with Bar(path.name, total, unit="B", wanted=progress) as bar:
                 while chunk := response.read(1 << 20):
                     digest.update(chunk)
                     file.write(chunk)

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeGuard
@@ -38,10 +38,14 @@ Pictures: TypeAlias = Image | Iterable[Image]
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One picture, not yet decoded, and its name: its path, or else "picture 0", "picture 1" ..."""
+    """One picture, not yet decoded, and its name: its path, or else "picture 0", "picture 1" ...
+
+    The error says why an item that came from an iterator is no picture; in a list it would have been raised.
+    """
 
     name: str
     image: Image
+    error: Exception | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,21 @@ def _all_sources(items: Sequence[Image]) -> list[Source]:
     for item in items:
         sources += _sources_of(item, f"picture {len(sources)}")
     return sources
+
+
+def iterate_pictures(source: Pictures) -> Iterable[Source]:
+    """Return the pictures that a user passed, and take those of an iterator when they are wanted, one by one.
+
+    An iterator, such as a generator of a camera's frames, may be endless. Its items are checked as they come:
+    one that is no picture becomes a `Source` with an error. Arrays are copied: a camera may fill the same
+    memory again. A generator is closed at the end, and where the consumer stops.
+
+    Everything else, be it a list, a folder or an array, is taken as `as_pictures` takes it. Arguments and
+    errors are as there; of an iterator without any picture ValueError comes when the first is wanted.
+    """
+    if is_several(source) and isinstance(source, Iterable) and not isinstance(source, Collection):
+        return _one_by_one(source)
+    return as_pictures(source)
 
 
 def is_several(source: Pictures) -> bool:
@@ -425,6 +444,33 @@ def _masks_below(truth: Path) -> dict[Path, Path]:
         key=lambda path: (-SUFFIXES.index(path.suffix.lower()), path),
     )
     return {path.with_suffix("").relative_to(truth): path for path in masks}
+
+
+def _one_by_one(items: Iterable[Image]) -> Iterator[Source]:
+    """Yield the pictures of an iterable that may be endless, see `iterate_pictures`."""
+    count, iterator = 0, iter(items)
+    try:
+        for item in iterator:
+            name = f"picture {count}"
+            try:
+                sources = _sources_of(_copied(item), name)
+            except (OSError, ValueError, TypeError) as error:
+                named = os.fspath(item) if isinstance(item, (str, os.PathLike)) else name
+                sources = [Source(named, item, error)]
+            count += len(sources)
+            yield from sources
+    finally:
+        if isinstance(iterator, Generator):
+            iterator.close()
+    if not count:
+        raise ValueError("there must be at least one picture, got none")
+
+
+def _copied(item: Image) -> Image:
+    """Return a picture in memory of its own."""
+    if isinstance(item, (np.ndarray, bytearray)):
+        return item.copy()
+    return item.clone() if is_tensor(item) else item
 
 
 def _mask_path(picture: Path, test: Path, masks: dict[Path, Path]) -> Path:

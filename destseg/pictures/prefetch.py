@@ -12,22 +12,28 @@ R = TypeVar("R")
 def prefetch(make: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R, None, None]:
     """Yield make(item) for each item, in order, made ahead by `workers` threads; with 0, made when asked for.
 
-    At most workers + 1 items are taken ahead of the last result. However this generator ends, its threads
-    end, and then the generator of the items, if they come from one, is closed.
+    At most workers + 1 items are taken ahead of the last result. An error of the items themselves comes after
+    the results of those taken before it. However this generator ends, its threads end, and then the generator
+    of the items, if they come from one, is closed.
     """
     try:
         if workers == 0:
             yield from map(make, items)
             return
-        pool = ThreadPoolExecutor(workers)
+        pool, source = ThreadPoolExecutor(workers), iter(items)
         ahead: deque[Future[R]] = deque()
+        end: Exception | None = None
         try:
-            for item in items:
-                ahead.append(pool.submit(make, item))
-                if len(ahead) > workers:
+            while ahead or end is None:
+                if end is None and len(ahead) <= workers:
+                    try:
+                        ahead.append(pool.submit(make, next(source)))
+                    except Exception as error:  # StopIteration, or a fault of the items
+                        end = error
+                else:
                     yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+            if not isinstance(end, StopIteration):
+                raise end
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     finally:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from destseg.pictures.decoding import to_rgb
 from destseg.pictures.folders import Source
 from destseg.pictures.framing import Frame, Framing, View
 from destseg.pictures.prefetch import prefetch
+from destseg.progress import bar
 
 logger = logging.getLogger("destseg")
 
@@ -38,6 +38,8 @@ def read(
     Raises ValueError, naming the picture, where no pixel of the region of interest lies in it. There must be
     one both at the scaled size, at which it is scored, and at its own size, which its map has.
     """
+    if source.error is not None:
+        raise source.error
     pixels = to_rgb(source.image, source.name)
     if change is not None:
         pixels = change(pixels)
@@ -64,7 +66,7 @@ class PictureStore:
         framing: how they become inputs.
         memory: bound in bytes on the scaled pictures kept, h * w * 3 each.
         strict: raise at the first broken picture instead of leaving it out.
-        progress: show a progress bar on a terminal.
+        progress: show a progress bar, see `destseg.progress.Bar`.
 
     Attributes:
         sources: the readable pictures.
@@ -96,13 +98,13 @@ class PictureStore:
         self._frames: list[list[Frame]] = []  # of each picture
         failures = Failures(strict)
         views = prefetch(lambda source: attempt(lambda: _view(source, framing)), sources, _threads())
-        bar = tqdm(views, "reading", len(sources), leave=False, disable=None if progress else True)
-        for source, found in zip(sources, bar, strict=True):
+        shown = bar(views, "reading", len(sources), leave=False, wanted=progress)
+        for source, found in zip(sources, shown, strict=True):
             if isinstance(found, Exception):
                 failures.add(found)
             else:
                 view, digest = found
-                self.checksum = zlib.crc32(view.pixels, self.checksum)
+                self.checksum = zlib.crc32(view.pixels.data, self.checksum)
                 self.digests.append(digest)
                 self._frames.append(framing.frames(view))
                 memory -= view.pixels.nbytes

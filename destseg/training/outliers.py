@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
-from tqdm import tqdm
 
 from destseg.model.networks import Teacher
 from destseg.model.normalisation import normalise
 from destseg.pictures.folders import Source
 from destseg.pictures.store import PictureStore
+from destseg.progress import bar
 
 FEWEST = 20  # scores from which their spread can be told
 FALSE_ALARM = 0.05  # the share of folders without defects in which a picture stands far out
@@ -44,7 +44,7 @@ def outliers_of(
         store: normal pictures.
         units: pictures with the same number belong together, and are not compared with one another.
         seed: decides which positions are compared with.
-        progress: show a progress bar on a terminal.
+        progress: show a progress bar, see `destseg.progress.Bar`.
     """
     if store.pictures < FEWEST:
         return []
@@ -59,7 +59,7 @@ def outliers_of(
         owners += [units[store.picture_of(index)]] * len(several)
     bank, owner = torch.cat(parts), torch.tensor(owners)
     scores: dict[int, float] = {}
-    for index in tqdm(inputs, "outliers", leave=False, disable=None if progress else True):
+    for index in bar(inputs, "outliers", leave=False, wanted=progress):
         picture = store.picture_of(index)
         features = _features(teacher, store, index)
         others = bank[owner != units[picture]]

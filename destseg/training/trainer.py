@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from destseg.files import FilePath
 from destseg.model.networks import DeSTSegNet
 from destseg.ops.similarity import cosine_distances
+from destseg.progress import Bar
 from destseg.training import checkpoint, optimizers
 from destseg.training.checkpoint import Plan, plan_of
 from destseg.training.losses import cosine_loss, segmentation_loss
@@ -116,15 +116,15 @@ class Trainer:
         """
         written = time.monotonic()
         steps = range(len(self.losses), self.total_steps)
-        bar = tqdm(total=self.total_steps, initial=steps.start, disable=None if progress else True)
+        bar = Bar("training", self.total_steps, steps.start, wanted=progress)
         with bar, checkpoint.stop_requests(wanted=path is not None) as requests:
             for step, batch in zip(steps, self._batches(steps, workers), strict=True):
                 self.losses.append(self.step(step, batch))
-                bar.set_description("student" if step < self.plan.steps[0] else "segmentation", refresh=False)
+                bar.describe("student" if step < self.plan.steps[0] else "segmentation")
                 asked, last = bool(requests), step == steps[-1]  # a later signal waits for the next step
                 due = path and (asked or last or time.monotonic() - written > 60 * minutes)
                 if due or last or step % 10 == 0:  # reading a loss waits for the device
-                    bar.set_postfix(loss=f"{self._finite_loss(step):.4f}", refresh=False)
+                    bar.describe(bar.what, loss=f"{self._finite_loss(step):.4f}")
                 bar.update()
                 if path and due:  # also at the end: calibration and saving are still to come
                     self.save(path)

@@ -25,7 +25,7 @@ def trainer():
 
     def make(steps):
         pictures = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), np.uint8)
-        normals = PictureStore(as_pictures(pictures), Framing((64, 64)))
+        normals = PictureStore(as_pictures(pictures), Framing((64, 64)), progress=False)
         settings = Settings()
         network = new_network(settings)
         synthesis = Synthesis(normals, from_normals(normals), 2)
