@@ -331,3 +331,12 @@ def test_settings_need_neither_torch_nor_numpy():
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_schedules_take_numpys_whole_numbers():
+    counts = np.array([3, 4])
+    for steps in (counts, list(counts), (np.int64(3), 4), [np.uint8(3), np.int32(4)]):
+        made = schedule(steps=steps, batch_size=np.int64(2))
+        assert (made.steps, made.batch_size) == ((3, 4), 2)
+        assert {type(number) for number in (*made.steps, made.batch_size)} == {int}  # as a file holds them
+    assert Settings(overlap=np.float32(0.5)).overlap == 0.5

@@ -1,6 +1,9 @@
 """Files of tensors: what is written is read again, the rest is refused, and nothing in a file is executed."""
 
 import pathlib
+import datetime
+import pickle
+import traceback
 import zipfile
 from fractions import Fraction
 
@@ -164,3 +167,22 @@ def test_counters_of_batches_may_be_missing():
 def test_missing_and_misshapen_tensors_are_named(given, words):
     with pytest.raises(ValueError, match=words):
         matching_tensors(EXPECTED, given, "part.pth")
+
+
+def test_what_is_refused_comes_with_no_advice_to_load_it_unsafely(tmp_path):
+    path = tmp_path / "foreign"
+    torch.save({"a": Trap(tmp_path / "sprung"), "b": datetime.date(2026, 1, 1)}, path)
+    with pytest.raises(ValueError) as refused:
+        read_tensors(path)
+    shown = "".join(traceback.format_exception(refused.value))
+    assert "weights_only" not in shown and "trust" not in shown and "safe_globals" not in shown
+    words = "it holds other things than tensors and plain values (io.open); nothing of it was executed"
+    assert str(refused.value) == f"{path} cannot be loaded: {words}"
+
+
+def test_an_old_pickle_is_refused_in_the_same_words(tmp_path):
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps({"a": datetime.date(2026, 1, 1)}))
+    with pytest.raises(ValueError) as refused:
+        read_tensors(path)
+    assert "weights_only" not in "".join(traceback.format_exception(refused.value))
