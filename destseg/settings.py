@@ -9,6 +9,7 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 PRESETS: dict[str, dict[str, bool]] = {
@@ -141,7 +142,8 @@ class Settings:
         unknown = sorted(map(str, stored.keys() - {field.name for field in dataclasses.fields(cls)}))
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}: a newer version of destseg wrote them")
-        sides = {name: one_or_two(stored[name]) for name in ("image_size", "tile") if stored.get(name)}
+        pairs = {name: stored.get(name) for name in ("image_size", "tile")}
+        sides = {name: tuple(pair) for name, pair in pairs.items() if isinstance(pair, list)}
         return cls(**{"preset": "paper", "teacher": "resnet18", **stored, **sides})
 
 
@@ -162,13 +164,13 @@ class Schedule:
     drop_outliers: bool = False
 
     def __post_init__(self) -> None:
-        is_pair = isinstance(self.steps, Sequence) and len(self.steps) == 2
-        if not is_pair or not all(isinstance(count, int) and count >= 0 for count in self.steps):
+        try:
+            student, segmentation = (whole_number("steps", count) for count in self.steps)
+        except (TypeError, ValueError) as error:
             wanted = "two whole numbers of at least 0, (student, segmentation)"
-            raise ValueError(f"steps must be {wanted}, got {self.steps!r}")
-        object.__setattr__(self, "steps", tuple(self.steps))
-        if not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number of at least 1, got {self.batch_size!r}")
+            raise ValueError(f"steps must be {wanted}, got {self.steps!r}") from error
+        object.__setattr__(self, "steps", (student, segmentation))
+        object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, least=1))
         check_choice("flip", self.flip, FLIPS)
         check_choice("augment", self.augment, AUGMENTATIONS)
         object.__setattr__(self, "rotate", checked_rotation(self.rotate))
@@ -285,11 +287,12 @@ def checked_tile(tile: Any, size: tuple[int, int], keep_aspect: bool) -> tuple[i
 
 def checked_overlap(overlap: Any) -> float:
     """Return the overlap, a share from 0 to 0.75."""
-    if isinstance(overlap, bool) or not isinstance(overlap, (int, float)) or not 0 <= overlap <= MOST_OVERLAP:
+    share = float(overlap) if isinstance(overlap, Real) and not isinstance(overlap, bool) else math.nan
+    if not 0 <= share <= MOST_OVERLAP:
         raise ValueError(
             f"overlap must be a share of a tile's side from 0 to {MOST_OVERLAP}, got {overlap!r}"
         )
-    return float(overlap)
+    return share
 
 
 def two_sides(sides: Any) -> tuple[int, int]:

@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except (ValueError, OSError, RuntimeError, TypeError, ImportError) as error:
         print(f"destseg {verb}: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print(f"destseg {verb}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interruption:  # with what the verb has to say about it
+        print(": ".join([f"destseg {verb}", "interrupted", *map(str, interruption.args)]), file=sys.stderr)
     return 1
 
 

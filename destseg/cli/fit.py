@@ -118,17 +118,23 @@ def run(options: argparse.Namespace) -> int:
             f"{checkpoint} is left of an interrupted run: go on with --resume, or delete it to begin anew"
         )
     model = destseg.DeSTSeg(**settings, device=options.device, teacher_weights=options.teacher_weights)
-    model.fit(
-        options.normal if len(options.normal) > 1 else options.normal[0],
-        **schedule,
-        groups=options.groups,
-        texture_source=options.texture_source,
-        resume=checkpoint if options.resume else None,
-        checkpoint=checkpoint,
-        checkpoint_minutes=options.checkpoint_minutes,
-        workers=options.workers,
-        strict=options.strict,
-    )
+    try:
+        model.fit(
+            options.normal if len(options.normal) > 1 else options.normal[0],
+            **schedule,
+            groups=options.groups,
+            texture_source=options.texture_source,
+            resume=checkpoint if options.resume else None,
+            checkpoint=checkpoint,
+            checkpoint_minutes=options.checkpoint_minutes,
+            workers=options.workers,
+            strict=options.strict,
+        )
+    except KeyboardInterrupt:
+        if not checkpoint.exists():
+            raise
+        hint = "the same command with --resume goes on from the last checkpoint"
+        raise KeyboardInterrupt(hint) from None
     model.save(output)
     checkpoint.unlink(missing_ok=True)
     say(f"wrote {output}; next: destseg predict {shlex.quote(str(output))} PICTURES -o results")

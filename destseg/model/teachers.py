@@ -41,7 +41,7 @@ def teacher_state(teacher: str, weights: Weights = None) -> dict[str, Tensor]:
     """
     check_choice("teacher", teacher, TEACHERS)
     with torch.device("meta"):  # shapes only
-        expected = Teacher().encoder.state_dict()
+        expected = Teacher().float().encoder.state_dict()
     if isinstance(weights, Mapping):
         state = matching_tensors(expected, weights, "the given state dict")
     else:

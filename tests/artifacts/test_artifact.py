@@ -108,7 +108,7 @@ WHOLE = json.loads(
         (changed(WHOLE, [1], "settings"), "its settings must be a mapping, got list"),
         (changed(WHOLE, 5, "calibration"), "its calibration must be a mapping, got int"),
         (changed(WHOLE, "x", "record"), "its record must be a mapping, got str"),
-        (changed(WHOLE, {}, "settings", "tile"), "an entry has another form than expected"),
+        (changed(WHOLE, 5, "calibration", "scores"), "an entry has another form than expected"),
         (changed(WHOLE, "much", "settings", "image_size"), "image_size must be"),
     ],
 )

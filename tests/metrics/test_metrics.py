@@ -286,7 +286,7 @@ def test_infinities_in_tensors_are_scores_like_others():
         ),
         (
             lambda maps, masks: (maps, masks * 2 + torch.arange(5).byte()),
-            "0 for normal pixels and one other value",
+            "0 for normal pixels and one other, positive value",
         ),
     ],
 )
@@ -333,7 +333,7 @@ def test_errors_name_the_picture_and_what_is_allowed():
     grey = masks.copy()
     grey[2, 0, :3] = [1, 127, 255]
     with pytest.raises(
-        ValueError, match=r"one other value for defects, got .*\[1.0, 127.0, 255.0\] in mask 2"
+        ValueError, match=r"one other, positive value for defects, got .*\[0.0, 1.0, 127.0\] in mask 2"
     ):
         metrics.evaluate(maps, grey)
     with pytest.raises(ValueError, match=r"image_scores must be \(3,\), one per picture, got shape \(2,\)"):
@@ -378,5 +378,7 @@ def test_masks_and_regions_of_minus_one_and_one_are_refused():
         ValueError, match=r"masks must hold 0 .*positive.* got values such as \[-1\] in mask 0"
     ):
         metrics.evaluate(maps, normal)  # nothing but normal pixels
-    with pytest.raises(ValueError, match=r"regions must hold 0 .* got values such as \[-1, 1\] in region 0"):
+    with pytest.raises(
+        ValueError, match=r"regions must hold 0 outside.* got values such as \[-1, 1\] in region 0"
+    ):
         metrics.Accumulator().update(maps, np.zeros((1, 1, 2)), regions=[[[-1, 1]]])

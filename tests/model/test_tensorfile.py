@@ -1,7 +1,7 @@
 """Files of tensors: what is written is read again, the rest is refused, and nothing in a file is executed."""
 
-import pathlib
 import datetime
+import pathlib
 import pickle
 import traceback
 import zipfile
@@ -82,7 +82,7 @@ class Trap:
 def test_code_in_a_file_is_refused_and_not_executed(tmp_path):
     path, sprung = tmp_path / "trap", tmp_path / "sprung"
     torch.save({"a": Trap(sprung)}, path)
-    with pytest.raises(ValueError, match=r"trap is damaged, truncated or not a file of tensors and plain"):
+    with pytest.raises(ValueError, match="trap cannot be loaded: it holds other things than tensors"):
         read_tensors(path)
     assert not sprung.exists()
 
@@ -180,6 +180,7 @@ def test_what_is_refused_comes_with_no_advice_to_load_it_unsafely(tmp_path):
     assert str(refused.value) == f"{path} cannot be loaded: {words}"
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_an_old_pickle_is_refused_in_the_same_words(tmp_path):
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps({"a": datetime.date(2026, 1, 1)}))
