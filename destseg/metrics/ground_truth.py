@@ -83,7 +83,8 @@ def labels_of(values: ArrayLike, name: str) -> Mask:
     if found.size > 1 or not (found > 0).all():  # NaN fails, too
         allowed = "bool, or 0 for normal and one other, positive value for defects"
         raise ValueError(f"{name} must be {allowed}, got values such as {labels.ravel()[:3].tolist()}")
-    return np.not_equal(labels, 0)
+    defect: Mask = labels != 0
+    return defect
 
 
 def refuse_nan(image_scores: Array) -> None:
