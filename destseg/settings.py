@@ -33,6 +33,7 @@ PROTOCOLS = {  # how evaluation compares maps with masks
 }
 FLIPS = ("", "horizontal", "vertical", "both")
 AUGMENTATIONS = ("", "light")
+BIT_DEPTHS = (10, 12, 14, 16)  # of cameras whose pictures are stored as 16-bit data
 DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d+)?")
 
 SMALLEST_SIDE = 64  # below it the student's fourth stage has a single position left to normalise over
@@ -62,6 +63,9 @@ class Settings:
         keep_aspect: scale both sides of a picture alike, and pad the rest of the input. Padding is neither
             trained on nor scored.
         roi: region of interest, a `destseg.pictures.roi.RegionOfInterest`; None: the whole picture counts.
+        bit_depth: bits of the camera behind 16-bit data, 8 to 16: 12 if values lie in 0..4095. Pictures of 8
+            bits are read the same whatever it is. None: `fit` learns it from the normal pictures, if these
+            are 16-bit data; until then, and in files of before, 16.
 
     Raises:
         ValueError: a value is not allowed; the message says what is allowed and what came.
@@ -89,6 +93,7 @@ class Settings:
     overlap: float = 0.25
     keep_aspect: bool = False
     roi: Any = dataclasses.field(default=None, compare=False)
+    bit_depth: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("preset", self.preset, PRESETS)
@@ -104,6 +109,8 @@ class Settings:
         self._set("image_size", one_or_two(input_size(self.image_size)))
         self._set("overlap", checked_overlap(self.overlap))
         self._set("keep_aspect", bool(self.keep_aspect))
+        if self.bit_depth is not None:
+            self._set("bit_depth", checked_bit_depth(self.bit_depth))
         if self.tile is not None:
             self._set("tile", one_or_two(checked_tile(self.tile, self.size, self.keep_aspect)))
 
@@ -293,6 +300,17 @@ def checked_overlap(overlap: Any) -> float:
             f"overlap must be a share of a tile's side from 0 to {MOST_OVERLAP}, got {overlap!r}"
         )
     return share
+
+
+def checked_bit_depth(bit_depth: Any) -> int:
+    """Return the number of bits, 8 to 16."""
+    try:
+        bits = 0 if isinstance(bit_depth, bool) else operator.index(bit_depth)
+    except TypeError:
+        bits = 0
+    if not 8 <= bits <= 16:
+        raise ValueError(f"bit_depth must be a whole number from 8 to 16, got {bit_depth!r}")
+    return int(bits)
 
 
 def two_sides(sides: Any) -> tuple[int, int]:

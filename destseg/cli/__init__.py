@@ -5,6 +5,7 @@ arguments and returns the exit status. Help imports neither torch nor numpy.
 """
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -29,6 +30,8 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return 0, or 1 if it failed, or 2 for wrong usage; argparse exits with 2, too."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # so that no file's name is one that cannot be printed
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="destseg: %(message)s", level=logging.WARNING)
     if not is_terminal():  # results do not depend on kernels: only people hear that they are missing
         logging.getLogger("destseg.ops").setLevel(logging.ERROR)

@@ -3,7 +3,6 @@
 import argparse
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 
 import destseg
 from destseg.cli.arguments import (
@@ -67,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     overlap = "share of a tile's side that neighbouring tiles have in common"
     add("--overlap", type=read_number, default=Settings.overlap, metavar="SHARE", help=overlap)
     add("--keep-aspect", action="store_true", help="scale pictures alike in both directions, and pad them")
+    depth = "bits of the camera, if files of 16 bits hold fewer, such as 12 (default: learnt from NORMAL)"
+    add("--bit-depth", type=read_whole_number, metavar="BITS", help=depth)
     add_roi(parser)
     steps = {preset: f"{student} {later}" for preset, ((student, later), _) in SCHEDULES.items()}
     add_steps(parser, _by_preset(steps))
@@ -107,9 +108,10 @@ def run(options: argparse.Namespace) -> int:
         check_groups(options.groups)
 
     from destseg.artifacts.formats import FORMATS
+    from destseg.files import as_path
 
     check_output(options.output, FORMATS["destseg"])
-    output = Path(options.output)
+    output = as_path(options.output)
     checkpoint = output.with_name(output.name + ".checkpoint")
     if options.resume and not checkpoint.exists():
         raise FileNotFoundError(f"there is no {checkpoint} to go on with: leave out --resume to begin anew")

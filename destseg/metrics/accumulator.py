@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from destseg.files import as_path
 from destseg.metrics.exact_curves import Curves
 from destseg.metrics.ground_truth import Pair, Pictures, Scores, labels_of, pairs, per_picture, refuse_nan
 from destseg.metrics.normal_scores import BLOCK, NormalScores, divide, in_threads
@@ -64,7 +65,7 @@ class Accumulator:
         self.top = top
         self.image_scores: list[float] = []
         self.image_labels: list[bool] = []
-        self._normals = NormalScores(memory, folder)
+        self._normals = NormalScores(memory, None if folder is None else as_path(folder))
         self._instances: list[Instances] = []  # of each picture
 
     def update(

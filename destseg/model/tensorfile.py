@@ -3,7 +3,6 @@
 import re
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 import destseg
-from destseg.files import FilePath, write_whole
+from destseg.files import FilePath, as_path, write_whole
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -58,7 +57,7 @@ def read_tensors(path: FilePath) -> dict[str, Any]:
         ValueError: the file is damaged, truncated, no torch file, or holds other things than tensors and
             plain values.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     with open(path, "rb") as file:  # outside the try: a file that may not be read is not damaged

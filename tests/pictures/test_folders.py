@@ -115,7 +115,7 @@ def test_pictures_from_arrays(source, count, shape):
         (np.zeros((48, 64, 2), np.uint8), ValueError, r"48 pictures of 64 x 2 pixels, or one of 2 channels"),
         (np.zeros((48, 64, 5), np.uint8), ValueError, r"48 pictures of 64 x 5 pixels, or one of 5 channels"),
         ("", ValueError, "a path must not be empty"),
-        (["a.png", ""], ValueError, "a path must not be empty|no picture or directory a"),
+        ([np.zeros((8, 9)), ""], ValueError, "a path must not be empty"),
         (7, TypeError, "pictures must be a directory.*got int"),
         ("no/such/place", FileNotFoundError, "no picture or directory .*place"),
         (["no/such/place.png"], FileNotFoundError, r"no picture or directory .*place\.png"),
