@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     from destseg.files import as_path
     from destseg.pictures.folders import as_pictures
 
-    output = as_path(options.output) if options.output else None
+    output = None if options.output is None else as_path(options.output)
     model = destseg.load(options.model, options.device)
     count = len(as_pictures(options.pictures))
     names = _OutputNames([as_path(given) for given in options.pictures])

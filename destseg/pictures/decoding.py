@@ -5,6 +5,7 @@ import functools
 import io
 import logging
 import os
+import re
 import sys
 import threading
 import warnings
@@ -41,6 +42,9 @@ Image: TypeAlias = str | os.PathLike[str] | Bytes | File | PIL.Image.Image | np.
 
 BYTES = (bytes, bytearray, memoryview)
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+
+WIDE_FORMATS = ("PNG", "TIFF")  # which may hold more than 8 bits
+WIDE = re.compile(r"RGB[AX]?;16[BLN]")  # how Pillow calls 16-bit colour: big-endian, little-endian or native
 
 _DTYPES = (np.bool_, np.uint8, np.uint16, np.float16, np.float32, np.float64)
 _DTYPE_NAMES = "bool, uint8, uint16, float16, float32 or float64"
@@ -92,10 +96,13 @@ def to_rgb(image: Image, name: str | None = None, bit_depth: int | None = None) 
         name = name or _name_of(image)
         data = _data_of(image)
         picture = read_image(data, name)
-        wide = _wide_colour(data, name) if picture.mode in ("RGB", "RGBA") else None
+        wide = _wide_colour(data, name) if picture.format in WIDE_FORMATS else None
         return _from_pillow(picture, name, bit_depth) if wide is None else to_rgb(wide, name, bit_depth)
     if isinstance(image, PIL.Image.Image):
         name = name or str(getattr(image, "filename", "") or "Pillow image")
+        if bit_depth not in (None, 16) and _is_wide_colour(image):  # known until its pixels are loaded
+            reason = "Pillow keeps the upper 8 of 16 bits of a colour: pass the file or its bytes"
+            raise ValueError(f"{name}: {reason}")
         with _decode_lock(image), _readable(name):
             image = PIL.ImageOps.exif_transpose(image)  # always a copy
         return _from_pillow(image, name, bit_depth)
@@ -126,7 +133,7 @@ def highest_value(image: Image) -> int | None:
         data = _data_of(image)
         with _readable(name):
             picture = _open(data)
-        wide = _wide_colour(data, name) if picture.mode in ("RGB", "RGBA") else None
+        wide = _wide_colour(data, name) if picture.format in WIDE_FORMATS else None
         if wide is not None:
             return int(wide.max())
         image = picture
@@ -137,7 +144,8 @@ def highest_value(image: Image) -> int | None:
         return None
     name = str(getattr(image, "filename", "") or "Pillow image")
     with _decode_lock(image), _readable(name):
-        return int(np.asarray(image).max())
+        highest = int(np.asarray(image).max())
+    return highest if highest < 1 << 16 else None  # 32-bit data, which `to_rgb` refuses
 
 
 def depth_of(highest: int) -> int:
@@ -273,11 +281,11 @@ def _wide_colour(data: Bytes, name: str) -> np.ndarray | None:
     """Return a file of 16-bit colour as (h, w, 3) uint16; None for any other.
 
     Pillow keeps the upper byte of each value. Told that the bytes lie the other way round, it takes the lower
-    one for it. So the picture is decoded twice.
+    one for it. So the picture is decoded twice. It knows no other way round for grey with alpha.
     """
     with _readable(name):
         upper: Any = _open(data)
-        if not upper.tile or not all("16" in _raw_mode(tile) for tile in upper.tile):
+        if not _is_wide_colour(upper):
             return None
         lower: Any = _open(data)
         lower.tile = [_with_bytes_swapped(tile) for tile in lower.tile]
@@ -285,9 +293,15 @@ def _wide_colour(data: Bytes, name: str) -> np.ndarray | None:
         return (high.astype(np.uint16) << 8) | low
 
 
+def _is_wide_colour(picture: PIL.Image.Image) -> bool:
+    """Whether a picture that is not loaded yet has 16-bit colour."""
+    tiles = getattr(picture, "tile", None) if picture.format in WIDE_FORMATS else None
+    return bool(tiles) and all(WIDE.fullmatch(_raw_mode(tile)) for tile in tiles)
+
+
 def _raw_mode(tile: Any) -> str:
     """Return how Pillow says that the values of a part of a picture lie in its file, such as "RGB;16B"."""
-    return tile[3] if isinstance(tile[3], str) else str(tile[3][0]) if tile[3] else ""
+    return tile[3] if isinstance(tile[3], str) else str(tile[3][0])
 
 
 def _with_bytes_swapped(tile: Any) -> tuple[Any, ...]:

@@ -36,7 +36,7 @@ def encoded(picture, format, **options):
 
 
 def png_of_16_bit_colour(values, exif=b""):
-    """A PNG of (h, w, 3 | 4) 16-bit values, which Pillow reads but cannot write; lines are differences."""
+    """A PNG of (h, w, 2 | 3 | 4) 16-bit values, which Pillow reads but cannot write; of differences."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -45,7 +45,7 @@ def png_of_16_bit_colour(values, exif=b""):
     lines = values.astype(">u2").view(np.uint8).reshape(height, width, 2 * channels)
     lines[:, 1:] = np.diff(lines, axis=1)
     rows = b"".join(b"\1" + line.tobytes() for line in lines)
-    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     chunks = chunk(b"IHDR", header) + (chunk(b"eXIf", exif) if exif else b"")
     return b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
@@ -185,6 +185,21 @@ def test_16_bit_colour_keeps_all_its_bits(data):
     assert highest_value(data) == COLOUR_16.max()
 
 
+def test_16_bit_colour_as_a_pillow_image_is_refused_where_it_would_be_dark():
+    data = png_of_16_bit_colour(COLOUR_16)
+    np.testing.assert_array_equal(to_rgb(PIL.Image.open(io.BytesIO(data))), COLOUR_16 >> 8)
+    words = "Pillow image: Pillow keeps the upper 8 of 16 bits of a colour: pass the file or its bytes"
+    with pytest.raises(ValueError, match=words):
+        to_rgb(PIL.Image.open(io.BytesIO(data)), bit_depth=12)
+
+
+def test_16_bit_grey_with_alpha_is_cut_to_8_bits():
+    """There is no way to get at the others."""
+    data = png_of_16_bit_colour(np.array([[[0x80FF, 0xFFFF], [0x0100, 0]]], np.uint16))
+    np.testing.assert_array_equal(to_rgb(data), grey_rgb(0x80, 1))
+    assert highest_value(data) is None
+
+
 def test_16_bit_colour_is_turned_as_its_orientation_says():
     exif = PIL.Image.Exif()
     exif[0x0112] = 6  # shown after a quarter turn clockwise
@@ -250,6 +265,7 @@ def test_the_highest_value_is_known_of_16_bit_data_only(tmp_path):
         assert highest_value(image) == 4095
     for image in (GREY, GREY / 255.0, PIL.Image.fromarray(GREY), encoded(PIL.Image.fromarray(COLOUR), "PNG")):
         assert highest_value(image) is None
+    assert highest_value(PIL.Image.new("I", (2, 2), 70000)) is None  # it cannot be read, either
     with pytest.raises(UnreadableImage):
         highest_value(b"no picture")
 
