@@ -295,7 +295,7 @@ def _wide_colour(data: Bytes, name: str) -> np.ndarray | None:
 
 def _is_wide_colour(picture: PIL.Image.Image) -> bool:
     """Whether a picture that is not loaded yet has 16-bit colour."""
-    tiles = getattr(picture, "tile", None) if picture.format in WIDE_FORMATS else None
+    tiles: Any = getattr(picture, "tile", None) if picture.format in WIDE_FORMATS else None
     return bool(tiles) and all(WIDE.fullmatch(_raw_mode(tile)) for tile in tiles)
 
 
