@@ -13,7 +13,7 @@ import PIL.Image
 from destseg.artifacts.artifact import Artifact
 from destseg.artifacts.formats import FORMATS, check_name, format_of, read
 from destseg.artifacts.record import FitRecord
-from destseg.files import FilePath, check_writable
+from destseg.files import FilePath, as_path, check_writable
 from destseg.inference.calibration import Calibration, calibrate, split
 from destseg.inference.prediction import Prediction
 from destseg.inference.report import Report, evaluate
@@ -21,6 +21,7 @@ from destseg.inference.robustness import with_robustness
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import predictions, stream
 from destseg.pictures.advice import advice_on, advice_on_outliers
+from destseg.pictures.decoding import Bytes, File
 from destseg.pictures.folders import (
     Pictures,
     Source,
@@ -33,7 +34,7 @@ from destseg.pictures.folders import (
 from destseg.pictures.framing import Framing, framing_of
 from destseg.pictures.groups import Groups, groups_of, hint_at_groups, units_of
 from destseg.pictures.roi import RegionOfInterest, Roi
-from destseg.pictures.store import MEMORY, Failures, Picture, PictureStore
+from destseg.pictures.store import MEMORY, Failures, Picture, PictureStore, learn_bit_depth
 from destseg.progress import say
 from destseg.settings import (
     Schedule,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("destseg")
 
-OnePicture: TypeAlias = bytes | bytearray | PIL.Image.Image
+OnePicture: TypeAlias = Bytes | File | PIL.Image.Image
 """Types that are always a single picture; a path may be a folder, an array a stack."""
 
 
@@ -66,7 +67,7 @@ class DeSTSeg:
             named. By default see `destseg.model.teachers.teacher_state`.
         roi: region of interest, a mask or a polygon, as `destseg.pictures.roi.RegionOfInterest` takes it.
         settings: the others of `destseg.settings.Settings`, by name: precision, inference_precision,
-            denoising, encoder_decoder, segmentation, tile, overlap, keep_aspect.
+            denoising, encoder_decoder, segmentation, tile, overlap, keep_aspect, bit_depth.
 
     Attributes:
         device, teacher_weights: as given.
@@ -112,6 +113,7 @@ class DeSTSeg:
 
     def _begin(self, settings: Settings, device: str, teacher_weights: "Weights" = None) -> None:
         self._settings, self.device = settings, check_device(str(device))
+        self._learns_bit_depth = settings.bit_depth is None
         self.teacher_weights = teacher_weights
         if settings.inference_precision != "float32":
             from destseg.model.scorer import check_inference_precision
@@ -232,8 +234,9 @@ class DeSTSeg:
         device = torch_device(self.device)
         preset, teacher = self.settings.preset, self.settings.teacher
         say(f"{len(sources)} pictures found; preset {preset}, teacher {teacher}, on {device}", progress)
-        network = new_network(self.settings, self.teacher_weights, progress).to(device).eval()
-        framing, textures = self._framing(), None
+        settings = self._settings_for(sources, progress)
+        network = new_network(settings, self.teacher_weights, progress).to(device).eval()
+        framing, textures = framing_of(settings), None
         store = PictureStore(sources, framing, memory, strict, progress)
         for sentence in advice_on(store):
             logger.warning(sentence)
@@ -255,15 +258,18 @@ class DeSTSeg:
             # A checkpoint belongs to this split only.
             normals.checksum = zlib.crc32(repr(training).encode(), normals.checksum)
         if texture_sources is not None:
-            textures = PictureStore(texture_sources, Framing(framing.size), memory, strict, progress)
-        resumed = None if resume is None else Path(resume)
+            textures = PictureStore(
+                texture_sources, Framing(framing.size, bit_depth=framing.bit_depth), memory, strict, progress
+            )
+        resumed = None if resume is None else as_path(resume)
         run = Run(workers, memory, progress, path, checkpoint_minutes, resumed)
         counts = {"pictures": len(sources), "left_out": len(sources) - readable}
         counts |= {"trained_on": normals.pictures, "calibrated_on": held.pictures}
         record = FitRecord.of(schedule, device.type, outliers=names, **counts)
         for line in record.lines():
             say(line, progress)
-        losses = train(network, self.settings, schedule, normals, textures, run)
+        losses = train(network, settings, schedule, normals, textures, run)
+        self._settings = settings
         self._take(network, losses)
         self.record_ = record
         options: dict[str, Any] = {"trained_on": calibrating == training, "strict": strict}
@@ -343,10 +349,11 @@ class DeSTSeg:
         """Find defects in one picture, or in each of several. Threads may call it at the same time.
 
         Args:
-            image: one picture, as `destseg.pictures.decoding.to_rgb` takes it, gives a Prediction. A
-                directory, a list or a stack of pictures gives a list, with None for pictures that cannot be
-                read; each of these is named in a warning. So does a generator, but not an endless one, whose
-                list would never be complete: see `predict_each`.
+            image: one picture, as `destseg.pictures.decoding.to_rgb` takes it, gives a Prediction: a path,
+                bytes, an open file, a Pillow image, or an array in RGB (OpenCV's are BGR:
+                `image[..., ::-1]`). A directory, a list or a stack of pictures gives a list, with None for
+                pictures that cannot be read; each of these is named in a warning. So does a generator, but
+                not an endless one, whose list would never be complete: see `predict_each`.
             strict: raise at the first unreadable picture of several.
             roi: region of interest in place of the model's; the anomaly map is 0 outside. The false-positive
                 rate holds if it is a part of the ROI that the model was calibrated with, see
@@ -438,7 +445,7 @@ class DeSTSeg:
         since it was loaded.
         """
         self._check_ready()
-        path = Path(path)
+        path = as_path(path)
         if self._exported is not None:
             self._save_exported(path, self._exported)
             return
@@ -561,6 +568,15 @@ class DeSTSeg:
 
     def _framing(self) -> Framing:
         return framing_of(self.settings)
+
+    def _settings_for(self, sources: Sequence[Source], progress: bool) -> Settings:
+        """Return the settings to fit with: the model's, with the bit depth if that is to be learnt."""
+        if not self._learns_bit_depth:
+            return self.settings
+        depth = learn_bit_depth(sources)
+        if depth is not None:
+            say(f"16-bit pictures: the highest value is within {depth} bits (bit_depth={depth})", progress)
+        return dataclasses.replace(self.settings, bit_depth=depth)
 
     def _calibrate(
         self,

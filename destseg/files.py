@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Paths as users write them, and files that appear whole or not at all."""
 
 import os
 import secrets
@@ -10,9 +10,19 @@ from typing import BinaryIO
 FilePath = str | os.PathLike[str]
 
 
+def as_path(path: FilePath) -> Path:
+    """Return a path as a user means it: ~ is the home folder, as in a shell. Every path of a user goes here.
+
+    Raises ValueError for an empty path, which would be the current folder.
+    """
+    if not os.fspath(path):
+        raise ValueError("a path must not be empty, got ''")
+    return Path(os.path.expanduser(path))  # which leaves "~name" as it is where there is no such user
+
+
 def write_whole(path: FilePath, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file, then rename it to `path`: a crash leaves the old file or the new."""
-    path = Path(path)
+    path = as_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
@@ -32,7 +42,7 @@ def check_writable(path: FilePath | None) -> Path | None:
     """
     if path is None:
         return None
-    path = Path(path)
+    path = as_path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; a file to write is wanted")
     try:

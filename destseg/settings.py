@@ -9,6 +9,7 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 PRESETS: dict[str, dict[str, bool]] = {
@@ -32,6 +33,7 @@ PROTOCOLS = {  # how evaluation compares maps with masks
 }
 FLIPS = ("", "horizontal", "vertical", "both")
 AUGMENTATIONS = ("", "light")
+BIT_DEPTHS = (10, 12, 14, 16)  # of cameras whose pictures are stored as 16-bit data
 DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d+)?")
 
 SMALLEST_SIDE = 64  # below it the student's fourth stage has a single position left to normalise over
@@ -61,6 +63,9 @@ class Settings:
         keep_aspect: scale both sides of a picture alike, and pad the rest of the input. Padding is neither
             trained on nor scored.
         roi: region of interest, a `destseg.pictures.roi.RegionOfInterest`; None: the whole picture counts.
+        bit_depth: bits of the camera behind 16-bit data, 8 to 16: 12 if values lie in 0..4095. Pictures of 8
+            bits are read the same whatever it is. None: `fit` learns it from the normal pictures, if these
+            are 16-bit data; until then, and in files of before, 16.
 
     Raises:
         ValueError: a value is not allowed; the message says what is allowed and what came.
@@ -88,6 +93,7 @@ class Settings:
     overlap: float = 0.25
     keep_aspect: bool = False
     roi: Any = dataclasses.field(default=None, compare=False)
+    bit_depth: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("preset", self.preset, PRESETS)
@@ -103,6 +109,8 @@ class Settings:
         self._set("image_size", one_or_two(input_size(self.image_size)))
         self._set("overlap", checked_overlap(self.overlap))
         self._set("keep_aspect", bool(self.keep_aspect))
+        if self.bit_depth is not None:
+            self._set("bit_depth", checked_bit_depth(self.bit_depth))
         if self.tile is not None:
             self._set("tile", one_or_two(checked_tile(self.tile, self.size, self.keep_aspect)))
 
@@ -141,7 +149,8 @@ class Settings:
         unknown = sorted(map(str, stored.keys() - {field.name for field in dataclasses.fields(cls)}))
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}: a newer version of destseg wrote them")
-        sides = {name: one_or_two(stored[name]) for name in ("image_size", "tile") if stored.get(name)}
+        pairs = {name: stored.get(name) for name in ("image_size", "tile")}
+        sides = {name: tuple(pair) for name, pair in pairs.items() if isinstance(pair, list)}
         return cls(**{"preset": "paper", "teacher": "resnet18", **stored, **sides})
 
 
@@ -162,13 +171,13 @@ class Schedule:
     drop_outliers: bool = False
 
     def __post_init__(self) -> None:
-        is_pair = isinstance(self.steps, Sequence) and len(self.steps) == 2
-        if not is_pair or not all(isinstance(count, int) and count >= 0 for count in self.steps):
+        try:
+            student, segmentation = (whole_number("steps", count) for count in self.steps)
+        except (TypeError, ValueError) as error:
             wanted = "two whole numbers of at least 0, (student, segmentation)"
-            raise ValueError(f"steps must be {wanted}, got {self.steps!r}")
-        object.__setattr__(self, "steps", tuple(self.steps))
-        if not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number of at least 1, got {self.batch_size!r}")
+            raise ValueError(f"steps must be {wanted}, got {self.steps!r}") from error
+        object.__setattr__(self, "steps", (student, segmentation))
+        object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, least=1))
         check_choice("flip", self.flip, FLIPS)
         check_choice("augment", self.augment, AUGMENTATIONS)
         object.__setattr__(self, "rotate", checked_rotation(self.rotate))
@@ -285,11 +294,23 @@ def checked_tile(tile: Any, size: tuple[int, int], keep_aspect: bool) -> tuple[i
 
 def checked_overlap(overlap: Any) -> float:
     """Return the overlap, a share from 0 to 0.75."""
-    if isinstance(overlap, bool) or not isinstance(overlap, (int, float)) or not 0 <= overlap <= MOST_OVERLAP:
+    share = float(overlap) if isinstance(overlap, Real) and not isinstance(overlap, bool) else math.nan
+    if not 0 <= share <= MOST_OVERLAP:
         raise ValueError(
             f"overlap must be a share of a tile's side from 0 to {MOST_OVERLAP}, got {overlap!r}"
         )
-    return float(overlap)
+    return share
+
+
+def checked_bit_depth(bit_depth: Any) -> int:
+    """Return the number of bits, 8 to 16."""
+    try:
+        bits = 0 if isinstance(bit_depth, bool) else operator.index(bit_depth)
+    except TypeError:
+        bits = 0
+    if not 8 <= bits <= 16:
+        raise ValueError(f"bit_depth must be a whole number from 8 to 16, got {bit_depth!r}")
+    return int(bits)
 
 
 def two_sides(sides: Any) -> tuple[int, int]:

@@ -331,3 +331,25 @@ def test_settings_need_neither_torch_nor_numpy():
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_schedules_take_numpys_whole_numbers():
+    counts = np.array([3, 4])
+    for steps in (counts, list(counts), (np.int64(3), 4), [np.uint8(3), np.int32(4)]):
+        made = schedule(steps=steps, batch_size=np.int64(2))
+        assert (made.steps, made.batch_size) == ((3, 4), 2)
+        assert {type(number) for number in (*made.steps, made.batch_size)} == {int}  # as a file holds them
+    assert Settings(overlap=np.float32(0.5)).overlap == 0.5
+
+
+def test_the_depth_of_a_camera():
+    assert Settings().bit_depth is None  # learnt by fit
+    for depth in (8, 10, 12, 16, np.int64(12)):
+        made = Settings(bit_depth=depth)
+        assert made.bit_depth == depth and type(made.bit_depth) is int
+        assert Settings.from_stored(made.stored()) == made != Settings()
+    old = {name: value for name, value in Settings().stored().items() if name != "bit_depth"}
+    assert Settings.from_stored(old).bit_depth is None
+    for depth in (7, 17, 12.0, "12", True):
+        with pytest.raises(ValueError, match=r"bit_depth must be a whole number from 8 to 16, got"):
+            Settings(bit_depth=depth)

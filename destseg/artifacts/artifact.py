@@ -121,12 +121,14 @@ def artifact_from(text: str, path: Path, engine: str, start: Callable[[Settings]
     """
     try:
         content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("it holds no description of a model")
         if content["format"] != DESCRIPTION:
             raise ValueError(f'it is a "{content["format"]}" and this version reads a "{DESCRIPTION}"')
-        settings = stored_settings(content["settings"])
+        settings = stored_settings(mapping_in(content, "settings"))
         return Artifact(
             settings=settings,
-            calibration=Calibration.from_stored(content["calibration"]),
+            calibration=Calibration.from_stored(mapping_in(content, "calibration")),
             versions=content["versions"],
             engine=engine,
             precision=str(content["precision"]),
@@ -134,8 +136,25 @@ def artifact_from(text: str, path: Path, engine: str, start: Callable[[Settings]
             start=lambda: start(settings),
             path=path.absolute(),
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} was not exported by this version of destseg: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = why_unreadable(error)
+        raise ValueError(f"{path} was not exported by this version of destseg: {reason}") from error
+
+
+def why_unreadable(error: Exception) -> str:
+    """Say in words what is wrong with a file's content, from the error that it raised."""
+    if isinstance(error, KeyError):
+        return f"it lacks {error.args[0]}"
+    if isinstance(error, ValueError):
+        return str(error)
+    return f"an entry has another form than expected ({error})"
+
+
+def mapping_in(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an entry of a file's content that must be a mapping."""
+    if not isinstance(content[name], Mapping):
+        raise ValueError(f"its {name} must be a mapping, got {type(content[name]).__name__}")
+    return content[name]
 
 
 def stored_settings(stored: Mapping[str, Any]) -> Settings:
@@ -150,7 +169,7 @@ def stored_settings(stored: Mapping[str, Any]) -> Settings:
 
 def stored_record(content: Mapping[str, Any]) -> FitRecord | None:
     """Return the record of the fit in a file's content; None in files of before, which have none."""
-    return None if content.get("record") is None else FitRecord.from_stored(content["record"])
+    return None if content.get("record") is None else FitRecord.from_stored(mapping_in(content, "record"))
 
 
 def import_package(name: str) -> Any:

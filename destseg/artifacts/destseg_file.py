@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from destseg.artifacts.artifact import Artifact, Format, import_package, stored_record, stored_settings
+from destseg.artifacts.artifact import (
+    Artifact,
+    Format,
+    import_package,
+    mapping_in,
+    stored_record,
+    stored_settings,
+    why_unreadable,
+)
 from destseg.inference.calibration import Calibration
 
 KIND = "destseg model 1"
@@ -36,10 +44,10 @@ def read(path: Path) -> Artifact:
         else:
             hint = "it holds other tensors"
         raise ValueError(f"{path} is not a destseg model: {hint}")
-    stored = content.get("calibration")
     try:
+        stored = None if content.get("calibration") is None else mapping_in(content, "calibration")
         return Artifact(
-            settings=stored_settings(content["settings"]),
+            settings=stored_settings(mapping_in(content, "settings")),
             calibration=None if stored is None else Calibration.from_stored(stored),
             versions=content["versions"],
             record=stored_record(content),
@@ -48,7 +56,8 @@ def read(path: Path) -> Artifact:
             path=path.absolute(),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a destseg model of this version: {error}") from error
+        reason = why_unreadable(error)
+        raise ValueError(f"{path} is not a destseg model of this version: {reason}") from error
 
 
 def write(path: Path, network: Mapping[str, Any], artifact: Artifact) -> None:

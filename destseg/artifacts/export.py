@@ -14,7 +14,7 @@ from typing import Any
 from destseg.artifacts.artifact import Artifact, Format
 from destseg.artifacts.formats import EXPORTED, FORMATS, check_name, format_of
 from destseg.artifacts.int8_pictures import float32_weights, range_inputs
-from destseg.files import FilePath
+from destseg.files import FilePath, as_path
 from destseg.inference.calibration import calibrate
 from destseg.inference.stream import stream
 from destseg.model.graph import Inference, trace
@@ -48,7 +48,7 @@ def export(
         form: its format, as `wanted_format` gives it.
         normal, strict, calibration, progress: as for `DeSTSeg.export`.
     """
-    settings, thresholds, path = artifact.settings, artifact.calibration, Path(path)
+    settings, thresholds, path = artifact.settings, artifact.calibration, as_path(path)
     assert thresholds is not None and form.build is not None  # the caller and `wanted_format` check both
     unsupported = [
         name for name in ("keep_aspect", "tile", "roi") if getattr(settings, name) not in (None, False)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from destseg.artifacts import destseg_file, onnx_file, openvino_file
 from destseg.artifacts.artifact import Artifact, Format
-from destseg.files import FilePath
+from destseg.files import FilePath, as_path
 
 FORMATS = {form.name: form for form in (destseg_file.FORMAT, onnx_file.FORMAT, openvino_file.FORMAT)}
 EXPORTED = {name: form for name, form in FORMATS.items() if form.build}
@@ -19,7 +19,7 @@ def format_of(path: FilePath) -> Format:
 
     Raises ValueError for names that no model may have.
     """
-    ending = Path(path).suffix.lower()
+    ending = as_path(path).suffix.lower()
     if ending in NO_MODELS:
         raise ValueError(f"{path} is no model: {NO_MODELS[ending]}")
     exported = {form.ending: form for form in FORMATS.values() if form.build}
@@ -34,7 +34,7 @@ def read(path: FilePath) -> Artifact:
         ImportError: the package that runs the model is missing; the message names the command to install it.
         ValueError: the file is damaged, or no model of this version of destseg.
     """
-    return format_of(path).read(Path(path))
+    return format_of(path).read(as_path(path))
 
 
 def check_name(path: FilePath, wanted: Format) -> None:

@@ -1,7 +1,7 @@
 """What `fit` did: kept in the model's file, told at a terminal, and shown by `destseg info`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from destseg.settings import Schedule
@@ -66,8 +66,18 @@ class FitRecord:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> "FitRecord":
-        """Make a record from its stored form."""
+        """Make a record from its stored form.
+
+        Raises KeyError for an entry that is missing, and ValueError for unknown ones.
+        """
         values: dict[str, Any] = dict(stored)
+        unknown = sorted(map(str, values.keys() - {field.name for field in fields(cls)}))
+        if unknown:
+            names = ", ".join(unknown)
+            raise ValueError(f"unknown entries {names} in its record: a newer version of destseg wrote them")
+        for field in fields(cls):
+            if field.default is MISSING:
+                values[field.name]  # a KeyError names what is missing
         for name in ("steps", "outliers"):
             values[name] = tuple(values[name])
         return cls(**values)

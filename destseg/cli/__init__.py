@@ -5,6 +5,7 @@ arguments and returns the exit status. Help imports neither torch nor numpy.
 """
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -29,6 +30,8 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return 0, or 1 if it failed, or 2 for wrong usage; argparse exits with 2, too."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # so that no file's name is one that cannot be printed
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="destseg: %(message)s", level=logging.WARNING)
     if not is_watched():  # results do not depend on kernels: only people hear that they are missing
         logging.getLogger("destseg.ops").setLevel(logging.ERROR)
@@ -48,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except (ValueError, OSError, RuntimeError, TypeError, ImportError) as error:
         write(f"destseg {verb}: {error}")
-    except KeyboardInterrupt:
-        write(f"destseg {verb}: interrupted")
+    except KeyboardInterrupt as interruption:  # with what the verb has to say about it
+        write(": ".join([f"destseg {verb}", "interrupted", *map(str, interruption.args)]))
     return 1
 
 

@@ -3,7 +3,6 @@
 import argparse
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 
 import destseg
 from destseg.cli.arguments import (
@@ -68,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     overlap = "share of a tile's side that neighbouring tiles have in common"
     add("--overlap", type=read_number, default=Settings.overlap, metavar="SHARE", help=overlap)
     add("--keep-aspect", action="store_true", help="scale pictures alike in both directions, and pad them")
+    depth = "bits of the camera, if files of 16 bits hold fewer, such as 12 (default: learnt from NORMAL)"
+    add("--bit-depth", type=read_whole_number, metavar="BITS", help=depth)
     add_roi(parser)
     steps = {preset: f"{student} {later}" for preset, ((student, later), _) in SCHEDULES.items()}
     add_steps(parser, _by_preset(steps))
@@ -109,9 +110,10 @@ def run(options: argparse.Namespace) -> int:
         check_groups(options.groups)
 
     from destseg.artifacts.formats import FORMATS
+    from destseg.files import as_path
 
     check_output(options.output, FORMATS["destseg"])
-    output = Path(options.output)
+    output = as_path(options.output)
     checkpoint = output.with_name(output.name + ".checkpoint")
     if options.resume and not checkpoint.exists():
         raise FileNotFoundError(f"there is no {checkpoint} to go on with: leave out --resume to begin anew")
@@ -120,18 +122,24 @@ def run(options: argparse.Namespace) -> int:
             f"{checkpoint} is left of an interrupted run: go on with --resume, or delete it to begin anew"
         )
     model = destseg.DeSTSeg(**settings, device=options.device, teacher_weights=options.teacher_weights)
-    model.fit(
-        options.normal if len(options.normal) > 1 else options.normal[0],
-        **schedule,
-        groups=options.groups,
-        texture_source=options.texture_source,
-        progress=options.progress,
-        resume=checkpoint if options.resume else None,
-        checkpoint=checkpoint,
-        checkpoint_minutes=options.checkpoint_minutes,
-        workers=options.workers,
-        strict=options.strict,
-    )
+    try:
+        model.fit(
+            options.normal if len(options.normal) > 1 else options.normal[0],
+            **schedule,
+            groups=options.groups,
+            texture_source=options.texture_source,
+            progress=options.progress,
+            resume=checkpoint if options.resume else None,
+            checkpoint=checkpoint,
+            checkpoint_minutes=options.checkpoint_minutes,
+            workers=options.workers,
+            strict=options.strict,
+        )
+    except KeyboardInterrupt:
+        if not checkpoint.exists():
+            raise
+        hint = "the same command with --resume goes on from the last checkpoint"
+        raise KeyboardInterrupt(hint) from None
     model.save(output)
     checkpoint.unlink(missing_ok=True)
     following = f"destseg predict {shlex.quote(str(output))} PICTURES -o results"

@@ -37,12 +37,14 @@ def run(options: argparse.Namespace) -> int:
     with wrong_usage():
         check_device(options.device)
 
+    from destseg.files import as_path
     from destseg.pictures.folders import as_pictures
 
+    output = None if options.output is None else as_path(options.output)
     model = destseg.load(options.model, options.device)
     sources = as_pictures(options.pictures)  # whose warnings come once
     pictures = [source.image for source in sources]
-    names = _OutputNames(options.pictures)
+    names = _OutputNames([as_path(given) for given in options.pictures])
     unreadable = 0
     results = model.predict_each(pictures, strict=options.strict, roi=options.roi, progress=options.progress)
     for source, result in bar(results, "predicting", len(pictures), wanted=options.progress):
@@ -51,10 +53,8 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps({"source": source.name, "error": str(result)}), flush=True)
             continue
         line = result.to_dict()
-        if options.output:
-            line |= _write(
-                result, Path(options.output) / names.of(source.name), options.maps, options.overlays
-            )
+        if output is not None:
+            line |= _write(result, output / names.of(source.name), options.maps, options.overlays)
         print(json.dumps(line), flush=True)
     return 1 if unreadable else 0
 
@@ -79,8 +79,8 @@ def _write(result: "Prediction", base: Path, maps: str, overlays: bool) -> dict[
 class _OutputNames:
     """Gives each picture a path below the output folder, as it has below its input folder."""
 
-    def __init__(self, given: Sequence[str]) -> None:
-        self.folders = [Path(path) for path in given if Path(path).is_dir()]
+    def __init__(self, given: Sequence[Path]) -> None:
+        self.folders = [path for path in given if path.is_dir()]
         self.taken: set[Path] = set()
         self.numbers: dict[Path, Iterator[int]] = {}  # the next numbers: each is tried once
 

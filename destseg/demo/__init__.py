@@ -10,7 +10,7 @@ import PIL.ImageFont
 
 from destseg.demo.photographs import write_dataset
 from destseg.detector import DeSTSeg
-from destseg.files import write_whole
+from destseg.files import as_path, write_whole
 from destseg.inference.report import Report
 from destseg.pictures.folders import Sample, read_mvtec
 from destseg.pictures.masks import read_mask
@@ -83,7 +83,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
         ValueError, OSError: see `DeSTSeg` and `fit`; ValueError also if a folder to be overwritten holds
             other pictures among the parts. All of these come before any work.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     model = DeSTSeg(teacher=teacher, image_size=image_size, seed=seed, device=device)
     Schedule.of(model.preset, steps, batch_size)  # raises for wrong values before any work
     whole_number("pictures", pictures, least=2)

@@ -4,7 +4,6 @@ import itertools
 import os
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from destseg.files import write_whole
+from destseg.files import as_path, write_whole
 from destseg.ops.components import components
 
 # The heat's colours from faint to strong, dark violet to yellow, (red, green, blue) at equal steps. Lightness
@@ -134,7 +133,7 @@ def write_map(path: str | os.PathLike[str], anomaly_map: np.ndarray) -> None:
     Raises:
         ValueError: another suffix, shape, dtype or range.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.suffix.lower() not in (".png", ".npy"):
         raise ValueError(f"an anomaly map is written as .png or .npy, got {path.name}")
     if anomaly_map.ndim != 2 or anomaly_map.dtype.kind != "f" or anomaly_map.size == 0:

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -324,7 +325,9 @@ def _merge(parts: dict[str, Accumulator], names: list[str]) -> Metrics:
 def _write_csv(path: str | Path, header: list[str], lines: Iterable[Sequence[Any]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *lines])
-    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+    # Names that are not UTF-8 stay the bytes that they are.
+    data = text.getvalue().encode("utf-8", sys.getfilesystemencodeerrors())
+    write_whole(path, lambda file: file.write(data))
 
 
 def _flagged(rows: Iterable[Row]) -> float:

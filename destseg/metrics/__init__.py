@@ -38,14 +38,15 @@ def evaluate(
 
     Args:
         maps: n anomaly maps (h, w), higher is more anomalous; infinities are allowed, NaN is not.
-        masks: n ground-truth masks of the maps' sizes, 0 for normal pixels and one other value for defects.
+        masks: n ground-truth masks of the maps' sizes, 0 for normal pixels, one positive value for defects.
         image_scores: (n,) score per picture; by default the mean of the `top` largest values of its map.
         top: how many of the largest values the default image score takes.
-        image_labels: (n,) whether the picture shows a defect; by default whether its mask does.
+        image_labels: (n,) whether the picture shows a defect, bool or 0 and one positive value; by default
+            whether its mask does.
 
     Raises:
-        ValueError: a NaN, a mask of another size or with more than two values, an empty picture, or different
-            numbers of maps and masks; the message names the picture's index.
+        ValueError: a NaN, a mask of another size, with more than two values or with a negative one, an empty
+            picture, or different numbers of maps and masks; the message names the picture's index.
 
     Example:
         Two pictures of 1 x 3 pixels. Of the three highest pixels, the second is normal.

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from destseg.files import as_path
 from destseg.metrics.exact_curves import Curves
-from destseg.metrics.ground_truth import Pair, Pictures, Scores, pairs, per_picture, refuse_nan
+from destseg.metrics.ground_truth import Pair, Pictures, Scores, labels_of, pairs, per_picture, refuse_nan
 from destseg.metrics.normal_scores import BLOCK, NormalScores, divide, in_threads
 from destseg.ops.components import Instances, split
 from destseg.ops.kernels import thread_count
@@ -64,7 +65,7 @@ class Accumulator:
         self.top = top
         self.image_scores: list[float] = []
         self.image_labels: list[bool] = []
-        self._normals = NormalScores(memory, folder)
+        self._normals = NormalScores(memory, None if folder is None else as_path(folder))
         self._instances: list[Instances] = []  # of each picture
 
     def update(
@@ -78,7 +79,8 @@ class Accumulator:
         """Add pictures; arguments as for `evaluate`. After an error none of these pictures counts.
 
         Args:
-            regions: regions of interest in the form of the masks; 0 does not count. By default all pixels do.
+            regions: regions of interest in the form of the masks: 0 does not count, positive values do. By
+                default all pixels do.
         """
         added = Accumulator(self.top, self._normals.memory, self._normals.folder)
         top = None if image_scores is not None else self.top
@@ -95,7 +97,7 @@ class Accumulator:
             added.image_scores = per_picture(image_scores, count, "image_scores")
         if image_labels is not None:
             given = per_picture(image_labels, count, "image_labels")
-            added.image_labels = [bool(label) for label in given]
+            added.image_labels = labels_of(given, "image_labels").tolist()
         refuse_nan(np.array(added.image_scores))
         self.merge(added)
 
@@ -146,13 +148,12 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float:
 
     Args:
         scores: (n,) one score per picture, higher is more anomalous.
-        labels: (n,) whether the picture shows a defect.
+        labels: (n,) whether the picture shows a defect: bool, or 0 for normal and one positive value.
     """
-    score, label = np.asarray(scores), np.asarray(labels)
-    if score.ndim != 1 or label.shape != score.shape:
-        raise ValueError(f"scores and labels must be (n,) both, got {score.shape} and {label.shape}")
+    score, defect = np.asarray(scores), labels_of(labels, "labels")
+    if score.ndim != 1 or defect.shape != score.shape:
+        raise ValueError(f"scores and labels must be (n,) both, got {score.shape} and {defect.shape}")
     refuse_nan(score)
-    defect = label.astype(bool)
     if not 0 < defect.sum() < len(defect):
         return math.nan
     positives, normals = score[defect], np.sort(score[~defect])

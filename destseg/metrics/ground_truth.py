@@ -25,8 +25,9 @@ def pairs(maps: Pictures, masks: Pictures, regions: Pictures | None = None) -> I
 
     Args:
         maps: one (n, h, w) stack or a sequence of n (h, w) arrays, bool, integer or float.
-        masks: the same form and sizes; 0 is normal, one other value (1, 255, True, ...) is defect.
-        regions: regions of interest in the same form and sizes; 0 does not count. By default all pixels do.
+        masks: the same form and sizes; 0 is normal, one positive value (1, 255, True, ...) is defect.
+        regions: regions of interest in the same form and sizes: 0 does not count, positive values do. By
+            default all pixels do.
 
     Raises:
         TypeError, ValueError: the message names the picture's index.
@@ -54,6 +55,10 @@ def pairs(maps: Pictures, masks: Pictures, regions: Pictures | None = None) -> I
             raise ValueError(
                 f"region {index} must have the size of its map, {scores.shape}, and a pixel inside, got {got}"
             )
+        if roi.dtype != np.bool_ and roi.min() < 0:
+            some = np.unique(roi)[:3].tolist()
+            wanted = "regions must hold 0 outside and positive values inside"
+            raise ValueError(f"{wanted}, got values such as {some} in region {index}")
         inside = roi != 0
         yield Pair(_scores(scores, index), _mask(mask, index) & inside, inside)
 
@@ -64,6 +69,22 @@ def per_picture(values: ArrayLike, count: int, name: str) -> list[Any]:
     if array.shape != (count,):
         raise ValueError(f"{name} must be ({count},), one per picture, got shape {array.shape}")
     return list(array.tolist())
+
+
+def labels_of(values: ArrayLike, name: str) -> Mask:
+    """Return labels as bool: 0 is normal, one positive value is a defect. Raises ValueError for all else.
+
+    With -1 in place of 0, as some tools have it, every picture would count as defective.
+    """
+    labels = np.asarray(values)
+    if labels.dtype == np.bool_:
+        return labels
+    found = np.unique(labels[labels != 0]) if labels.dtype.kind in "iuf" else np.zeros(2)
+    if found.size > 1 or not (found > 0).all():  # NaN fails, too
+        allowed = "bool, or 0 for normal and one other, positive value for defects"
+        raise ValueError(f"{name} must be {allowed}, got values such as {labels.ravel()[:3].tolist()}")
+    defect: Mask = labels != 0
+    return defect
 
 
 def refuse_nan(image_scores: Array) -> None:
@@ -106,9 +127,9 @@ def _mask(mask: Array, index: int) -> Mask:
         return mask
     defect: Mask = mask != 0
     values = mask[defect]
-    if not np.array_equal(values, np.broadcast_to(values[:1], values.shape)):
+    if values.size and not (values[0] > 0 and (values == values[0]).all()):
         raise ValueError(
-            "masks must hold 0 for normal pixels and one other value for defects, "
-            f"got values such as {np.unique(values)[:3].tolist()} in mask {index}"
+            "masks must hold 0 for normal pixels and one other, positive value for defects, "
+            f"got values such as {np.unique(mask)[:3].tolist()} in mask {index}"
         )
     return defect

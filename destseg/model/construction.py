@@ -27,6 +27,7 @@ def torch_device(name: str) -> torch.device:
     return device
 
 
+@torch.inference_mode(False)  # whose tensors could not be trained
 def new_network(settings: Settings, weights: Weights = None, progress: bool = True) -> DeSTSegNet:
     """Make an untrained network with its teacher.
 
@@ -45,7 +46,7 @@ def random_network(settings: Settings) -> DeSTSegNet:
     """Make a network with random weights, the teacher's too; torch's own random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)  # torch.manual_seed would seed GPUs, too
-        return DeSTSegNet(**settings.parts)
+        return DeSTSegNet(**settings.parts).float()  # whatever the default dtype
 
 
 def loaded_network(settings: Settings, state: Mapping[str, object], source: str) -> DeSTSegNet:
@@ -54,6 +55,6 @@ def loaded_network(settings: Settings, state: Mapping[str, object], source: str)
     Raises ValueError, naming `source` and the first tensor that is missing or has another shape.
     """
     with torch.device("meta"):  # takes no memory and draws no numbers: every tensor is replaced
-        network = DeSTSegNet(**settings.parts)
+        network = DeSTSegNet(**settings.parts).float()
     network.load_state_dict(matching_tensors(network.state_dict(), state, source), assign=True)
     return network

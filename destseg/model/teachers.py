@@ -11,7 +11,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from destseg.files import write_whole
+from destseg.files import as_path, write_whole
 from destseg.model.networks import Teacher
 from destseg.model.tensorfile import matching_tensors, read_tensors
 from destseg.progress import Bar
@@ -42,12 +42,12 @@ def teacher_state(teacher: str, weights: Weights = None, progress: bool = True) 
     """
     check_choice("teacher", teacher, TEACHERS)
     with torch.device("meta"):  # shapes only
-        expected = Teacher().encoder.state_dict()
+        expected = Teacher().float().encoder.state_dict()
     if isinstance(weights, Mapping):
         state = matching_tensors(expected, weights, "the given state dict")
     else:
         packaged = EMBEDDED if teacher == "embedded" else None
-        path = Path(weights) if weights is not None else packaged or find_weights(progress=progress)
+        path = as_path(weights) if weights is not None else packaged or find_weights(progress=progress)
         state = matching_tensors(expected, read_tensors(path), str(path))
     return {f"encoder.{name}": tensor for name, tensor in state.items()}
 
@@ -56,9 +56,9 @@ def find_weights(address: str = ADDRESS, progress: bool = True) -> Path:
     """Return the path of the weights: from the variable, torch hub's cache, or a download checked by hash."""
     named = os.environ.get(VARIABLE)
     if named:
-        if not Path(named).is_file():
+        if not as_path(named).is_file():
             raise FileNotFoundError(f"the variable {VARIABLE} names a file that does not exist: {named}")
-        return Path(named)
+        return as_path(named)
     cached = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
     if not cached.exists():
         try:

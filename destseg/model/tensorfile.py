@@ -1,8 +1,8 @@
 """Files of tensors, written whole or not at all, and read without unpickling anything."""
 
+import re
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import destseg
-from destseg.files import FilePath, write_whole
+from destseg.files import FilePath, as_path, write_whole
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -57,7 +57,7 @@ def read_tensors(path: FilePath) -> dict[str, Any]:
         ValueError: the file is damaged, truncated, no torch file, or holds other things than tensors and
             plain values.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     with open(path, "rb") as file:  # outside the try: a file that may not be read is not damaged
@@ -65,6 +65,11 @@ def read_tensors(path: FilePath) -> dict[str, Any]:
             _check_sums(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch's zip reader and unpickler raise errors of many types
+            if "weights_only" in str(error):  # torch's text tells how to load it all the same, which runs it
+                found = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", str(error))
+                what = f" ({found[1] or found[2]})" if found else ""
+                held = f"it holds other things than tensors and plain values{what}"
+                raise ValueError(f"{path} cannot be loaded: {held}; nothing of it was executed") from None
             reason = str(error).strip().split("\n")[0][:200]
             raise ValueError(
                 f"{path} is damaged, truncated or not a file of tensors and plain values ({reason})"

@@ -11,11 +11,12 @@ from destseg.pictures.store import PictureStore
 FEW = 20  # pictures, of which half would calibrate
 VANISHING = 4.0  # pixels of a picture to one of its input; the paper's pictures have that many
 SIZES, ASPECTS = 2.0, 1.5  # the largest side or aspect in relation to the smallest
+DARK = 64  # of 255: a quarter of the range
 
 
 def advice_on(store: PictureStore) -> list[str]:
     """Return one sentence or two on each thing that is likely to spoil a model; usually there is none."""
-    advice = [_on_number(store.pictures), _on_flat(store)]
+    advice = [_on_number(store.pictures), _on_flat(store), _on_range(store)]
     sizes = np.array(store.sizes, np.float64)  # (n, 2): heights and widths
     advice += [_on_details(sizes, store.framing), _on_sizes(sizes, store.framing)]
     return [sentence for sentence in advice if sentence]
@@ -44,6 +45,17 @@ def _on_flat(store: PictureStore) -> str:
     if not store.flat:
         return ""
     return f"of one colour throughout, perhaps taken without light: {name_some([s.name for s in store.flat])}"
+
+
+def _on_range(store: PictureStore) -> str:
+    if store.highest >= DARK or len(store.flat) == store.pictures:
+        return ""
+    depth = store.framing.bit_depth
+    remedy = "expose longer" if depth is None else f"expose longer, or take fewer bits than bit_depth={depth}"
+    return (
+        f"pictures use a fraction of their range: their highest value is {store.highest} of 255, so that few "
+        f"grey levels are left: {remedy}"
+    )
 
 
 def _on_details(sizes: np.ndarray, framing: Framing) -> str:

@@ -1,20 +1,26 @@
 """One picture in, pixels out: everything that a user may hold becomes (h, w, 3) uint8."""
 
 import contextlib
+import functools
 import io
+import logging
 import os
+import re
 import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
+
+from destseg.files import as_path
+from destseg.settings import BIT_DEPTHS
 
 if TYPE_CHECKING:
     import torch
@@ -23,13 +29,28 @@ if TYPE_CHECKING:
 else:
     Tensor = Any  # torch is not imported for a type's name
 
-Image: TypeAlias = str | os.PathLike[str] | bytes | bytearray | PIL.Image.Image | np.ndarray | Tensor
+
+class File(Protocol):
+    """A file that is open for reading bytes, or an upload."""
+
+    def read(self) -> bytes:
+        """Return the rest of its bytes."""
+
+
+Bytes: TypeAlias = bytes | bytearray | memoryview
+Image: TypeAlias = str | os.PathLike[str] | Bytes | File | PIL.Image.Image | np.ndarray | Tensor
 """Everything that `to_rgb` takes as one picture."""
 
+BYTES = (bytes, bytearray, memoryview)
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+
+WIDE_FORMATS = ("PNG", "TIFF")  # which may hold more than 8 bits
+WIDE = re.compile(r"RGB[AX]?;16[BLN]")  # how Pillow calls 16-bit colour: big-endian, little-endian or native
 
 _DTYPES = (np.bool_, np.uint8, np.uint16, np.float16, np.float32, np.float64)
 _DTYPE_NAMES = "bool, uint8, uint16, float16, float32 or float64"
+logger = logging.getLogger("destseg")
+_told: set[tuple[str, int | None]] = set()  # what has been warned of: a camera gives thousands of pictures
 _open_lock = threading.Lock()
 _decode_locks: weakref.WeakValueDictionary[int, threading.Lock] = weakref.WeakValueDictionary()
 
@@ -38,23 +59,27 @@ class UnreadableImage(ValueError):  # noqa: N818 - reads better where users catc
     """A file or byte string is no picture, is damaged, or is too large to be decoded safely."""
 
 
-def to_rgb(image: Image, name: str | None = None) -> np.ndarray:
+def to_rgb(image: Image, name: str | None = None, bit_depth: int | None = None) -> np.ndarray:
     """Turn one picture of any kind into colour pixels.
 
     Grey is repeated over the three channels. An alpha channel is dropped: colours stay as they are stored,
-    also where they are transparent. The full range is kept: uint16 0..65535 becomes value * 255 / 65535,
-    rounded; floats must lie in [0, 1] and become value * 255, rounded; bool becomes 0 or 255.
-    Pillow cuts files of 16-bit colour down to 8 bits; 16-bit grey keeps all.
+    also where they are transparent. Floats must lie in [0, 1] and become value * 255, rounded; bool becomes 0
+    or 255. 16-bit data of a camera of n bits, 0..2^n - 1, become value * 255 / (2^n - 1), rounded; a larger
+    value becomes 255, with a warning for the first such picture. Of a Pillow image of 16-bit colour Pillow
+    keeps the upper 8 bits only: pass its file.
 
     Args:
         image: one of
-            a path to, or the bytes of, a PNG, JPEG, TIFF, BMP or WebP file, see `read_image`;
+            a path to, the bytes of, or an open file with, a PNG, JPEG, TIFF, BMP or WebP file, see
+            `read_image`; a file is read from its start, if it can be;
             a Pillow image: its current frame, turned as its EXIF orientation says;
             an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) of bool, uint8, uint16, float16, float32 or
-            float64;
+            float64. Colours are RGB; OpenCV's are BGR: pass `image[..., ::-1]`;
             a tensor of the same shapes and dtypes on any device, or channels first, (1, h, w) or (3, h, w).
             Channels count as first when the first dimension is 1 or 3 and the last is none of 1, 3, 4.
         name: what error messages call the picture; by default its path, where it has one.
+        bit_depth: bits of the camera behind 16-bit data, 8 to 16. None: 16, and a warning for the first
+            picture that uses less than a quarter of them.
 
     Returns:
         (h, w, 3) uint8, C-contiguous, in memory of its own.
@@ -68,19 +93,26 @@ def to_rgb(image: Image, name: str | None = None) -> np.ndarray:
         >>> to_rgb(np.array([[0.0, 1.0]])).tolist()
         [[[0, 0, 0], [255, 255, 255]]]
     """
-    if isinstance(image, (str, os.PathLike, bytes, bytearray)):
+    if isinstance(image, (str, os.PathLike, *BYTES)) or is_file(image):
         name = name or _name_of(image)
-        return _from_pillow(read_image(image, name), name)
+        data = _data_of(image)
+        picture = read_image(data, name)
+        wide = _wide_colour(data, name) if picture.format in WIDE_FORMATS else None
+        return _from_pillow(picture, name, bit_depth) if wide is None else to_rgb(wide, name, bit_depth)
     if isinstance(image, PIL.Image.Image):
         name = name or str(getattr(image, "filename", "") or "Pillow image")
+        if bit_depth not in (None, 16) and _is_wide_colour(image):  # known until its pixels are loaded
+            reason = "Pillow keeps the upper 8 of 16 bits of a colour: pass the file or its bytes"
+            raise ValueError(f"{name}: {reason}")
         with _decode_lock(image), _readable(name):
             image = PIL.ImageOps.exif_transpose(image)  # always a copy
-        return _from_pillow(image, name)
+        return _from_pillow(image, name, bit_depth)
     pixels = as_array(image, name)
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
     elif pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
+        _warn_of_depth(int(pixels.max()), bit_depth, name or "image")
+        pixels = _grey_levels(bit_depth or 16)[pixels]
     elif pixels.dtype != np.uint8:
         # a product in float16 would lose the last grey levels
         scaled = pixels.astype(np.promote_types(pixels.dtype, np.float32)) * 255
@@ -92,7 +124,37 @@ def to_rgb(image: Image, name: str | None = None) -> np.ndarray:
     return np.array(pixels[:, :, :3], order="C")
 
 
-def as_array(image: np.ndarray | Tensor, name: str | None = None) -> np.ndarray:
+def highest_value(image: Image) -> int | None:
+    """Return the highest value of a picture of 16-bit data; None for all others, which are not decoded.
+
+    Arguments and errors are as for `to_rgb`.
+    """
+    if isinstance(image, (str, os.PathLike, *BYTES)) or is_file(image):
+        name = _name_of(image)
+        data = _data_of(image)
+        with _readable(name):
+            picture = _open(data)
+        wide = _wide_colour(data, name) if picture.format in WIDE_FORMATS else None
+        if wide is not None:
+            return int(wide.max())
+        image = picture
+    if not isinstance(image, PIL.Image.Image):
+        pixels = as_array(image)
+        return int(pixels.max()) if pixels.dtype == np.uint16 else None
+    if not _is_wide_grey(image):
+        return None
+    name = str(getattr(image, "filename", "") or "Pillow image")
+    with _decode_lock(image), _readable(name):
+        highest = int(np.asarray(image).max())
+    return highest if highest < 1 << 16 else None  # 32-bit data, which `to_rgb` refuses
+
+
+def depth_of(highest: int) -> int:
+    """Return the smallest of BIT_DEPTHS that can hold a value of 0..65535."""
+    return next(depth for depth in BIT_DEPTHS if highest < 1 << depth)
+
+
+def as_array(image: Image, name: str | None = None) -> np.ndarray:
     """Check that an array or tensor is one picture, without converting its values.
 
     Args:
@@ -116,7 +178,7 @@ def as_array(image: np.ndarray | Tensor, name: str | None = None) -> np.ndarray:
     elif isinstance(image, np.ndarray):
         pixels = image
     else:
-        kinds = "a path, bytes, a Pillow image, a numpy array or a torch tensor"
+        kinds = "a path, bytes, an open file, a Pillow image, a numpy array or a torch tensor"
         raise TypeError(f"{label} must be {kinds}, got {type(image).__name__}")
     got = f"got {pixels.dtype} of shape {pixels.shape}"
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
@@ -136,8 +198,35 @@ def as_array(image: np.ndarray | Tensor, name: str | None = None) -> np.ndarray:
     return pixels.astype(native, copy=False)
 
 
-def read_image(image: str | os.PathLike[str] | bytes | bytearray, name: str | None = None) -> PIL.Image.Image:
-    """Decode a picture file, given by path or as bytes.
+def is_file(value: Any) -> TypeGuard[File]:
+    """Whether this is an open file, an upload or the like: anything else that can be read."""
+    return callable(getattr(value, "read", None)) and not isinstance(value, os.PathLike)
+
+
+def read_file(file: File) -> bytes:
+    """Return all bytes of an open file, from its start if it can go there; TypeError if it has none."""
+    seek = getattr(file, "seek", None)
+    if seek is not None:
+        with contextlib.suppress(OSError):  # a pipe or an answer of the network
+            seek(0)
+    data = file.read()
+    if not isinstance(data, BYTES):
+        if isinstance(data, Coroutine):
+            data.close()
+        label = f"{file_name(file)}: " if file_name(file) else ""
+        wanted = "a file must give bytes when it is read: open it in binary mode, or pass what it holds"
+        raise TypeError(f"{label}{wanted}, got {type(data).__name__}")
+    return bytes(data)
+
+
+def file_name(file: File) -> str:
+    """Return the name of an open file or upload; "" if it has none."""
+    names = [getattr(file, attribute, None) for attribute in ("filename", "name")]
+    return next((name for name in names if isinstance(name, str)), "")  # an unnamed one has a number
+
+
+def read_image(image: str | os.PathLike[str] | Bytes | File, name: str | None = None) -> PIL.Image.Image:
+    """Decode a picture file, given by path, as bytes or open.
 
     Takes the first frame or page and turns it as its EXIF orientation says. Reads sizes of up to twice
     `PIL.Image.MAX_IMAGE_PIXELS` (2 x 89 million pixels unless changed) without a warning.
@@ -147,14 +236,11 @@ def read_image(image: str | os.PathLike[str] | bytes | bytearray, name: str | No
         UnreadableImage: the file is no such picture, damaged or too large; the message gives Pillow's reason.
     """
     name = name or _name_of(image)
-    data = image if isinstance(image, (bytes, bytearray)) else _check_file(Path(image)).read_bytes()
+    data = _data_of(image)
     if not data:
         raise UnreadableImage(f"{name} cannot be read as a picture: it is empty")
     with _readable(name):
-        # catch_warnings changes the whole process: the lock keeps our own threads from undoing each other
-        with _open_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            picture = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
+        picture = _open(data)
         PIL.ImageOps.exif_transpose(picture, in_place=True)
     return picture
 
@@ -201,6 +287,83 @@ def is_tensor(value: Any) -> TypeGuard[Tensor]:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def _open(data: Bytes) -> PIL.Image.Image:
+    """Open a picture; nothing is decoded yet."""
+    # catch_warnings changes the whole process: the lock keeps our own threads from undoing each other
+    with _open_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        return PIL.Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _wide_colour(data: Bytes, name: str) -> np.ndarray | None:
+    """Return a file of 16-bit colour as (h, w, 3) uint16; None for any other.
+
+    Pillow keeps the upper byte of each value. Told that the bytes lie the other way round, it takes the lower
+    one for it. So the picture is decoded twice. It knows no other way round for grey with alpha.
+    """
+    with _readable(name):
+        upper: Any = _open(data)
+        if not _is_wide_colour(upper):
+            return None
+        lower: Any = _open(data)
+        lower.tile = [_with_bytes_swapped(tile) for tile in lower.tile]
+        high, low = (np.asarray(PIL.ImageOps.exif_transpose(half))[..., :3] for half in (upper, lower))
+        return (high.astype(np.uint16) << 8) | low
+
+
+def _is_wide_colour(picture: PIL.Image.Image) -> bool:
+    """Whether a picture that is not loaded yet has 16-bit colour."""
+    tiles: Any = getattr(picture, "tile", None) if picture.format in WIDE_FORMATS else None
+    return bool(tiles) and all(WIDE.fullmatch(_raw_mode(tile)) for tile in tiles)
+
+
+def _raw_mode(tile: Any) -> str:
+    """Return how Pillow says that the values of a part of a picture lie in its file, such as "RGB;16B"."""
+    return tile[3] if isinstance(tile[3], str) else str(tile[3][0])
+
+
+def _with_bytes_swapped(tile: Any) -> tuple[Any, ...]:
+    raw, native = _raw_mode(tile), "L" if sys.byteorder == "little" else "B"
+    order = native if raw[-1] == "N" else raw[-1]
+    raw = raw[:-1] + {"L": "B", "B": "L"}[order]
+    return (*tile[:3], raw if isinstance(tile[3], str) else (raw, *tile[3][1:]))
+
+
+def _is_wide_grey(picture: PIL.Image.Image) -> bool:
+    return picture.mode == "I" or picture.mode.startswith("I;16")
+
+
+@functools.cache
+def _grey_levels(bit_depth: int) -> np.ndarray:
+    """Return what each value of 16-bit data becomes, (65536,) uint8."""
+    top = (1 << bit_depth) - 1
+    values = np.arange(65536).clip(max=top)
+    return ((values * 255 + top // 2) // top).astype(np.uint8)  # top is odd: nothing lies half-way
+
+
+def _warn_of_depth(highest: int, bit_depth: int | None, name: str) -> None:
+    """Warn, once for each depth, of values that are clipped, or that use little of a range not chosen."""
+    if bit_depth is not None and highest >= 1 << bit_depth:
+        text = (
+            f"{name}: values reach {highest}, but the model's pictures have {bit_depth} bits, 0 to "
+            f"{(1 << bit_depth) - 1}: those above are clipped, here and in all such pictures"
+        )
+        _warn_once(("clipped", bit_depth), text)
+    elif bit_depth is None and (depth := depth_of(highest)) < BIT_DEPTHS[-1]:
+        levels = int(_grey_levels(16)[highest])
+        text = (
+            f"{name}: values reach {highest} and are read as 16 bits, 0 to 65535: {levels} of 256 grey "
+            f"levels are left. A model with bit_depth={depth} tells them apart"
+        )
+        _warn_once(("unknown", None), text)
+
+
+def _warn_once(reason: tuple[str, int | None], text: str) -> None:
+    if reason not in _told:
+        _told.add(reason)
+        logger.warning(text)
+
+
 def _decode_lock(image: PIL.Image.Image) -> threading.Lock:
     """Return the lock of one Pillow image: reading decodes it in place, and threads may share it.
 
@@ -224,12 +387,12 @@ def _readable(name: str) -> Iterator[None]:
         raise UnreadableImage(f"{name} cannot be read as a picture: {error}") from error
 
 
-def _from_pillow(picture: PIL.Image.Image, name: str) -> np.ndarray:
+def _from_pillow(picture: PIL.Image.Image, name: str, bit_depth: int | None) -> np.ndarray:
     """Return the pixels of a decoded Pillow image of any mode."""
     if 0 in picture.size:
         raise ValueError(f"{name}: image must have at least one pixel, got width and height {picture.size}")
     with _readable(name):
-        if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        if picture.mode == "F" or _is_wide_grey(picture):
             values = np.array(picture)
         else:
             # palettes: straight to RGB, Pillow warns of transparency; premultiplied colours need dividing
@@ -240,7 +403,7 @@ def _from_pillow(picture: PIL.Image.Image, name: str) -> np.ndarray:
         if low < 0 or high > 65535:
             raise ValueError(f"{name}: integer pixels must lie in 0..65535, got {low}..{high}")
         values = values.astype(np.uint16)
-    return to_rgb(values, name)
+    return to_rgb(values, name, bit_depth)
 
 
 def _check_unit_range(pixels: np.ndarray, label: str, convert: str) -> None:
@@ -264,5 +427,13 @@ def _check_file(path: Path) -> Path:
     return path
 
 
-def _name_of(image: str | os.PathLike[str] | bytes | bytearray) -> str:
-    return "bytes" if isinstance(image, (bytes, bytearray)) else os.fspath(image)
+def _data_of(image: str | os.PathLike[str] | Bytes | File) -> Bytes:
+    if isinstance(image, (str, os.PathLike)):
+        return _check_file(as_path(image)).read_bytes()
+    return image if isinstance(image, BYTES) else read_file(image)
+
+
+def _name_of(image: str | os.PathLike[str] | Bytes | File) -> str:
+    if isinstance(image, (str, os.PathLike)):
+        return os.fspath(image)
+    return "bytes" if isinstance(image, BYTES) else file_name(image) or "file"

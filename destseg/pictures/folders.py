@@ -12,9 +12,21 @@ from typing import TypeAlias, TypeGuard
 import numpy as np
 import PIL.Image
 
-from destseg.pictures.decoding import Image, Tensor, as_array, is_tensor
+from destseg.files import as_path
+from destseg.pictures.decoding import (
+    BYTES,
+    Image,
+    Tensor,
+    as_array,
+    file_name,
+    is_file,
+    is_tensor,
+    read_file,
+)
 
 logger = logging.getLogger("destseg")
+
+FEWEST_COLUMNS = 8  # of pictures in a stack: fewer are likely to be channels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """Endings of picture files' names, in upper or lower case."""
@@ -74,7 +86,7 @@ def picture_paths(directory: str | os.PathLike[str]) -> list[Path]:
             be listed.
         ValueError: there is no picture; the message says what there is instead.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     if not directory.exists():
         raise FileNotFoundError(f"there is no directory {directory}")
     if not directory.is_dir():
@@ -141,8 +153,9 @@ def as_pictures(source: Pictures) -> list[Source]:
         source: one of
             a directory: all its pictures, as `picture_paths` lists them;
             one picture: anything that `destseg.pictures.decoding.to_rgb` takes;
-            a stack of pictures of the dtypes that `to_rgb` takes: an array or tensor (n, h, w, 3), or
-            (n, h, w) whose last dimension is none of 1, 3, 4; also a tensor (n, 3, h, w);
+            a stack of pictures of the dtypes that `to_rgb` takes: an array or tensor (n, h, w, 3), in RGB,
+            or (n, h, w) whose last dimension is none of 1, 3, 4; also a tensor (n, 3, h, w). A stack that may
+            be one colour picture, channels first, is refused: pass 3 or 4 grey pictures as a list;
             a list, tuple or other iterable of pictures and directories.
 
     Raises:
@@ -191,7 +204,7 @@ def _items(source: Pictures) -> list[Image]:
                 f"an array of pictures must have one dtype and one size, got {source.dtype} of shape "
                 f"{source.shape}; pass pictures of several sizes as a list"
             )
-    elif isinstance(source, (str, os.PathLike, bytes, bytearray, PIL.Image.Image)):
+    elif isinstance(source, (str, os.PathLike, *BYTES, PIL.Image.Image)) or is_file(source):
         items = [source]
     elif isinstance(source, Iterable):
         items = list(source)
@@ -230,8 +243,8 @@ def is_several(source: Pictures) -> bool:
     if isinstance(source, np.ndarray) or is_tensor(source):
         return _is_stack(source)
     if isinstance(source, (str, os.PathLike)):
-        return Path(source).is_dir()
-    return not isinstance(source, (bytes, bytearray, PIL.Image.Image))
+        return as_path(source).is_dir()
+    return not (isinstance(source, (*BYTES, PIL.Image.Image)) or is_file(source))
 
 
 def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
@@ -247,7 +260,7 @@ def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
         ValueError: `test` holds no pictures, or normal ones in a folder that is not called `good`, such as
             `OK`: they would count as defects.
     """
-    root = Path(directory)
+    root = as_path(directory)
     test, truth = root / "test", root / "ground_truth"
     if not test.is_dir():
         raise FileNotFoundError(
@@ -414,17 +427,33 @@ def _what_instead(files: list[Path]) -> str:
 
 
 def _is_stack(pixels: np.ndarray | Tensor) -> bool:
-    """Whether an array holds several pictures, and not one in colour, (h, w, 3) or as a tensor (3, h, w)."""
+    """Whether an array holds several pictures, and not one in colour, (h, w, 3) or as a tensor (3, h, w).
+
+    Raises ValueError for arrays that may be either.
+    """
     if pixels.ndim != 3:
         return pixels.ndim == 4
-    channels_first = is_tensor(pixels) and pixels.shape[0] in (1, 3)
-    return pixels.shape[2] not in (1, 3, 4) and not channels_first
+    count, height, width = pixels.shape
+    if width in (1, 3, 4) or (is_tensor(pixels) and count in (1, 3)):
+        return False
+    if count in (3, 4):
+        turned = "image.permute(1, 2, 0)" if is_tensor(pixels) else "np.transpose(image, (1, 2, 0))"
+        raise ValueError(
+            f"an array of shape {tuple(pixels.shape)} may be one colour picture or {count} grey ones: "
+            f"for one pass {turned}, for several list(images)"
+        )
+    if width < FEWEST_COLUMNS <= min(count, height):
+        raise ValueError(
+            f"an array of shape {tuple(pixels.shape)} may be {count} pictures of {height} x {width} pixels, "
+            f"or one of {width} channels: pass pictures as a list; one may have 1, 3 or 4 channels"
+        )
+    return True
 
 
 def _sources_of(item: Image, name: str) -> list[Source]:
     """Return the pictures of a directory, or else the one picture, checked as far as that is cheap."""
     if isinstance(item, (str, os.PathLike)):
-        path = Path(item)
+        path = as_path(item)
         if path.is_dir():
             return [Source(str(picture), picture) for picture in picture_paths(path)]
         if not path.exists():
@@ -432,7 +461,9 @@ def _sources_of(item: Image, name: str) -> list[Source]:
         return [Source(str(path), path)]
     if isinstance(item, PIL.Image.Image):
         return [Source(str(getattr(item, "filename", "") or name), item)]
-    if not isinstance(item, (bytes, bytearray)):
+    if is_file(item):  # read at once: it may be closed before its turn comes
+        return [Source(file_name(item) or name, read_file(item))]
+    if not isinstance(item, BYTES):
         as_array(item, name)
     return [Source(name, item)]
 

@@ -62,6 +62,7 @@ class Framing:
             picture becomes one input.
         overlap: least share of a tile's side that a neighbouring tile covers, too.
         roi: region of interest; None: the whole picture counts.
+        bit_depth: bits of 16-bit data, see `destseg.pictures.decoding.to_rgb`.
     """
 
     size: tuple[int, int]
@@ -69,6 +70,7 @@ class Framing:
     tile: tuple[int, int] | None = None
     overlap: float = 0.25
     roi: RegionOfInterest | None = None
+    bit_depth: int | None = None
 
     def within(self, roi: Roi | None) -> "Framing":
         """Return the same framing with another region of interest; None keeps the present one."""
@@ -122,10 +124,11 @@ class Framing:
 
     @property
     def checksum(self) -> int | None:
-        """CRC-32 of all settings but the size; None where whole pictures are stretched to one input."""
-        if self.roi is None and self.tile is None and not self.keep_aspect:
+        """CRC-32 of all settings but the size; None where whole pictures are stretched, and have 16 bits."""
+        depth = () if self.bit_depth in (None, 16) else (self.bit_depth,)  # which earlier versions had not
+        if self.roi is None and self.tile is None and not self.keep_aspect and not depth:
             return None
-        ways = repr((self.keep_aspect, self.tile, self.overlap))
+        ways = repr((self.keep_aspect, self.tile, self.overlap, *depth))
         return zlib.crc32(ways.encode(), 0 if self.roi is None else self.roi.checksum)
 
     def _pad(self, values: np.ndarray, frame: Frame, mode: Any) -> np.ndarray:
@@ -140,7 +143,14 @@ class Framing:
 
 def framing_of(settings: Settings) -> Framing:
     """Return the framing of a model with these settings."""
-    return Framing(settings.size, settings.keep_aspect, settings.tile_size, settings.overlap, settings.roi)
+    return Framing(
+        settings.size,
+        settings.keep_aspect,
+        settings.tile_size,
+        settings.overlap,
+        settings.roi,
+        settings.bit_depth,
+    )
 
 
 @functools.lru_cache(maxsize=64)  # so the tiles of all pictures of one size share their weights

@@ -8,9 +8,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
+import PIL.ImageOps
 
-from destseg.pictures.decoding import Tensor, is_tensor
-from destseg.pictures.masks import read_mask
+from destseg.pictures.decoding import Tensor, is_tensor, read_image, to_rgb
+
+LOSSY = ("JPEG", "WEBP")  # formats that blur a mask's values
 
 Mask: TypeAlias = str | os.PathLike[str] | PIL.Image.Image | np.ndarray | Tensor
 Polygon: TypeAlias = Sequence[Sequence[float]] | np.ndarray | Tensor
@@ -21,9 +23,9 @@ class RegionOfInterest:
 
     Args:
         roi: one of
-            a mask: the path of a picture, as `destseg.pictures.masks.read_mask` reads it, a Pillow image,
-            or an array or tensor (h, w); all values but 0 are inside. It is stretched over pictures of
-            another size;
+            a mask: the path of a picture, a Pillow image, or an array or tensor (h, w); all values but 0 are
+            inside, of a colour its strongest channel. JPEG and WebP blur the values: of such a picture those
+            above half of its largest are inside. The mask is stretched over pictures of another size;
             a polygon: three or more points (x, y) in pixels of the picture, as a sequence or as an array
             (k, 2), k >= 3. Its outline is inside.
 
@@ -40,9 +42,9 @@ class RegionOfInterest:
         if isinstance(roi, RegionOfInterest):
             self.points, self.whole = roi.points, roi.whole
         elif isinstance(roi, (str, os.PathLike)):
-            self.whole = read_mask(roi)
+            self.whole = _drawn(read_image(roi))
         elif isinstance(roi, PIL.Image.Image):
-            self.whole = np.asarray(roi.convert("L")) > 0
+            self.whole = _drawn(roi)
         elif isinstance(roi, (np.ndarray, list, tuple)) or is_tensor(roi):
             values = roi.detach().cpu().numpy() if is_tensor(roi) else _array(roi)
             is_mask = not isinstance(roi, (list, tuple)) and (
@@ -128,6 +130,19 @@ def _array(values: Any) -> np.ndarray:
         return np.asarray(values)
     except ValueError:  # rows of several lengths
         return np.asarray(values, dtype=object)
+
+
+def _drawn(picture: PIL.Image.Image) -> np.ndarray:
+    """Return the mask that a picture shows, (h, w) bool."""
+    least = 0
+    upright = PIL.ImageOps.exif_transpose(picture)
+    if upright.mode in ("L", "I", "F") or upright.mode.startswith("I;16"):
+        values = np.asarray(upright)  # as they are stored: in 8 bits 100 of 65535 would become 0
+    else:
+        values = to_rgb(upright).max(axis=2)
+    if picture.format in LOSSY:
+        least = values.max() / 2
+    return np.array(values > least)
 
 
 def _mask(values: np.ndarray) -> np.ndarray:

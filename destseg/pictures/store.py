@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from destseg.pictures.decoding import to_rgb
+from destseg.pictures.decoding import depth_of, highest_value, to_rgb
 from destseg.pictures.folders import Source
 from destseg.pictures.framing import Frame, Framing, View
 from destseg.pictures.prefetch import prefetch
@@ -40,7 +40,7 @@ def read(
     """
     if source.error is not None:
         raise source.error
-    pixels = to_rgb(source.image, source.name)
+    pixels = to_rgb(source.image, source.name, framing.bit_depth)
     if change is not None:
         pixels = change(pixels)
     view = framing.view(pixels)
@@ -72,6 +72,7 @@ class PictureStore:
         sources: the readable pictures.
         sizes: height and width of each.
         flat: those of one colour throughout.
+        highest: the highest value in any of them, 0 to 255, once scaled.
         checksum: CRC-32 of the pixels of all readable pictures; a subset keeps the checksum of the whole.
         digests: one per readable picture; equal ones mean equal scaled pixels.
 
@@ -92,6 +93,7 @@ class PictureStore:
         self.sources: list[Source] = []
         self.sizes: list[tuple[int, int]] = []
         self.flat: list[Source] = []
+        self.highest = 0
         self.checksum = 0
         self.digests: list[bytes] = []
         self._views: dict[Source, View | None] = {}  # None: decoded again at every reading
@@ -111,6 +113,7 @@ class PictureStore:
                 self._views[source] = view if memory >= 0 else None
                 self.sources.append(source)
                 self.sizes.append(view.size)
+                self.highest = max(self.highest, int(view.pixels.max()))
                 if (view.pixels == view.pixels[0, 0]).all():
                     self.flat.append(source)
         failures.report(len(sources))
@@ -168,6 +171,16 @@ class PictureStore:
     def without(self, sources: Collection[Source]) -> "PictureStore":
         """Return a store of the pictures that are none of these; see `subset`."""
         return self.subset([k for k, source in enumerate(self.sources) if source not in sources])
+
+
+def learn_bit_depth(sources: Sequence[Source]) -> int | None:
+    """Return the smallest of BIT_DEPTHS that no value of 16-bit data exceeds; None if none is 16-bit data.
+
+    Pictures that cannot be read do not count.
+    """
+    values = prefetch(lambda source: attempt(lambda: highest_value(source.image)), sources, _threads())
+    highest = max((value for value in values if isinstance(value, int)), default=None)
+    return None if highest is None else depth_of(highest)
 
 
 class Failures:

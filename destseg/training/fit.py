@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from destseg.model.networks import DeSTSegNet
 from destseg.pictures.store import MEMORY, PictureStore
 from destseg.settings import Schedule, Settings
@@ -24,6 +26,8 @@ class Run:
     resume: Path | None = None
 
 
+@torch.inference_mode(False)  # a user may have switched gradients off around `fit`
+@torch.enable_grad()
 def train(
     network: DeSTSegNet,
     settings: Settings,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from destseg.files import FilePath
+from destseg.files import FilePath, as_path
 from destseg.model.networks import DeSTSegNet
 from destseg.ops.similarity import cosine_distances
 from destseg.progress import Bar
@@ -58,7 +58,7 @@ def new_trainer(
     precision = training_precision(precision, next(network.parameters()).device)
     trainer = Trainer(network, synthesis, plan_of(network, synthesis, steps, precision, parts), cache_memory)
     if resume is not None:
-        trainer.resume(Path(resume))
+        trainer.resume(as_path(resume))
     return trainer
 
 

@@ -1,14 +1,19 @@
 """What a file says beside its graph, files of others, and engines that are missing."""
 
 import dataclasses
+import json
 import pathlib
 import sys
 
 import numpy as np
 import pytest
+import torch
 
+from destseg.artifacts import destseg_file
 from destseg.artifacts.artifact import Artifact, artifact_from, import_package, stored_settings
+from destseg.artifacts.record import FitRecord
 from destseg.inference.calibration import Calibration
+from destseg.model.tensorfile import write_tensors
 from destseg.pictures.roi import RegionOfInterest
 from destseg.settings import Settings
 
@@ -59,3 +64,64 @@ def test_a_missing_engine_names_what_to_install(monkeypatch, name, extra):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=rf"{name} is missing.*pip install 'destseg\[{extra}\]'"):
         import_package(name)
+
+
+def without(content, *names):
+    """Return a nested dict without one entry, which is named by its path."""
+    first, *rest = names
+    if not rest:
+        return {name: value for name, value in content.items() if name != first}
+    return content | {first: without(content[first], *rest)}
+
+
+def changed(content, value, *names):
+    first, *rest = names
+    return content | {first: changed(content[first], value, *rest) if rest else value}
+
+
+RECORD = FitRecord(213, 3, 170, 40, (600, 800), 8, "", 5.0, "", "cpu")
+WHOLE = json.loads(
+    Artifact(
+        Settings(), Calibration((0.1, 0.2), (0.4, 0.5), 0.25), {"destseg": "1", "torch": "2"}, record=RECORD
+    ).description()
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (without(WHOLE, "settings"), "it lacks settings"),
+        (without(WHOLE, "calibration"), "it lacks calibration"),
+        (without(WHOLE, "versions"), "it lacks versions"),
+        (without(WHOLE, "calibration", "scores"), "it lacks scores"),
+        (without(WHOLE, "record", "steps"), "it lacks steps"),
+        (without(WHOLE, "record", "pictures"), "it lacks pictures"),
+        (
+            changed(WHOLE, 1, "record", "weather"),
+            "unknown entries weather in its record: a newer version of destseg wrote them",
+        ),
+        (
+            changed(WHOLE, 1, "settings", "weather"),
+            "unknown settings weather: a newer version of destseg wro",
+        ),
+        (changed(WHOLE, None, "settings"), "its settings must be a mapping, got NoneType"),
+        (changed(WHOLE, [1], "settings"), "its settings must be a mapping, got list"),
+        (changed(WHOLE, 5, "calibration"), "its calibration must be a mapping, got int"),
+        (changed(WHOLE, "x", "record"), "its record must be a mapping, got str"),
+        (changed(WHOLE, 5, "calibration", "scores"), "an entry has another form than expected"),
+        (changed(WHOLE, "much", "settings", "image_size"), "image_size must be"),
+    ],
+)
+def test_what_is_missing_or_unknown_in_a_file_is_said_in_a_sentence(content, words, tmp_path):
+    prefix = f"{PATH} was not exported by this version of destseg: "
+    with pytest.raises(ValueError) as refused:
+        artifact_from(json.dumps(content), PATH, "onnx", started)
+    assert str(refused.value).startswith(prefix + words)
+    stored = content | {"format": "destseg model 1", "losses": torch.zeros(1), "network": {}}
+    write_tensors(tmp_path / "m", stored)
+    if "calibration" not in content:  # a fitted model may have none
+        assert destseg_file.read(tmp_path / "m").calibration is None
+        return
+    with pytest.raises(ValueError) as refused:
+        destseg_file.read(tmp_path / "m")
+    assert str(refused.value).startswith(f"{tmp_path / 'm'} is not a destseg model of this version: {words}")

@@ -110,12 +110,22 @@ def test_an_interrupted_fit_is_continued_by_resume(few_parts, tmp_path, monkeypa
 
     monkeypatch.setattr(Trainer, "step", step)
     assert main(command) == 1
-    assert capsys.readouterr().err.endswith("destseg fit: interrupted\n")
+    words = "destseg fit: interrupted: the same command with --resume goes on from the last checkpoint\n"
+    assert capsys.readouterr().err.endswith(words)
     assert [path.name for path in tmp_path.iterdir()] == ["part.destseg.checkpoint"]
     assert main([*command, "--resume"]) == 0
     assert done == [0, 1, 1, 2]  # the first step was not done again
     assert len(destseg.load(output).losses_) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["part.destseg"]
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_on_with(few_parts, tmp_path, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("destseg.detector.PictureStore", stop)
+    assert main(["fit", str(few_parts), "-o", str(tmp_path / "m"), "--size", "64"]) == 1
+    assert capsys.readouterr().err.endswith("destseg fit: interrupted\n")
 
 
 def test_nothing_to_resume(tmp_path, capsys):

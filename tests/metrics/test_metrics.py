@@ -286,7 +286,7 @@ def test_infinities_in_tensors_are_scores_like_others():
         ),
         (
             lambda maps, masks: (maps, masks * 2 + torch.arange(5).byte()),
-            "0 for normal pixels and one other value",
+            "0 for normal pixels and one other, positive value",
         ),
     ],
 )
@@ -333,7 +333,7 @@ def test_errors_name_the_picture_and_what_is_allowed():
     grey = masks.copy()
     grey[2, 0, :3] = [1, 127, 255]
     with pytest.raises(
-        ValueError, match=r"one other value for defects, got .*\[1.0, 127.0, 255.0\] in mask 2"
+        ValueError, match=r"one other, positive value for defects, got .*\[0.0, 1.0, 127.0\] in mask 2"
     ):
         metrics.evaluate(maps, grey)
     with pytest.raises(ValueError, match=r"image_scores must be \(3,\), one per picture, got shape \(2,\)"):
@@ -352,3 +352,33 @@ def test_errors_name_the_picture_and_what_is_allowed():
         metrics.iap_at(maps, masks, 101)
     with pytest.raises(ValueError, match=r"scores and labels must be \(n,\) both, got \(2,\) and \(3,\)"):
         metrics.image_auroc([1, 2], [1, 0, 1])
+
+
+@pytest.mark.parametrize("labels", [[-1, 1], [1, -1], [0, 1, 2], ["good", "crack"], [None, 1], [0, NAN]])
+def test_labels_that_are_no_truth_are_refused(labels):
+    """With -1 for normal pictures all of them would count as defective."""
+    scores = np.linspace(0, 1, len(labels))
+    words = r"must be bool, or 0 for normal and one other, positive value for defects, got .*"
+    with pytest.raises(ValueError, match="labels " + words):
+        metrics.image_auroc(scores, labels)
+    maps, masks = np.zeros((len(labels), 1, 2)), np.zeros((len(labels), 1, 2), bool)
+    with pytest.raises(ValueError, match="image_labels " + words):
+        metrics.evaluate(maps, masks, image_labels=labels)
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [False, True], [0.0, 255.0], torch.tensor([0, 1])])
+def test_labels_of_every_kind(labels):
+    assert metrics.image_auroc([0.1, 0.2], labels) == 1
+    assert metrics.evaluate(np.zeros((2, 1, 2)), np.zeros((2, 1, 2)), [0.1, 0.2], image_labels=labels)
+
+
+def test_masks_and_regions_of_minus_one_and_one_are_refused():
+    maps, normal = np.zeros((1, 1, 2)), np.full((1, 1, 2), -1)
+    with pytest.raises(
+        ValueError, match=r"masks must hold 0 .*positive.* got values such as \[-1\] in mask 0"
+    ):
+        metrics.evaluate(maps, normal)  # nothing but normal pixels
+    with pytest.raises(
+        ValueError, match=r"regions must hold 0 outside.* got values such as \[-1, 1\] in region 0"
+    ):
+        metrics.Accumulator().update(maps, np.zeros((1, 1, 2)), regions=[[[-1, 1]]])

@@ -1,6 +1,9 @@
 """Files of tensors: what is written is read again, the rest is refused, and nothing in a file is executed."""
 
+import datetime
 import pathlib
+import pickle
+import traceback
 import zipfile
 from fractions import Fraction
 
@@ -79,7 +82,7 @@ class Trap:
 def test_code_in_a_file_is_refused_and_not_executed(tmp_path):
     path, sprung = tmp_path / "trap", tmp_path / "sprung"
     torch.save({"a": Trap(sprung)}, path)
-    with pytest.raises(ValueError, match=r"trap is damaged, truncated or not a file of tensors and plain"):
+    with pytest.raises(ValueError, match="trap cannot be loaded: it holds other things than tensors"):
         read_tensors(path)
     assert not sprung.exists()
 
@@ -164,3 +167,23 @@ def test_counters_of_batches_may_be_missing():
 def test_missing_and_misshapen_tensors_are_named(given, words):
     with pytest.raises(ValueError, match=words):
         matching_tensors(EXPECTED, given, "part.pth")
+
+
+def test_what_is_refused_comes_with_no_advice_to_load_it_unsafely(tmp_path):
+    path = tmp_path / "foreign"
+    torch.save({"a": Trap(tmp_path / "sprung"), "b": datetime.date(2026, 1, 1)}, path)
+    with pytest.raises(ValueError) as refused:
+        read_tensors(path)
+    shown = "".join(traceback.format_exception(refused.value))
+    assert "weights_only" not in shown and "trust" not in shown and "safe_globals" not in shown
+    words = "it holds other things than tensors and plain values (io.open); nothing of it was executed"
+    assert str(refused.value) == f"{path} cannot be loaded: {words}"
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_an_old_pickle_is_refused_in_the_same_words(tmp_path):
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps({"a": datetime.date(2026, 1, 1)}))
+    with pytest.raises(ValueError) as refused:
+        read_tensors(path)
+    assert "weights_only" not in "".join(traceback.format_exception(refused.value))

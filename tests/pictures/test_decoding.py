@@ -10,11 +10,18 @@ import PIL.Image
 import pytest
 import torch
 
-from destseg.pictures.decoding import UnreadableImage, as_array, resize, to_rgb
+from destseg.pictures import decoding
+from destseg.pictures.decoding import UnreadableImage, as_array, highest_value, resize, to_rgb
 
 # Grey 0, 128, 255 in one row; a colour picture of 2 x 2 whose four pixels all differ.
 GREY = np.array([[0, 128, 255]], np.uint8)
 COLOUR = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [10, 20, 30]]], np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def untold(monkeypatch):
+    """Nothing has been warned of yet."""
+    monkeypatch.setattr(decoding, "_told", set())
 
 
 def grey_rgb(*levels):
@@ -28,16 +35,36 @@ def encoded(picture, format, **options):
     return file.getvalue()
 
 
-def png_of_16_bit_colour(*values):
-    """A PNG of one pixel with three 16-bit channels, which Pillow reads but cannot write."""
+def png_of_16_bit_colour(values, exif=b""):
+    """A PNG of (h, w, 2 | 3 | 4) 16-bit values, which Pillow reads but cannot write; of differences."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    row = b"\0" + struct.pack(">3H", *values)
-    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunks
+    height, width, channels = values.shape
+    lines = values.astype(">u2").view(np.uint8).reshape(height, width, 2 * channels)
+    lines[:, 1:] = np.diff(lines, axis=1)
+    rows = b"".join(b"\1" + line.tobytes() for line in lines)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + (chunk(b"eXIf", exif) if exif else b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff_of_16_bit_colour(values, order):
+    """An uncompressed TIFF of (h, w, 3) 16-bit values, in the byte order "<" or ">"."""
+    height, width, _ = values.shape
+    data = values.astype(f"{order}u2").tobytes()
+    bits = struct.pack(f"{order}3H", 16, 16, 16)
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 8 + len(data)), (262, 3, 1, 2)]
+    tags += [(273, 4, 1, 8), (277, 3, 1, 3), (278, 4, 1, height), (279, 4, 1, len(data))]
+    entries = struct.pack(f"{order}H", len(tags))
+    for tag, kind, count, value in tags:
+        short = kind == 3 and count == 1
+        entries += struct.pack(
+            f"{order}HHI" + ("HH" if short else "I"), tag, kind, count, value, *([0] * short)
+        )
+    magic = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    return magic + struct.pack(f"{order}I", 8 + len(data) + 6) + data + bits + entries + bytes(4)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +165,157 @@ def test_big_endian_16_bit():
     np.testing.assert_array_equal(to_rgb(picture), grey_rgb(1, 255))
 
 
-def test_16_bit_colour_is_cut_to_8_bits():
-    np.testing.assert_array_equal(to_rgb(png_of_16_bit_colour(0, 0x8000, 0xFFFF)), [[[0, 128, 255]]])
+COLOUR_16 = np.random.default_rng(0).integers(0, 4096, (5, 7, 3)).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_of_16_bit_colour(COLOUR_16),
+        png_of_16_bit_colour(np.dstack([COLOUR_16, np.full((5, 7), 9, np.uint16)])),
+        tiff_of_16_bit_colour(COLOUR_16, "<"),
+        tiff_of_16_bit_colour(COLOUR_16, ">"),
+    ],
+    ids=["png", "png with alpha", "tiff", "big-endian tiff"],
+)
+def test_16_bit_colour_keeps_all_its_bits(data):
+    """Pillow gives the upper 8 only: 16 levels of a 12-bit camera."""
+    np.testing.assert_array_equal(to_rgb(data, bit_depth=12), np.rint(COLOUR_16 / 4095 * 255))
+    np.testing.assert_array_equal(to_rgb(data), np.rint(COLOUR_16 / 65535 * 255))
+    assert highest_value(data) == COLOUR_16.max()
+
+
+def test_16_bit_colour_as_a_pillow_image_is_refused_where_it_would_be_dark():
+    data = png_of_16_bit_colour(COLOUR_16)
+    np.testing.assert_array_equal(to_rgb(PIL.Image.open(io.BytesIO(data))), COLOUR_16 >> 8)
+    words = "Pillow image: Pillow keeps the upper 8 of 16 bits of a colour: pass the file or its bytes"
+    with pytest.raises(ValueError, match=words):
+        to_rgb(PIL.Image.open(io.BytesIO(data)), bit_depth=12)
+
+
+def test_16_bit_grey_with_alpha_is_cut_to_8_bits():
+    """There is no way to get at the others."""
+    data = png_of_16_bit_colour(np.array([[[0x80FF, 0xFFFF], [0x0100, 0]]], np.uint16))
+    np.testing.assert_array_equal(to_rgb(data), grey_rgb(0x80, 1))
+    assert highest_value(data) is None
+
+
+def test_16_bit_colour_is_turned_as_its_orientation_says():
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    data = png_of_16_bit_colour(COLOUR_16, exif.tobytes()[6:])
+    expected = np.rint(np.rot90(COLOUR_16, -1) / 4095 * 255)
+    np.testing.assert_array_equal(to_rgb(data, bit_depth=12), expected)
+
+
+DEEP = np.array([[0, 8, 9, 2048, 4095]], np.uint16)  # 8 * 255 / 4095 = 0.498, 9: 0.560
+
+
+def deep_forms(values, tmp_path):
+    """A picture of 16-bit grey in every form that a user may hold."""
+    for ending in ("png", "tif"):
+        path = tmp_path / f"deep.{ending}"
+        PIL.Image.fromarray(values).save(path)
+        yield from (path, path.read_bytes(), PIL.Image.open(path), io.BytesIO(path.read_bytes()))
+    yield from (values, values.astype(">u2"), torch.from_numpy(values), values[..., None])
+
+
+def test_the_depth_of_a_camera_scales_16_bit_data_of_every_form(tmp_path):
+    for image in deep_forms(DEEP, tmp_path):
+        np.testing.assert_array_equal(to_rgb(image, bit_depth=12), grey_rgb(0, 0, 1, 128, 255))
+    for image in (GREY, GREY / 255, GREY > 100, PIL.Image.fromarray(GREY)):  # 8 bits stay as they are
+        np.testing.assert_array_equal(to_rgb(image, bit_depth=12), to_rgb(image))
+
+
+@pytest.mark.parametrize("bit_depth", [8, 10, 12, 14, 16])
+def test_every_depth_has_256_levels(bit_depth):
+    values = np.arange(1 << bit_depth, dtype=np.uint16)[None]
+    found = to_rgb(values, bit_depth=bit_depth)[0, :, 0]
+    np.testing.assert_array_equal(found, np.rint(values[0] * 255.0 / ((1 << bit_depth) - 1)))
+    assert len(np.unique(found)) == 256
+
+
+def test_a_picture_beyond_the_depth_is_clipped_and_said_once(caplog):
+    found = to_rgb(np.array([[4095, 4096, 65535]], np.uint16), "cam/1.png", bit_depth=12)
+    np.testing.assert_array_equal(found, grey_rgb(255, 255, 255))
+    to_rgb(np.array([[5000]], np.uint16), "cam/2.png", bit_depth=12)
+    assert caplog.messages == [
+        "cam/1.png: values reach 65535, but the model's pictures have 12 bits, 0 to 4095: those above are "
+        "clipped, here and in all such pictures"
+    ]
+    to_rgb(np.array([[2000]], np.uint16), "cam/3.png", bit_depth=10)  # another model
+    assert len(caplog.messages) == 2
+
+
+def test_a_fraction_of_16_bits_is_reported_once_where_no_depth_is_known(caplog):
+    to_rgb(np.array([[0, 16384]], np.uint16))
+    to_rgb(np.array([[0, 255]], np.uint8))
+    to_rgb(np.array([[0, 4095]], np.uint16), bit_depth=16)  # by wish
+    assert not caplog.messages
+    for name in ("cam/1.png", "cam/2.png"):
+        to_rgb(np.array([[0, 4095]], np.uint16), name)
+    assert caplog.messages == [
+        "cam/1.png: values reach 4095 and are read as 16 bits, 0 to 65535: 16 of 256 grey levels are left. "
+        "A model with bit_depth=12 tells them apart"
+    ]
+
+
+def test_the_highest_value_is_known_of_16_bit_data_only(tmp_path):
+    for image in deep_forms(DEEP, tmp_path):
+        assert highest_value(image) == 4095
+    for image in (GREY, GREY / 255.0, PIL.Image.fromarray(GREY), encoded(PIL.Image.fromarray(COLOUR), "PNG")):
+        assert highest_value(image) is None
+    assert highest_value(PIL.Image.new("I", (2, 2), 70000)) is None  # it cannot be read, either
+    with pytest.raises(UnreadableImage):
+        highest_value(b"no picture")
+
+
+@pytest.mark.parametrize("kind", [io.BytesIO, bytearray, memoryview, "file", "upload"])
+def test_what_can_be_read_is_a_picture(kind, tmp_path):
+    data = encoded(PIL.Image.fromarray(COLOUR), "PNG")
+    (tmp_path / "part.png").write_bytes(data)
+    with open(tmp_path / "part.png", "rb") as file:
+        made = {"file": lambda _: file, "upload": Upload}.get(kind, kind)(data)
+        np.testing.assert_array_equal(to_rgb(made), COLOUR)
+        np.testing.assert_array_equal(to_rgb(made), COLOUR)  # from its start again
+
+
+class Upload:
+    """A file as web frameworks hand it over: it can be read, and little else."""
+
+    filename = "part.png"
+
+    def __init__(self, data):
+        self.data, self.place = data, 0
+
+    def read(self):
+        place, self.place = self.place, len(self.data)
+        return self.data[place:]
+
+    def seek(self, place):
+        self.place = place
+
+
+def test_files_that_give_no_bytes_are_refused(tmp_path):
+    (tmp_path / "part.png").write_text("text")
+    with open(tmp_path / "part.png") as file, pytest.raises(TypeError, match=r"part\.png: .* in binary mode"):
+        to_rgb(file)
+
+    class Later:
+        async def read(self):
+            return b""
+
+    with pytest.raises(TypeError, match=r"a file must give bytes when it is read.* got coroutine"):
+        to_rgb(Later())
+    with pytest.raises(UnreadableImage, match=r"^part\.png cannot be read as a picture: it is no PNG"):
+        to_rgb(Upload(b"nothing"))
+    with pytest.raises(UnreadableImage, match="cannot be read as a picture: it is empty"):
+        to_rgb(io.BytesIO())
+
+
+def test_an_empty_path_is_refused():
+    with pytest.raises(ValueError, match="a path must not be empty"):
+        to_rgb("")
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
@@ -240,7 +416,7 @@ def test_errors_say_what_is_allowed_and_what_came(array, words):
 
 
 def test_other_types():
-    with pytest.raises(TypeError, match=r"must be a path, bytes, a Pillow image.*got list"):
+    with pytest.raises(TypeError, match=r"must be a path, bytes, an open file, a Pillow image.*got list"):
         to_rgb([[1, 2]])
 
 

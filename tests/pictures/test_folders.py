@@ -1,6 +1,9 @@
 """Directories, lists and stacks of pictures; the MVTec layout."""
 
+import io
 import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -8,7 +11,7 @@ import pytest
 import torch
 
 from destseg.pictures.decoding import to_rgb
-from destseg.pictures.folders import as_normals, as_pictures, picture_paths, read_mvtec
+from destseg.pictures.folders import as_normals, as_pictures, is_several, picture_paths, read_mvtec
 from destseg.pictures.masks import read_mask
 
 
@@ -69,7 +72,10 @@ def test_pictures_from_directories_and_paths(tmp_path, make_picture):
         (np.zeros((5, 8, 9, 3), np.uint8), 5, (8, 9, 3)),
         (np.zeros((5, 8, 9, 3), np.float32), 5, (8, 9, 3)),
         (np.zeros((5, 8, 9, 1), np.uint16), 5, (8, 9, 3)),
-        (np.zeros((3, 8, 9), np.uint8), 3, (8, 9, 3)),
+        (np.zeros((5, 8, 9), np.uint8), 5, (8, 9, 3)),
+        (np.zeros((2, 8, 9), np.uint8), 2, (8, 9, 3)),
+        (list(np.zeros((3, 8, 9), np.uint8)), 3, (8, 9, 3)),
+        (np.zeros((3, 8, 9, 1), np.uint8), 3, (8, 9, 3)),
         (np.zeros((8, 9, 3), np.uint8), 1, (8, 9, 3)),
         (np.zeros((8, 9), np.uint8), 1, (8, 9, 3)),
         (torch.zeros(5, 3, 8, 9), 5, (8, 9, 3)),
@@ -96,6 +102,22 @@ def test_pictures_from_arrays(source, count, shape):
         (np.zeros((2, 8, 9, 5), np.uint8), ValueError, r"^picture 0: image must be .*\(8, 9, 5\)"),
         (np.zeros((2, 2, 8, 9, 3), np.uint8), ValueError, r"got uint8 of shape \(2, 2, 8, 9, 3\)"),
         ([np.zeros((8, 9), np.uint8), [1, 2]], TypeError, "^picture 1: image must be a path.*got list"),
+        (
+            np.zeros((3, 8, 9), np.uint8),
+            ValueError,
+            r"\(3, 8, 9\) may be one colour picture or 3 grey ones: for one pass "
+            r"np\.transpose\(image, \(1, 2, 0\)\), for several list\(images\)",
+        ),
+        (np.zeros((4, 8, 9)), ValueError, r"may be one colour picture or 4 grey ones"),
+        (
+            torch.zeros(4, 8, 9),
+            ValueError,
+            r"for one pass image\.permute\(1, 2, 0\), for several list\(images",
+        ),
+        (np.zeros((48, 64, 2), np.uint8), ValueError, r"48 pictures of 64 x 2 pixels, or one of 2 channels"),
+        (np.zeros((48, 64, 5), np.uint8), ValueError, r"48 pictures of 64 x 5 pixels, or one of 5 channels"),
+        ("", ValueError, "a path must not be empty"),
+        ([np.zeros((8, 9)), ""], ValueError, "a path must not be empty"),
         (7, TypeError, "pictures must be a directory.*got int"),
         ("no/such/place", FileNotFoundError, "no picture or directory .*place"),
         (["no/such/place.png"], FileNotFoundError, r"no picture or directory .*place\.png"),
@@ -341,3 +363,32 @@ def test_normal_pictures_under_another_name(tmp_path, make_picture, name):
     make_picture(f"ground_truth/{name}/1_mask.png")  # and black
     with pytest.raises(ValueError, match=words):
         read_mvtec(tmp_path)
+
+
+def test_file_objects_are_single_pictures_and_named(make_picture):
+    path = make_picture("1.png")
+    data = path.read_bytes()
+    with open(path, "rb") as file:
+        for one in (io.BytesIO(data), file, memoryview(data)):
+            assert not is_several(one)
+            (source,) = as_pictures(one)
+            assert to_rgb(source.image, source.name).shape == (2, 2, 3)
+            assert source.name == (str(path) if one is file else "picture 0")
+        assert names_of([io.BytesIO(data), file]) == ["picture 0", str(path)]
+    with tempfile.TemporaryFile() as unnamed:  # its name is a number
+        unnamed.write(data)
+        assert names_of(unnamed) == ["picture 0"]
+
+
+def test_the_home_folder_is_found(tmp_path, make_picture, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    path = make_picture("parts/test/good/1.png")
+    make_picture("parts/test/hole/1.png")
+    make_picture("parts/ground_truth/hole/1.png")
+    for given in ("~/parts/test/good", Path("~/parts/test/good"), "~/parts/test/good/1.png"):
+        assert names_of(given) == names_of([given]) == [str(path)]
+    assert is_several("~/parts") and not is_several("~/parts/test/good/1.png")
+    assert picture_paths("~/parts/test/good") == [path]
+    assert read_mvtec("~/parts")[0].path == path
+    assert read_mask("~/parts/ground_truth/hole/1.png").shape == to_rgb("~/parts/test/hole/1.png").shape[:2]

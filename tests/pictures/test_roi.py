@@ -122,3 +122,47 @@ def test_a_region_outside_of_the_picture_is_refused():
         region.mask((20, 30))
     with pytest.raises(ValueError, match=r"none in a picture of 100 x 100 pixels .*, seen as 4 x 4"):
         RegionOfInterest([(50, 50), (51, 50), (50, 51)]).mask((100, 100), (4, 4))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([0, 100], np.uint8),
+        ([0, 1], np.uint8),
+        ([0, 255], np.uint8),
+        ([0, 100], np.uint16),
+        ([0, 65535], np.uint16),
+    ],
+)
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_mask_is_the_same_as_path_image_and_array(tmp_path, values, kind, colour):
+    mask = drawing()
+    levels = np.array(values, kind)[mask.astype(int)]
+    if colour and kind == np.uint8:
+        levels = np.dstack([levels, 0 * levels, 0 * levels])  # red
+    path = tmp_path / "mask.png"
+    PIL.Image.fromarray(levels).save(path)
+    forms = [path, str(path), PIL.Image.open(path), PIL.Image.fromarray(levels)]
+    forms += [levels] if levels.ndim == 2 else []
+    for form in forms:
+        assert np.array_equal(RegionOfInterest(form).mask((6, 7)), mask)
+
+
+def test_the_noise_of_a_jpeg_is_outside(tmp_path):
+    levels = np.zeros((32, 32), np.uint8)
+    levels[8:20, 8:20] = 100
+    PIL.Image.fromarray(levels).save(tmp_path / "mask.jpg", quality=60)
+    decoded = np.asarray(PIL.Image.open(tmp_path / "mask.jpg"))
+    assert ((decoded > 0) & (levels == 0)).any()
+    for form in (tmp_path / "mask.jpg", PIL.Image.open(tmp_path / "mask.jpg")):
+        assert np.array_equal(RegionOfInterest(form).mask((32, 32)), levels > 0)
+
+
+def test_a_mask_lies_as_its_orientation_says(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    mask = drawing()
+    lying = PIL.Image.fromarray(np.rot90(mask).astype(np.uint8) * 255)
+    lying.save(tmp_path / "mask.png", exif=exif)
+    for form in (tmp_path / "mask.png", PIL.Image.open(tmp_path / "mask.png")):
+        assert np.array_equal(RegionOfInterest(form).mask(mask.shape), mask)

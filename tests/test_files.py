@@ -1,0 +1,145 @@
+"""Paths as users write them, and names that are not UTF-8."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import destseg
+from destseg.files import as_path, check_writable, write_whole
+
+ODD = os.fsdecode(b"caf\xe9")  # Latin-1: no UTF-8
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    yield tmp_path / "home"
+    assert not list((tmp_path / "here").iterdir())  # no folder named ~
+
+
+def test_a_path_begins_at_home(home):
+    assert as_path("~/a/b") == as_path(home / "a" / "b") == home / "a" / "b"
+    assert (
+        as_path("a/~/b") == as_path("a/~/b")
+        and str(as_path("~nobody-of-this-name.png")) == "~nobody-of-this-name.png"
+    )
+    with pytest.raises(ValueError, match="a path must not be empty"):
+        as_path("")
+
+
+def test_files_are_written_at_home(home):
+    write_whole("~/new/a", lambda file: file.write(b"x"))
+    assert (home / "new/a").read_bytes() == b"x"
+    assert check_writable("~/other/b") == home / "other/b" and (home / "other").is_dir()
+    with pytest.raises(ValueError, match="a path must not be empty"):
+        check_writable("")
+
+
+def test_models_pictures_and_reports_lie_at_home(home, fitted, few_parts, picture):
+    fitted.save("~/m/part.destseg")
+    loaded = destseg.load("~/m/part.destseg", "cpu")
+    PIL.Image.fromarray(picture).save(home / "1.png")
+    assert loaded.predict("~/1.png").source == str(home / "1.png")
+    pytest.importorskip("onnxruntime")
+    fitted.export("~/m/part.onnx")
+    assert destseg.load("~/m/part.onnx").threshold_ == fitted.threshold_
+    assert sorted(path.name for path in (home / "m").iterdir()) == ["part.destseg", "part.onnx"]
+
+
+def test_the_command_line_expands_what_no_shell_did(home, fitted, picture, capsys):
+    from destseg.cli import main
+
+    fitted.save(home / "m")
+    (home / "new").mkdir()
+    PIL.Image.fromarray(picture).save(home / "new" / "1.png")
+    assert main(["predict", "~/m", "~/new", "-o", "~/out"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["source"] == str(home / "new/1.png") and line["overlay"] == str(home / "out/1_overlay.png")
+    assert main(["calibrate", "~/m", "-o", "~/n"]) == 0 and (home / "n").is_file()
+    assert main(["predict", "~/m", ""]) == 1
+    assert "a path must not be empty" in capsys.readouterr().err
+
+
+def test_weights_lie_at_home(home, teacher_weights, monkeypatch):
+    from destseg.model.teachers import find_weights, teacher_state
+
+    (home / "w.pth").write_bytes(teacher_weights.read_bytes())
+    assert teacher_state("resnet18", "~/w.pth").keys() == teacher_state("resnet18", teacher_weights).keys()
+    monkeypatch.setenv("DESTSEG_TEACHER_WEIGHTS", "~/w.pth")
+    assert find_weights() == home / "w.pth"
+
+
+@pytest.fixture
+def odd_set(tmp_path, picture):
+    """A test set below a folder, with defects and pictures, whose names are not UTF-8."""
+    try:
+        (tmp_path / ODD).mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    mask = np.zeros((80, 96), np.uint8)
+    mask[10:30, 10:30] = 255
+    for folder, pixels in (("test/good", picture), (f"test/{ODD}", picture), (f"ground_truth/{ODD}", mask)):
+        (tmp_path / ODD / folder).mkdir(parents=True)
+        PIL.Image.fromarray(pixels).save(tmp_path / ODD / folder / f"{ODD}.png")
+    return tmp_path / ODD
+
+
+def test_names_that_are_not_utf_8_survive_json_and_csv(odd_set, fitted, tmp_path):
+    report = fitted.evaluate(odd_set, progress=False)
+    report.to_json(tmp_path / "r.json")
+    report.to_csv(tmp_path / "r.csv")
+    report.defects_to_csv(tmp_path / "d.csv")
+    names = [f"test/good/{ODD}.png", f"test/{ODD}/{ODD}.png"]
+    assert sorted(row["name"] for row in json.loads((tmp_path / "r.json").read_text())["rows"]) == sorted(
+        names
+    )
+    assert b"test/good/caf\xe9.png" in (tmp_path / "r.csv").read_bytes()  # the bytes of the name itself
+    with open(tmp_path / "r.csv", encoding="utf-8", errors="surrogateescape") as file:
+        assert sorted(row["name"] for row in csv.DictReader(file)) == sorted(names)
+    assert b"\ncaf\xe9,1," in (tmp_path / "d.csv").read_bytes()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_a_console_cannot_write_are_written_all_the_same(odd_set, fitted, tmp_path, encoding):
+    fitted.save(tmp_path / ODD / "m")
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "destseg", *map(os.fsencode, arguments)]
+        process = subprocess.run(command, capture_output=True, env=environment)
+        assert process.returncode == 0, process.stderr
+        return process.stdout.decode("ascii")
+
+    (tmp_path / ODD / "m").rename(tmp_path / ODD / f"{ODD}.destseg")
+    model = str(tmp_path / ODD / f"{ODD}.destseg")
+    table = run("evaluate", model, str(odd_set), "--csv", str(tmp_path / "r.csv"))
+    assert "caf\\udce9" in table
+    assert "caf\\udce9.destseg: destseg" in run("info", model)
+    line = json.loads(
+        run("predict", model, str(odd_set / "test" / "good"), "-o", str(tmp_path / ODD / "out"))
+    )
+    assert line["source"] == str(odd_set / "test" / "good" / f"{ODD}.png")
+    assert os.path.exists(line["overlay"])
+
+
+def test_a_model_remembers_names_that_are_not_utf_8(fitted, tmp_path):
+    import dataclasses
+
+    from destseg.artifacts import destseg_file
+
+    path = tmp_path / "m"
+    fitted.save(path)
+    artifact = destseg_file.read(path)
+    record = dataclasses.replace(artifact.record, outliers=(f"{ODD}.png",))
+    destseg_file.write(path, artifact.network, dataclasses.replace(artifact, record=record))
+    assert destseg_file.read(path).record == record
