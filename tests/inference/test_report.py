@@ -377,3 +377,89 @@ def test_a_defect_outside_of_the_region_of_interest_is_none(dataset):
     left = RegionOfInterest([(0, 0), (8, 0), (8, 11), (0, 11)])
     assert evaluated(samples, roi=left).instances == 2
     assert evaluated(samples, "paper", roi=left).instances == 1
+
+
+def evaluated_alike(dataset, protocol="full", move=None):
+    """The report of any data set, whose pictures all score the same."""
+    samples, pixels = read_mvtec(dataset), np.zeros((*PICTURE, 3), np.uint8)
+    scored = Scored(pixels, PICTURE, np.zeros(NETWORK, np.float32), 0.5, 0.0, None)
+    results = ((Source(str(sample.path), sample.path), scored) for sample in samples)
+    return evaluate(samples, results, protocol, progress=False, move=move)
+
+
+def test_masks_that_are_likely_to_be_wrong_are_named_once_for_each_kind(dataset, caplog):
+    full = np.full(MASK, 255, np.uint8)
+    inverted = full.copy()
+    inverted[4:16, 6:24] = 0  # more than a quarter of it, but nothing of its edge
+    masks = {"empty": np.zeros(MASK, np.uint8), "full": full, "inverted": inverted}
+    for name, mask in masks.items():
+        for k in range(2):
+            save(dataset / f"test/{name}/{k}.png", np.full((*PICTURE, 3), 90, np.uint8))
+            save(dataset / f"ground_truth/{name}/{k}_mask.png", mask)
+    for protocol in ("full", "paper"):
+        caplog.clear()
+        assert len(evaluated_alike(dataset, protocol).rows) == 10
+        empty, covering = caplog.messages
+        assert empty.startswith("2 of 8 masks are empty") and "empty/0_mask.png" in empty
+        assert "test/good" in empty
+        assert covering.startswith("4 of 8 masks mark ") and "full/0_mask.png" in covering
+        assert "inverted" in covering and "and 1 more" in covering
+    caplog.clear()
+    evaluated_alike(dataset, move=lambda mask, size: mask)
+    assert not caplog.messages  # they were told when the pictures were evaluated as they are
+
+
+def test_large_defects_are_not_doubted(dataset, caplog):
+    large = np.zeros(MASK, np.uint8)
+    large[:, 2:] = 255  # nine tenths, but not all around
+    save(dataset / "ground_truth/block/0_mask.png", large)
+    report_of(dataset)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("shape", [(32, 24), (24, 24), (24, 40), (1, 5)])
+def test_masks_of_another_aspect_than_their_picture_end_it_before_anything_is_scored(dataset, shape):
+    save(dataset / "ground_truth/dot/0_mask.png", np.full(shape, 255, np.uint8))
+
+    def results():
+        raise AssertionError("scored")
+        yield
+
+    height, width = shape
+    words = rf"dot/0_mask\.png is {height} x {width} pixels \(height x width\), its picture 12 x 16"
+    with pytest.raises(ValueError, match=words):
+        evaluate(read_mvtec(dataset), results(), progress=False)
+
+
+@pytest.mark.parametrize("shape", [(12, 16), (6, 8), (5, 7), (13, 17), (48, 64)])
+def test_masks_may_have_another_size_but_for_rounding(dataset, shape):
+    save(dataset / "ground_truth/dot/0_mask.png", np.eye(*shape, dtype=np.uint8))
+    assert report_of(dataset).instances > 1
+
+
+def test_a_turned_picture_has_the_aspect_it_is_seen_in(dataset):
+    picture, exif = PIL.Image.new("RGB", PICTURE), PIL.Image.Exif()
+    exif[0x0112] = 6  # 12 wide and 16 high as stored, turned by a quarter when it is seen
+    picture.save(dataset / "test/dot/0.png", exif=exif)
+    assert report_of(dataset).instances == 2
+
+
+def test_a_picture_that_cannot_be_read_is_told_by_who_decodes_it(dataset):
+    (dataset / "test/block/0.png").write_bytes(b"gone")
+    assert report_of(dataset).instances == 2  # the results given here know nothing of it
+
+
+def test_pictures_are_named_by_their_place_in_the_test_set(dataset):
+    save(dataset / "test/dot/cam1/7.png", np.full((*PICTURE, 3), 90, np.uint8))
+    save(dataset / "ground_truth/dot/cam1/7_mask.png", np.eye(*MASK, dtype=np.uint8))
+    names = [row.name for row in evaluated_alike(dataset).rows if row.defect == "dot"]
+    assert names == ["test/dot/0.png", "test/dot/cam1/7.png"]
+
+
+def test_classes_are_defects_as_white_is(dataset):
+    white = report_of(dataset)
+    for number, name in enumerate(DEFECTS, 1):
+        mask = np.zeros(MASK, np.uint8)
+        mask[DEFECTS[name]] = number
+        save(dataset / f"ground_truth/{name}_mask.png", mask)
+    assert report_of(dataset) == white

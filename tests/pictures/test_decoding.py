@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from destseg.pictures import decoding
-from destseg.pictures.decoding import UnreadableImage, as_array, highest_value, resize, to_rgb
+from destseg.pictures.decoding import UnreadableImage, as_array, highest_value, read_size, resize, to_rgb
 
 # Grey 0, 128, 255 in one row; a colour picture of 2 x 2 whose four pixels all differ.
 GREY = np.array([[0, 128, 255]], np.uint8)
@@ -436,3 +436,21 @@ def test_resize():
         resize(np.zeros((4, 4)), (2, 2))
     with pytest.raises(ValueError, match=r"size must be .*got \(0, 2\)"):
         resize(pixels, (0, 2))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif", "webp"])
+def test_the_size_of_a_file_is_that_of_its_pixels(tmp_path, ending, orientation):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"wide.{ending}"
+    PIL.Image.new("RGB", (9, 5)).save(path, exif=exif)
+    assert read_size(path) == to_rgb(path).shape[:2]
+
+
+def test_sizes_of_what_is_no_picture(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(UnreadableImage, match=r"a\.png cannot be read"):
+        read_size(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match="no picture file"):
+        read_size(tmp_path / "b.png")

@@ -251,6 +251,12 @@ def test_masks_are_known_by_their_names(tmp_path, make_picture, names):
             read(tmp_path)
 
 
+def test_a_ski_mask_beside_a_ski_is_a_picture(tmp_path, make_picture):
+    for name in ("ski.png", "ski_mask.png", *(f"{k}.png" for k in range(20))):
+        make_picture(name)
+    assert len(as_normals(tmp_path)) == len(as_pictures(tmp_path)) == 22
+
+
 @pytest.mark.parametrize("name", ["test/a", "masks/a", "train/test/a", "ground_truth/parts/train/good/a"])
 def test_folders_that_only_sound_like_parts_of_a_data_set(tmp_path, make_picture, name):
     make_picture(f"{name}.png")
