@@ -286,8 +286,8 @@ def test_one_line_of_notice_without_kernels_but_not_where_commands_are_piped(cod
     assert line.startswith(words)
 
 
-ABSENT = ["cuda", "cuda:7", "cuda:100", "xpu", "xpu:1", "mps"]  # on this machine, as the tests see it
-UNKNOWN = ["meta", "gpu", "CUDA", "cuda:", "cuda:01", f"cuda:{10**20}", "cpu:1", ""]
+ABSENT = ["cuda", "cuda:7", "cuda:99", "xpu", "xpu:1", "mps"]  # on this machine, as the tests see it
+UNKNOWN = ["meta", "gpu", "CUDA", "cuda:", "cuda:01", "cuda:256", f"cuda:{10**20}", "cpu:1", ""]
 
 
 @pytest.mark.parametrize("device", [*ABSENT, *UNKNOWN])
