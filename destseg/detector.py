@@ -223,15 +223,15 @@ class DeSTSeg:
         check_duration("checkpoint_minutes", checkpoint_minutes)
         check_groups(groups)
         path = check_writable(resume if checkpoint is None else checkpoint)
-        sources = as_normals(normal)
-        labels = dict(zip(sources, groups_of(sources, groups), strict=True))
-        texture_sources = None if texture_source is None else as_pictures(texture_source)
 
         from destseg.model.construction import new_network, torch_device
         from destseg.training.fit import Run, train
         from destseg.training.outliers import outliers_of
 
-        device = torch_device(self.device)
+        device = torch_device(self.device)  # first: listing the pictures may take long
+        sources = as_normals(normal)
+        labels = dict(zip(sources, groups_of(sources, groups), strict=True))
+        texture_sources = None if texture_source is None else as_pictures(texture_source)
         preset, teacher = self.settings.preset, self.settings.teacher
         say(f"{len(sources)} pictures found; preset {preset}, teacher {teacher}, on {device}", progress)
         settings = self._settings_for(sources, progress)

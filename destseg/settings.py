@@ -34,7 +34,7 @@ PROTOCOLS = {  # how evaluation compares maps with masks
 FLIPS = ("", "horizontal", "vertical", "both")
 AUGMENTATIONS = ("", "light")
 BIT_DEPTHS = (10, 12, 14, 16)  # of cameras whose pictures are stored as 16-bit data
-DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d+)?")
+DEVICE = re.compile(r"auto|(cpu|mps)(:0)?|(cuda|xpu)(:(0|[1-9]\d?))?")
 
 SMALLEST_SIDE = 64  # below it the student's fourth stage has a single position left to normalise over
 MOST_ENLARGED = 4  # the largest factor that a tile is enlarged by: memory grows with its square

@@ -88,8 +88,10 @@ def run(  # noqa: PLR0913 - each is an option of the command
     Schedule.of(model.preset, steps, batch_size)  # raises for wrong values before any work
     whole_number("pictures", pictures, least=2)
 
+    from destseg.model.construction import torch_device
     from destseg.model.teachers import teacher_state
 
+    torch_device(model.device)
     teacher_state(model.teacher, progress=progress)  # if a download is needed, it comes, or fails, first
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; a folder to fill is wanted")

@@ -286,16 +286,43 @@ def test_one_line_of_notice_without_kernels_but_not_where_commands_are_piped(cod
     assert line.startswith(words)
 
 
-def test_a_device_that_is_not_there_fails_in_one_line_before_any_picture_is_read(
-    model, few_parts, tmp_path, monkeypatch, capsys
+ABSENT = ["cuda", "cuda:7", "cuda:99", "xpu", "xpu:1", "mps"]  # on this machine, as the tests see it
+UNKNOWN = ["meta", "gpu", "CUDA", "cuda:", "cuda:01", "cuda:256", f"cuda:{10**20}", "cpu:1", ""]
+
+
+@pytest.mark.parametrize("device", [*ABSENT, *UNKNOWN])
+def test_a_device_that_is_not_there_fails_in_one_line_before_any_work(
+    model, few_parts, tmp_path, monkeypatch, capsys, device
 ):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(destseg.detector, "PictureStore", None)
-    pictures = str(few_parts)
-    fit = ["fit", pictures, "-o", str(tmp_path / "m"), "--teacher-weights", "missing.pth"]
-    for command in (fit, ["predict", str(model), pictures], ["calibrate", str(model), pictures]):
-        assert main([*command, "--device", "cuda"]) == 1
+    for backend in (torch.cuda, torch.xpu, torch.backends.mps):
+        monkeypatch.setattr(backend, "is_available", lambda: False)
+    nothing, demo = str(tmp_path / "no folder"), tmp_path / "demo"
+    commands = {  # what they name does not exist: the device comes first
+        "fit": [nothing, "-o", str(tmp_path / "m"), "--teacher-weights", "missing.pth"],
+        "predict": [str(model), nothing],
+        "calibrate": [str(model), nothing],
+        "evaluate": [str(model), nothing],
+        "demo": [str(demo), "--pictures", "2", "--steps", "0", "0"],
+    }
+    for verb, arguments in commands.items():
+        assert main([verb, *arguments, "--device", device]) == (1 if device in ABSENT else 2)
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"destseg {command[0]}: device cuda: torch {torch.__version__} finds no such")
-        assert line.endswith("use auto or cpu")
-    assert not list(tmp_path.iterdir())
+        if device in ABSENT:
+            assert line.startswith(
+                f"destseg {verb}: device {device}: torch {torch.__version__} finds no such"
+            )
+            assert line.endswith("use auto or cpu")
+        else:
+            assert line.startswith(f"destseg {verb}: device must be ") and line.endswith(f"got {device!r}")
+    assert not demo.exists()
+
+
+@pytest.mark.parametrize("device", [*ABSENT, *UNKNOWN])
+def test_python_refuses_such_a_device_before_any_work(model, monkeypatch, device):
+    for backend in (torch.cuda, torch.xpu, torch.backends.mps):
+        monkeypatch.setattr(backend, "is_available", lambda: False)
+    words = "finds no such device here" if device in ABSENT else "device must be "
+    with pytest.raises(ValueError, match=words):
+        destseg.load(model, device)
+    with pytest.raises(ValueError, match=words):
+        destseg.DeSTSeg(device=device).fit("no folder")
