@@ -161,7 +161,7 @@ class DeSTSeg:
         false_positive_rate: float = 0.01,
         held_out: float = 0.2,
         groups: Groups = None,
-        drop_outliers: bool = False,
+        drop_outliers: bool = True,
         checkpoint: FilePath | None = None,
         checkpoint_minutes: float = 10.0,
         workers: int = 2,
@@ -195,7 +195,8 @@ class DeSTSeg:
                 default each picture is its own group, and a warning says if names or looks speak against it.
                 Pictures with equal pixels always stay together.
             drop_outliers: leave out normal pictures that stand far out, which may be defective, see
-                `destseg.training.outliers`. They are named in any case, by a warning and in `record_`.
+                `destseg.training.outliers`; the rate is then that of pictures that do not. They are named in
+                any case, by a warning and in `record_`.
             checkpoint: file for the state of training, written every `checkpoint_minutes` and on SIGINT or
                 SIGTERM; by default the file of `resume`.
             workers: threads that prepare batches; the result does not depend on their number.

@@ -168,7 +168,7 @@ class Schedule:
     augment: str = ""
     held_out: float = 0.2
     false_positive_rate: float = 0.01
-    drop_outliers: bool = False
+    drop_outliers: bool = True
 
     def __post_init__(self) -> None:
         try:

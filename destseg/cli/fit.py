@@ -90,8 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="continue an interrupted run with the same output")
     share = "share of the pictures kept for calibration, at most 0.5; at least 10 if there are 20 or more"
     add("--held-out", type=read_number, default=Schedule.held_out, metavar="SHARE", help=share)
-    outliers = "leave out normal pictures that stand far out, which may be defective"
-    add("--drop-outliers", action="store_true", help=outliers)
+    outliers = "train on normal pictures that stand far out, too, which may be defective"
+    add("--keep-outliers", dest="drop_outliers", action="store_false", help=outliers)
     add_false_positive_rate(parser)
     add_group(parser)
     add_strict(parser)

@@ -25,10 +25,10 @@ def advice_on(store: PictureStore) -> list[str]:
 def advice_on_outliers(names: Sequence[str], dropped: bool) -> str:
     """Return what to do about normal pictures that stand far out, of which there is at least one."""
     found = f"{len(names)} normal picture{'s' if len(names) > 1 else ''}"
-    remedy = "look at them, and take defective ones out of the folder"
     if dropped:
-        return f"{found} left out that may be defective: {name_some(names)}"
-    return f"{found} may be defective: {name_some(names)}; {remedy}, or leave all out by drop_outliers=True"
+        remedy = "look at them; drop_outliers=False (--keep-outliers) keeps them"
+        return f"{found} left out that may be defective: {name_some(names)}; {remedy}"
+    return f"{found} may be defective: {name_some(names)}; take defective ones out of the folder"
 
 
 def _on_number(pictures: int) -> str:

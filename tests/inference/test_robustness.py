@@ -76,7 +76,9 @@ def test_a_perfect_model_stays_perfect(dataset, protocol, mask_scale):
 def test_masks_that_stay_behind_are_worse(dataset, monkeypatch, name):
     folder = dataset(BLOCK, CORNER)
     found = report_of(folder).robustness[name].pixel_ap
-    monkeypatch.setattr("destseg.inference.robustness.evaluate", lambda *arguments, move: evaluate(*arguments))
+    monkeypatch.setattr(
+        "destseg.inference.robustness.evaluate", lambda *arguments, move: evaluate(*arguments)
+    )
     assert report_of(folder).robustness[name].pixel_ap < found - 0.02
 
 

@@ -96,14 +96,12 @@ def test_they_are_named_and_left_out_if_that_is_wanted(caplog, tmp_path, drop):
 
 def test_a_run_that_drops_them_is_another_run(tmp_path):
     pictures, path = parts(40, scratched=[7]), tmp_path / "checkpoint"
-    whole = destseg.DeSTSeg(image_size=64, device="cpu").fit(pictures, drop_outliers=True, **FIT)
-    destseg.DeSTSeg(image_size=64, device="cpu").fit(pictures, drop_outliers=True, checkpoint=path, **FIT)
-    resumed = destseg.DeSTSeg(image_size=64, device="cpu").fit(
-        pictures, drop_outliers=True, resume=path, **FIT
-    )
+    whole = destseg.DeSTSeg(image_size=64, device="cpu").fit(pictures, **FIT)
+    destseg.DeSTSeg(image_size=64, device="cpu").fit(pictures, checkpoint=path, **FIT)
+    resumed = destseg.DeSTSeg(image_size=64, device="cpu").fit(pictures, resume=path, **FIT)
     assert resumed.calibration_ == whole.calibration_
     with pytest.raises(ValueError, match="another run"):
-        destseg.DeSTSeg(image_size=64, device="cpu").fit(pictures, resume=path, **FIT)
+        destseg.DeSTSeg(image_size=64, device="cpu").fit(pictures, drop_outliers=False, resume=path, **FIT)
 
 
 def test_of_very_many_inputs_some_are_looked_at(monkeypatch):
