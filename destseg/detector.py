@@ -362,7 +362,8 @@ class DeSTSeg:
             progress: show a progress bar for a picture of many tiles, as for `fit`.
 
         Raises:
-            RuntimeError: the model is not fitted or not calibrated, or the network gives NaN.
+            RuntimeError: the model is not fitted or not calibrated, the network gives NaN, or this process
+                was forked from one that had used a model, see docs/deploy.md.
             ValueError, OSError, TypeError: a single picture cannot be read; UnreadableImage for files.
         """
         if is_several(image):

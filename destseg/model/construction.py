@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from destseg.model.networks import DeSTSegNet
+from destseg.model.process import check_process
 from destseg.model.teachers import Weights, teacher_state
 from destseg.model.tensorfile import matching_tensors
 from destseg.settings import Settings, check_device
@@ -34,7 +35,10 @@ def new_network(settings: Settings, weights: Weights = None, progress: bool = Tr
     Args:
         settings: the model's; they choose the parts and the teacher.
         weights, progress: the teacher's weights, see `destseg.model.teachers.teacher_state`.
+
+    Raises RuntimeError where `check_process` does.
     """
+    check_process()
     assert settings.teacher is not None  # settings name it once they are made
     state = teacher_state(settings.teacher, weights, progress)
     network = random_network(settings)

@@ -15,6 +15,7 @@ import torch
 
 from destseg.model.networks import DeSTSegNet
 from destseg.model.normalisation import normalise, row_of_constants
+from destseg.model.process import check_process
 
 BATCH = 32  # inputs that a GPU scores at once
 FEW = 8  # inputs of a smaller lane: in half precision a lane always computes all that it takes
@@ -39,6 +40,7 @@ class GpuScorer:
 
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """See `destseg.inference.scorer.Scorer.maps`."""
+        check_process()
         counts = (count for count in (1, FEW, self.batch) if count >= len(pixels))
         with self._lane(min(counts, default=self.batch)) as lane:
             return lane.maps(pixels)

@@ -8,6 +8,7 @@ from destseg.model.construction import torch_device
 from destseg.model.gpu_scorer import GpuScorer
 from destseg.model.networks import DeSTSegNet, fold_normalisations, resize
 from destseg.model.normalisation import normalise
+from destseg.model.process import check_process
 
 
 class TorchScorer:
@@ -26,6 +27,7 @@ class TorchScorer:
 
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """See `Scorer.maps`."""
+        check_process()
         weights = next(self.network.parameters())
         with torch.inference_mode():
             images = normalise(torch.from_numpy(pixels).to(weights.device))
@@ -71,7 +73,10 @@ def ready_to_predict(network: DeSTSegNet, device: torch.device) -> DeSTSegNet:
 
     On CPUs channels last is faster for the light network (53 ms per picture instead of 59), but slower for
     the published one (340 instead of 305; 2-core x86-64 with AVX-512, two threads, 2026-11-22).
+
+    Raises RuntimeError where `check_process` does.
     """
+    check_process()
     last = network.light or device.type != "cpu"
     layout = torch.channels_last if last else torch.contiguous_format
     network = network.eval().requires_grad_(False).to(device)
