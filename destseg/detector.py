@@ -310,10 +310,14 @@ class DeSTSeg:
             settings = self.settings
             if roi is not None:
                 settings = dataclasses.replace(settings, roi=RegionOfInterest(roi))
-            sources = as_normals(normal)
-            framing = framing_of(settings)
-            options: dict[str, Any] = {"groups": groups_of(sources, groups), "strict": strict}
-            options["progress"] = progress
+            framing, labels = framing_of(settings), None
+            sources: Iterable[Source]
+            if isinstance(normal, Iterator) and groups is None:
+                sources = iterate_pictures(normal)
+            else:
+                sources = listed = as_normals(normal)
+                labels = groups_of(listed, groups)
+            options: dict[str, Any] = {"groups": labels, "strict": strict, "progress": progress}
             calibration = self._calibrate(sources, framing, false_positive_rate, **options)
             self._settings, self.calibration_ = settings, calibration
         elif roi is not None or groups is not None:

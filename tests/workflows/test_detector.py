@@ -288,7 +288,13 @@ def test_checkpoints_that_cannot_be_written_are_refused_before_anything_is_read(
 
 
 OTHER = {"roi": [(0, 0), (9, 0), (9, 9)], "tile": 64, "image_size": 128, "overlap": 0.5, "seed": 7} | {
-    **{"preset": "paper", "teacher": "resnet18", "precision": "bfloat16", "inference_precision": "float16"},
+    **{
+        "bit_depth": 12,
+        "preset": "paper",
+        "teacher": "resnet18",
+        "precision": "bfloat16",
+        "inference_precision": "float16",
+    },
     **{"keep_aspect": True, "denoising": False, "encoder_decoder": False, "segmentation": False},
 }
 
