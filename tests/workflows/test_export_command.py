@@ -31,6 +31,7 @@ def test_a_missing_engine_ends_the_command_with_one_line(light, tmp_path, monkey
     assert line.startswith("destseg export: openvino is missing") and "pip install" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", NAMES)
 def test_the_command_exports_int8_and_tells_its_loss(light, few_parts, ending, tmp_path, capsys, caplog):
     needs(ending, "int8")
@@ -53,6 +54,7 @@ def test_the_command_exports_int8_and_tells_its_loss(light, few_parts, ending, t
     assert f"{path}: scores in int8 differ" in caplog.text and "calibration= (--calibration)" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", NAMES)
 def test_int8_is_calibrated_by_its_own_engine(light, few_parts, ending, tmp_path, caplog):
     needs(ending, "int8")

@@ -70,6 +70,7 @@ def test_it_says_what_to_do_instead_of_hanging(fitted_file, before, inside):
     assert "after the fork" in words and "spawn" in words and "torch.set_num_threads(1)" in words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "inside", "threads"),
     [
@@ -84,6 +85,7 @@ def test_what_works_after_a_fork_still_works(fitted_file, before, inside, thread
     assert output(before, inside, fitted_file, threads=threads) == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_exported_models_work_after_a_fork(light, fitted_file, tmp_path, engine):
     pytest.importorskip(engine)

@@ -85,7 +85,12 @@ def test_prediction_in_tiles_works(tiled, picture, monkeypatch, stream):
 
 
 @pytest.mark.parametrize(
-    ("stream", "precision"), [("none", "int8"), ("closed", "float32"), ("strange", "float32")]
+    ("stream", "precision"),
+    [
+        pytest.param("none", "int8", marks=pytest.mark.slow),
+        ("closed", "float32"),
+        ("strange", "float32"),
+    ],
 )
 def test_export_works(light, tmp_path, monkeypatch, stream, precision):
     pytest.importorskip("onnxscript")
