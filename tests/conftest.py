@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 import sys
+import tracemalloc
+from collections.abc import Iterator
 
 import numpy as np
 import PIL.Image
@@ -25,6 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     first = ("test_checkpoint.py", "test_workers.py")
     items.sort(key=lambda item: not any(name in item.nodeid for name in first))
+
+
+@pytest.fixture(autouse=True)
+def untraced() -> Iterator[None]:
+    """A test that fails while it traces memory would make all later ones five times as slow."""
+    yield
+    tracemalloc.stop()
 
 
 @pytest.fixture(scope="session")
