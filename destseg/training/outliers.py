@@ -30,7 +30,7 @@ FEWEST = 20  # scores from which their spread can be told
 FALSE_ALARM = 0.05  # the share of folders without defects in which a picture stands far out
 LEAST_SPREAD = 0.05  # of the logarithms: among nearly equal pictures the least difference would stand out
 BANK, BANK_INPUTS = 4000, 500  # positions to compare with, and inputs that they come from, at most
-MOST_INPUTS = 5000  # that are looked at: 35 ms each on two cores
+MOST_INPUTS = 5000  # that are looked at: about 60 ms each on two cores
 TOP_SHARE = 1 / 32  # of the positions of an input
 
 
