@@ -1,6 +1,8 @@
 """Find and outline defects in pictures of manufactured parts after seeing normal pictures only."""
 
 import importlib
+import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,3 +28,17 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"destseg.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'destseg' has no attribute {name!r}")
+
+
+def _reaches_anybody(_: logging.LogRecord) -> bool:
+    """Whether a warning can be written: where no handler is set up, logging itself writes to standard error,
+    and raises where that is closed or no stream.
+    """
+    return logging.getLogger("destseg").hasHandlers() or (
+        hasattr(sys.stderr, "write") and not getattr(sys.stderr, "closed", False)
+    )
+
+
+for _name in ("destseg", "destseg.ops"):  # here: before any other module of the package can warn
+    logging.getLogger(_name).addFilter(_reaches_anybody)
+del _name

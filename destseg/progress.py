@@ -168,15 +168,3 @@ def _bar_class() -> Any:
         monitor_interval = 0
 
     return Quiet
-
-
-def _reaches_anybody(_: logging.LogRecord) -> bool:
-    """Whether a warning can be written: where no handler is set up, logging itself writes to standard error,
-    and raises where that is closed or no stream.
-    """
-    return logger.hasHandlers() or (hasattr(sys.stderr, "write") and not getattr(sys.stderr, "closed", False))
-
-
-for _name in ("destseg", "destseg.ops"):
-    logging.getLogger(_name).addFilter(_reaches_anybody)
-del _name

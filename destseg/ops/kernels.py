@@ -15,7 +15,7 @@ def _find() -> Any:
     try:
         from destseg import _C
     except ImportError as error:
-        logger.warning("destseg runs without its compiled kernels: the same results, more slowly (%s)", error)
+        logger.warning("destseg runs without its compiled kernels, and more slowly (%s)", error)
         return None
     return _C
 
@@ -31,7 +31,7 @@ def gpu() -> Any:
     try:
         from destseg import _C_cuda
     except ImportError as error:
-        logger.warning("destseg runs without its kernels for GPUs: the same results, more slowly (%s)", error)
+        logger.warning("destseg runs without its kernels for GPUs, and more slowly (%s)", error)
         return None
     return _C_cuda
 
