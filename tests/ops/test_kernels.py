@@ -25,8 +25,8 @@ def test_the_switch_leaves_every_kernel_out(monkeypatch):
 @pytest.mark.parametrize(
     ("find", "module", "words"),
     [
-        (kernels._find, "_C", "destseg runs without its compiled kernels: the same results, more slowly"),
-        (kernels.gpu.__wrapped__, "_C_cuda", "destseg runs without its kernels for GPUs: the same results"),
+        (kernels._find, "_C", "destseg runs without its compiled kernels, and more slowly"),
+        (kernels.gpu.__wrapped__, "_C_cuda", "destseg runs without its kernels for GPUs, and more slowly"),
     ],
 )
 def test_missing_kernels_are_said_and_nothing_fails(monkeypatch, caplog, find, module, words):
