@@ -21,17 +21,17 @@ LIGHT_RATE = 2e-3  # the highest rate of both parts of the light network
 WARM_UP = 0.1  # the share of a stage during which the light network's rate rises
 
 
-def student_optimizer(network: DeSTSegNet, precision: str = "float32") -> Optimizer:
+def student_optimizer(network: DeSTSegNet) -> Optimizer:
     if network.light:
-        return _muon(network.student_net, precision)
+        return Muon(network.student_net.parameters(), LIGHT_RATE)
     return _sgd([(network.student_net, STUDENT_RATE)])
 
 
-def segmentation_optimizer(network: DeSTSegNet, precision: str = "float32") -> Optimizer:
+def segmentation_optimizer(network: DeSTSegNet) -> Optimizer:
     net = network.segmentation_net
     assert net is not None  # the trainer skips the stage without it
     if network.light:
-        return _muon(net, precision)
+        return Muon(net.parameters(), LIGHT_RATE)
     return _sgd([(net.res, RESIDUAL_RATE), (net.head, HEAD_RATE)])
 
 
@@ -45,10 +45,6 @@ def set_rates(optimizer: Optimizer, done: float) -> None:
 def settles(optimizer: Optimizer) -> bool:
     """Whether the rate falls to zero in the end; at a constant rate the weights keep swinging."""
     return isinstance(optimizer, Muon)
-
-
-def _muon(part: nn.Module, precision: str) -> Muon:
-    return Muon(part.parameters(), LIGHT_RATE, torch.bfloat16 if precision == "bfloat16" else None)
 
 
 def _sgd(parts: list[tuple[nn.Module, float]]) -> Optimizer:

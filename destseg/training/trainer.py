@@ -26,7 +26,7 @@ AVERAGED_SHARE = 4  # weights are averaged over the last quarter of a stage
 
 
 def training_precision(wanted: str, device: torch.device) -> str:
-    """Return "float32" or "bfloat16"; "auto" takes bfloat16 on GPUs and on CPUs with matrix units for it.
+    """Return "float32" or "bfloat16"; "auto" takes bfloat16 on GPUs and on CPUs with instructions for it.
 
     Other CPUs only emulate bfloat16, more slowly than float32. Weights and losses are always float32.
     """
@@ -34,7 +34,8 @@ def training_precision(wanted: str, device: torch.device) -> str:
         return wanted
     if device.type == "cpu":
         capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # torch 2.12 has it, 2.6 not
-        return "bfloat16" if capabilities.get("amx_bf16") else "float32"
+        fast = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
+        return "bfloat16" if fast else "float32"
     return "bfloat16" if device.type == "cuda" else "float32"
 
 
@@ -200,9 +201,9 @@ class Trainer:
         self._trained_network(student_stage).train()
         if student_stage:
             self._remember_teacher()
-            return optimizers.student_optimizer(self.network, self.plan.precision)
+            return optimizers.student_optimizer(self.network)
         self._taught = None
-        return optimizers.segmentation_optimizer(self.network, self.plan.precision)
+        return optimizers.segmentation_optimizer(self.network)
 
     def _fusion_loss(self, corrupted: Tensor, batch: Batch, rois: Tensor | None) -> Tensor:
         return fusion_loss(self.network, corrupted, batch.masks.to(self.device), rois)

@@ -150,6 +150,15 @@ def test_auto_precision_is_bfloat16_only_where_the_hardware_has_it():
     assert training_precision("auto", torch.device("mps")) == "float32"
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({"avx512_f": True}, "float32")],
+)
+def test_processors_with_instructions_for_bfloat16_train_in_it(monkeypatch, capabilities, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert training_precision("auto", torch.device("cpu")) == precision
+
+
 @pytest.fixture
 def trainer(few_parts):
     """Of four steps in either stage, ready for the first; 8 pictures, three a batch."""
