@@ -29,12 +29,18 @@ class PictureTextures:
 
 
 def from_normals(store: PictureStore) -> DrawTexture:
-    """Draw textures without a texture source: half are shuffled normal pictures, half procedural noise."""
+    """Draw textures without a texture source.
+
+    Three in eight are shuffled normal pictures, three in eight procedural noise, and two in eight displaced
+    normal pictures: these show background in the place of the part, and its pieces where they do not belong.
+    """
 
     def draw(generator: Generator) -> np.ndarray:
-        if generator.random() < 0.5:
-            return shuffle_patches(store[int(generator.integers(len(store)))], generator)
-        return procedural_texture(store.size, generator)
+        kind = generator.random()
+        if 0.375 <= kind < 0.75:
+            return procedural_texture(store.size, generator)
+        change = shuffle_patches if kind < 0.375 else displace
+        return change(store[int(generator.integers(len(store)))], generator)
 
     return draw
 
@@ -61,6 +67,20 @@ def shuffle_patches(picture: np.ndarray, generator: Generator) -> np.ndarray:
     mosaic = patches.reshape(cells, cells, patch_height, patch_width, 3).swapaxes(1, 2)
     mosaic = mosaic.reshape(cells * patch_height, cells * patch_width, 3)
     return resize(recolour(mosaic, generator), (height, width))
+
+
+def displace(picture: np.ndarray, generator: Generator) -> np.ndarray:
+    """Shift a picture (h, w, 3) uint8 by an eighth of each side or more; what leaves it enters opposite.
+
+    It is mirrored in both directions, each half of the time, and keeps its colours.
+    """
+    least = np.array(picture.shape[:2]) // 8
+    down, right = generator.integers(least, picture.shape[:2] - least + 1)
+    moved = np.roll(picture, (int(down), int(right)), (0, 1))
+    for axis in (0, 1):
+        if generator.random() < 0.5:
+            moved = np.flip(moved, axis)
+    return np.ascontiguousarray(moved)
 
 
 def recolour(picture: np.ndarray, generator: Generator) -> np.ndarray:

@@ -11,6 +11,7 @@ from destseg.pictures.store import PictureStore
 from destseg.training import textures
 from destseg.training.textures import (
     PictureTextures,
+    displace,
     from_normals,
     procedural_texture,
     recolour,
@@ -41,15 +42,41 @@ def test_pictures_of_a_source_are_equally_likely(store):
     assert min(found.values()) > DRAWS * (1 / 3 - MARGIN)
 
 
-def test_without_a_source_half_are_shuffled_pictures_and_half_noise(store, monkeypatch):
-    monkeypatch.setattr(
-        textures, "shuffle_patches", lambda picture, generator: ("shuffled", picture.max() // 90)
-    )
+def test_without_a_source_pictures_are_shuffled_or_displaced_or_there_is_noise(store, monkeypatch):
+    for name in ("shuffle_patches", "displace"):
+        monkeypatch.setattr(textures, name, lambda picture, _, name=name: (name, picture.max() // 90))
     monkeypatch.setattr(textures, "procedural_texture", lambda size, generator: ("noise", size))
     draw = from_normals(store)
     found = Counter(draw(generator) for generator in generators())
-    assert set(found) == {("shuffled", 0), ("shuffled", 1), ("shuffled", 2), ("noise", (16, 16))}
-    assert found["noise", (16, 16)] == pytest.approx(DRAWS / 2, abs=DRAWS * MARGIN)
+    assert set(found) == {("noise", (16, 16))} | {
+        (name, k) for name in ("shuffle_patches", "displace") for k in range(3)
+    }
+    shares = {"noise": 3 / 8, "shuffle_patches": 3 / 8, "displace": 2 / 8}
+    for name, share in shares.items():
+        count = sum(found[kind] for kind in found if kind[0] == name)
+        assert count == pytest.approx(DRAWS * share, abs=DRAWS * MARGIN)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (64, 64), (5, 9)], ids=str)
+def test_displaced_pictures_are_shifted_and_mirrored(size):
+    """Every pixel has values of its own, so the place of one tells the shift."""
+    height, width = size
+    picture = np.zeros((*size, 3), np.uint8)
+    picture[..., 0], picture[..., 1] = np.mgrid[0:height, 0:width]
+    shifts, mirrors = set(), Counter()
+    for generator in generators():
+        moved = displace(picture, generator)
+        rows, columns = (moved[..., k].astype(int) for k in (0, 1))
+        steps = (rows[1, 0] - rows[0, 0]) % height, (columns[0, 1] - columns[0, 0]) % width
+        mirrored = steps[0] == height - 1, steps[1] == width - 1
+        mirrors[mirrored] += 1
+        upright = np.flip(moved, [axis for axis in (0, 1) if mirrored[axis]])
+        shift = (-upright[0, 0, 0].astype(int)) % height, (-upright[0, 0, 1].astype(int)) % width
+        np.testing.assert_array_equal(upright, np.roll(picture, shift, (0, 1)))
+        shifts.add(shift)
+    for shift in shifts:
+        assert all(side // 8 <= k <= side - side // 8 for k, side in zip(shift, size, strict=True))
+    assert len(shifts) > 20 and min(mirrors.values()) > DRAWS * (0.25 - MARGIN) and len(mirrors) == 4
 
 
 @pytest.mark.parametrize("make", [from_normals, PictureTextures])
