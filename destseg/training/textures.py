@@ -13,6 +13,9 @@ Generator = np.random.Generator
 DrawTexture = Callable[[Generator], np.ndarray]
 """Draws one texture, (h, w, 3) uint8, with random numbers from a generator."""
 
+MOST_PAIRS = 30  # of pictures that are compared
+ALIKE = 1.5  # times as far from one another are pictures of parts that lie alike, once one is displaced
+
 
 class PictureTextures:
     """Draws pictures of a store as textures, each equally likely."""
@@ -29,20 +32,38 @@ class PictureTextures:
 
 
 def from_normals(store: PictureStore) -> DrawTexture:
-    """Draw textures without a texture source.
+    """Draw textures without a texture source: half are shuffled normal pictures, half procedural noise.
 
-    Three in eight are shuffled normal pictures, three in eight procedural noise, and two in eight displaced
-    normal pictures: these show background in the place of the part, and its pieces where they do not belong.
+    Where parts lie alike, a quarter are displaced normal pictures, the others fewer. They show background
+    in the place of the part, and its pieces where they do not belong.
     """
+    displaced = 0.25 if lie_alike(store) else 0.0
 
     def draw(generator: Generator) -> np.ndarray:
         kind = generator.random()
-        if 0.375 <= kind < 0.75:
+        if (1 - displaced) / 2 <= kind < 1 - displaced:
             return procedural_texture(store.size, generator)
-        change = shuffle_patches if kind < 0.375 else displace
+        change = shuffle_patches if kind < 0.5 else displace
         return change(store[int(generator.integers(len(store)))], generator)
 
     return draw
+
+
+def lie_alike(store: PictureStore) -> bool:
+    """Whether parts lie in the same place and direction in all pictures.
+
+    Then a picture is much farther from another one once it is displaced. On a surface, or among parts that
+    lie anyhow, it is not, and a displaced piece would be no anomaly. The ratio of the mean absolute
+    differences was 2.6 on MVTec transistor, and 1.0 to 1.2 on magnetic tile, KolektorSDD and AITEX fabric 2.
+    """
+    generator = np.random.default_rng(len(store))
+    order = generator.permutation(len(store))[: 2 * MOST_PAIRS]
+    apart = displaced = 0.0
+    for first, second in zip(order[::2], order[1::2], strict=False):
+        picture, other = store[int(first)], store[int(second)].astype(np.float32)
+        apart += float(np.abs(picture - other).mean())
+        displaced += float(np.abs(displace(picture, generator) - other).mean())
+    return displaced > ALIKE * apart
 
 
 def shuffle_patches(picture: np.ndarray, generator: Generator) -> np.ndarray:

@@ -42,19 +42,36 @@ def test_pictures_of_a_source_are_equally_likely(store):
     assert min(found.values()) > DRAWS * (1 / 3 - MARGIN)
 
 
-def test_without_a_source_pictures_are_shuffled_or_displaced_or_there_is_noise(store, monkeypatch):
+@pytest.mark.parametrize(("alike", "displaced"), [(True, 0.25), (False, 0)])
+def test_shares_of_textures_without_a_source(store, monkeypatch, alike, displaced):
     for name in ("shuffle_patches", "displace"):
         monkeypatch.setattr(textures, name, lambda picture, _, name=name: (name, picture.max() // 90))
     monkeypatch.setattr(textures, "procedural_texture", lambda size, generator: ("noise", size))
+    monkeypatch.setattr(textures, "lie_alike", lambda store: alike)
     draw = from_normals(store)
     found = Counter(draw(generator) for generator in generators())
-    assert set(found) == {("noise", (16, 16))} | {
-        (name, k) for name in ("shuffle_patches", "displace") for k in range(3)
-    }
-    shares = {"noise": 3 / 8, "shuffle_patches": 3 / 8, "displace": 2 / 8}
+    kinds = ("shuffle_patches", "displace") if alike else ("shuffle_patches",)
+    assert set(found) == {("noise", (16, 16))} | {(name, k) for name in kinds for k in range(3)}
+    shares = {"noise": (1 - displaced) / 2, "shuffle_patches": (1 - displaced) / 2, "displace": displaced}
     for name, share in shares.items():
         count = sum(found[kind] for kind in found if kind[0] == name)
         assert count == pytest.approx(DRAWS * share, abs=DRAWS * MARGIN)
+
+
+def stored(pictures):
+    return PictureStore(as_pictures(np.stack(pictures)), Framing(pictures[0].shape[:2]))
+
+
+def test_parts_that_lie_alike_are_told_from_surfaces_and_from_parts_that_lie_anyhow():
+    generator = np.random.default_rng(0)
+    surface = [generator.integers(0, 90, (32, 48, 3), np.uint8) for _ in range(20)]
+    parts = [picture.copy() for picture in surface]
+    for picture in parts:
+        picture[8:20, 16:36] += 120
+    anyhow = [displace(picture, generator) for picture in parts]
+    assert textures.lie_alike(stored(parts))
+    assert not textures.lie_alike(stored(surface)) and not textures.lie_alike(stored(anyhow))
+    assert not textures.lie_alike(stored(parts[:1]))
 
 
 @pytest.mark.parametrize("size", [(16, 24), (64, 64), (5, 9)], ids=str)
