@@ -23,6 +23,7 @@ from destseg.pictures.decoding import (
     is_tensor,
     read_file,
 )
+from destseg.pictures.limit import without_limit
 
 logger = logging.getLogger("destseg")
 
@@ -316,7 +317,7 @@ def _is_another_picture(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        with PIL.Image.open(path):
+        with without_limit(), PIL.Image.open(path):
             return True
     except Exception:  # whatever Pillow raises on what is no picture
         return path.suffix.lower() in UNKNOWN

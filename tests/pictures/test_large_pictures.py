@@ -1,4 +1,4 @@
-"""Pictures beyond Pillow's limits: read without a warning, or refused in words that tell how to allow them."""
+"""Pictures beyond Pillow's limits: read without a warning, or refused with the way to allow them."""
 
 import re
 import threading
