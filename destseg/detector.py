@@ -21,6 +21,7 @@ from destseg.inference.robustness import with_robustness
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import predictions, stream
 from destseg.pictures.advice import advice_on, advice_on_outliers
+from destseg.pictures.dataset import read_mvtec
 from destseg.pictures.decoding import Bytes, File
 from destseg.pictures.folders import (
     Pictures,
@@ -29,7 +30,6 @@ from destseg.pictures.folders import (
     as_pictures,
     is_several,
     iterate_pictures,
-    read_mvtec,
 )
 from destseg.pictures.framing import Framing, framing_of
 from destseg.pictures.groups import Groups, groups_of, hint_at_groups, units_of

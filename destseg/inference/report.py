@@ -17,7 +17,8 @@ import numpy as np
 from destseg.files import write_whole
 from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Accumulator, Metrics
-from destseg.pictures.folders import Sample, Source, name_some
+from destseg.pictures.dataset import Sample
+from destseg.pictures.folders import Source, name_some
 from destseg.pictures.masks import DoubtfulMasks, mask_scale, read_mask
 from destseg.pictures.roi import shrink_mask
 from destseg.progress import bar
@@ -209,7 +210,7 @@ def evaluate(
     Pixels outside the region of interest do not count. A defect that lies wholly outside does not either.
 
     Args:
-        samples: as `destseg.pictures.folders.read_mvtec` lists them.
+        samples: as `destseg.pictures.dataset.read_mvtec` lists them.
         results: their scores, in the same order, as `destseg.inference.stream.stream` yields them.
         protocol: "full" or "paper".
         threshold: a picture that scores above it counts as anomalous; None: no verdicts.

@@ -12,7 +12,8 @@ from destseg.inference.report import Report, evaluate
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import stream
 from destseg.pictures.changes import relight, shift, turn
-from destseg.pictures.folders import Sample, Source
+from destseg.pictures.dataset import Sample
+from destseg.pictures.folders import Source
 from destseg.pictures.framing import Framing
 from destseg.pictures.store import read
 

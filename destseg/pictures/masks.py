@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from destseg.pictures.dataset import Sample
 from destseg.pictures.decoding import read_image, read_size, to_rgb
-from destseg.pictures.folders import Sample, name_some
+from destseg.pictures.folders import name_some
 
 logger = logging.getLogger("destseg")
 

@@ -14,7 +14,8 @@ from destseg import metrics
 from destseg.inference.report import COLUMNS, Report, Row, evaluate, share_interval
 from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Metrics
-from destseg.pictures.folders import Source, read_mvtec
+from destseg.pictures.dataset import read_mvtec
+from destseg.pictures.folders import Source
 from destseg.pictures.roi import RegionOfInterest
 
 # Pictures are 12 x 16, their masks twice as large; the network sees 6 x 8, so a mask shrinks by four.

@@ -11,7 +11,8 @@ import pytest
 from destseg.inference.report import Outcome, evaluate
 from destseg.inference.robustness import CHANGES, PLAIN, Change, with_robustness
 from destseg.inference.stream import stream
-from destseg.pictures.folders import Source, read_mvtec
+from destseg.pictures.dataset import read_mvtec
+from destseg.pictures.folders import Source
 from destseg.pictures.framing import Framing
 
 SIZE = (64, 96)  # shifted by 4 %: 3 rows down, 4 columns to the right
