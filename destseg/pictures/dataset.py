@@ -9,6 +9,7 @@ from destseg.pictures.folders import (
     MASK,
     MASKS,
     SUFFIXES,
+    Source,
     is_normal,
     is_picture,
     name_some,
@@ -20,7 +21,10 @@ from destseg.pictures.folders import (
 
 @dataclass(frozen=True)
 class Sample:
-    """One test picture of the MVTec layout. The mask is None exactly for pictures of normal parts."""
+    """One test picture of the MVTec layout.
+
+    The mask is None for pictures of normal parts, and for all of a data set without masks.
+    """
 
     path: Path
     defect: str
@@ -32,17 +36,22 @@ class Sample:
         """Whether the picture lies in another folder than `good`."""
         return self.defect != "good"
 
+    @property
+    def source(self) -> Source:
+        """The picture, not yet decoded."""
+        return Source(str(self.path), self.path)
+
 
 def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
     """List the test pictures of a data set in the MVTec layout, sorted by defect and name.
 
     Pictures lie in `test/<defect>/`, at any depth, those of normal parts in `test/good`. The mask of
     `test/<defect>/<name>.<suffix>` is `ground_truth/<defect>/<name>_mask.<suffix>`, or else `<name>.<suffix>`
-    in the same directory. Warnings name pictures that lie in `test` itself, which are left out, and masks
-    without a picture.
+    in the same directory. Where there is no `ground_truth`, there are no masks. Warnings name pictures that
+    lie in `test` itself, which are left out, and masks without a picture.
 
     Raises:
-        FileNotFoundError: the `test` directory or a mask is missing.
+        FileNotFoundError: the `test` directory is missing, or a mask in `ground_truth`.
         ValueError: `test` holds no pictures, or normal ones in a folder that is not called `good`, such as
             `OK`: they would count as defects.
     """
@@ -69,11 +78,11 @@ def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
     if not kinds:
         raise ValueError(f"{test} holds no pictures: {homes}, not loose as {name_some(loose)}")
     warn_about("left out:", loose, "picture", f"in {test} itself; {homes}")
-    masks = _masks_below(truth)
-    samples = [
-        Sample(path, kind, None if kind == "good" else _mask_path(path, test, masks), _name(path, root))
-        for path, kind in kinds.items()
-    ]
+    masks, has_masks = _masks_below(truth), truth.exists()
+    samples = []
+    for path, kind in kinds.items():
+        mask_path = _mask_path(path, test, masks) if has_masks and kind != "good" else None
+        samples.append(Sample(path, kind, mask_path, path.relative_to(root).as_posix()))
     used = {sample.mask_path for sample in samples}
     unused = [
         path for path in masks.values() if path not in used and path.relative_to(truth).parts[0] != "good"
@@ -99,8 +108,7 @@ def _mask_path(picture: Path, test: Path, masks: dict[Path, Path]) -> Path:
         if key in masks:
             return masks[key]
     expected = test.parent / MASKS[0] / wanted
-    raise FileNotFoundError(f"{picture} has no mask: expected {expected.with_name(expected.name + '.png')}")
-
-
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+    raise FileNotFoundError(
+        f"{picture} has no mask: expected {expected.with_name(expected.name + '.png')}; without a folder "
+        f"{MASKS[0]} there would be no pixel metrics, but the others"
+    )

@@ -133,7 +133,7 @@ def test_a_defect_of_which_nothing_can_be_read_is_none(dataset):
 def test_nothing_readable_at_all(dataset):
     for path in (dataset / "test").rglob("*.png"):
         break_file(path)
-    with pytest.raises(ValueError, match=r"none of 9 pictures can be read; the first: .*scratch/0\.png"):
+    with pytest.raises(ValueError, match=r"none of 9 pictures can be read; the first: .*good/0\.png"):
         report_of(dataset)
 
 
@@ -173,7 +173,7 @@ def test_without_masks_it_is_told_why_there_are_no_pixel_metrics(unmasked, tmp_p
     report = report_of(unmasked)
     lines = report.table().splitlines()
     assert "no pixel metrics: the test set has no masks, there is no folder ground_truth" in lines
-    assert lines[1].split()[:4] == ["scratch", "3", "0.0", "100.0"] and lines[1].split()[4:] == ["-"] * 5
+    assert lines[1].split()[:4] == ["scratch", "3", "100.0", "100.0"] and lines[1].split()[4:] == ["-"] * 5
     assert lines[5].startswith("percent; protocol full: ")
     report.to_json(tmp_path / "r.json")
     stored = json.loads((tmp_path / "r.json").read_text())

@@ -35,7 +35,10 @@ def test_mvtec_layout_incomplete(tmp_path, make_picture):
     (tmp_path / "test" / "good").mkdir(parents=True)
     with pytest.raises(ValueError, match="test holds no pictures: it is empty; they should lie in good/"):
         read_mvtec(tmp_path)
-    make_picture("test/crack/7.jpg")
+    crack = make_picture("test/crack/7.jpg")
+    (sample,) = read_mvtec(tmp_path)
+    assert (sample.path, sample.mask_path, sample.is_anomalous) == (crack, None, True)
+    (tmp_path / "ground_truth").mkdir()
     with pytest.raises(FileNotFoundError, match=r"7\.jpg has no mask: expected .*7_mask\.png"):
         read_mvtec(tmp_path)
 
