@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,21 +28,30 @@ def write_whole(path: FilePath, write: Callable[[BinaryIO], object]) -> None:
 
     Raises OSError, naming the path and the cause, where it cannot be written.
     """
-    path = as_path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if _is_stream(path):
-            with open(path, "wb") as file:
-                write(file)
-        else:
-            _write_and_rename(path, write)
-    except (OSError, RuntimeError) as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):  # torch raises RuntimeError after it
-            cause = cause.__context__
-        if cause is None:
-            raise
-        raise type(cause)(f"{path} cannot be written: {cause}") from error
+    write_together({as_path(path): write})
+
+
+def write_together(files: Mapping[Path, Callable[[BinaryIO], object]]) -> None:
+    """Do the same with several files, of which none is renamed before all are filled."""
+    with contextlib.ExitStack() as stack:
+        filled: dict[Path, Path] = {}
+        for path, write in files.items():
+            with _named(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if _is_stream(path):
+                    with open(path, "wb") as file:
+                        write(file)
+                    continue
+                temporary = path.with_name(f".destseg-{secrets.token_hex(8)}")  # short, whatever `path` is
+                stack.callback(temporary.unlink, missing_ok=True)
+                with open(temporary, "xb") as file:
+                    write(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                filled[path] = temporary
+        for path, temporary in filled.items():
+            with _named(path):
+                os.replace(temporary, path)
 
 
 def check_writable(path: FilePath | None) -> Path | None:
@@ -72,13 +81,15 @@ def _is_stream(path: Path) -> bool:
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
-def _write_and_rename(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    temporary = path.with_name(f".destseg-{secrets.token_hex(8)}")  # short: `path` may be as long as allowed
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in the error of a system that cannot write it."""
     try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except (OSError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):  # torch raises RuntimeError after it
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise type(cause)(f"{path} cannot be written: {cause}") from error
