@@ -57,9 +57,10 @@ def show(text: str) -> None:
     """
     try:
         print(text, flush=True)
-    except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError, ValueError):  # so that flushing at exit cannot fail
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError) as error:  # ValueError: of a stream that is closed, or cannot write a name
+        if isinstance(error, OSError):
+            with contextlib.suppress(OSError, ValueError):  # so that flushing at exit cannot fail
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise
         write(text)
@@ -85,11 +86,21 @@ def save(model: "DeSTSeg", path: str | Path) -> None:
     try:
         model.save(path)
     except OSError as error:
-        folder = tempfile.mkdtemp(prefix="destseg-")
-        rescued = Path(folder, Path(path).name)
-        try:
-            model.save(rescued)
-        except OSError:
-            shutil.rmtree(folder)
-            raise error from None
+        rescued = _rescue(model, Path(path).name)
+        if rescued is None:
+            raise
         raise OSError(f"{error}; the model is saved as {rescued} instead") from error
+
+
+def _rescue(model: "DeSTSeg", name: str) -> Path | None:
+    """Save a model in a new temporary folder, and return its path; None where that fails, too."""
+    try:
+        folder = tempfile.mkdtemp(prefix="destseg-")
+    except OSError:
+        return None
+    try:
+        model.save(Path(folder, name))
+    except OSError:
+        shutil.rmtree(folder)
+        return None
+    return Path(folder, name)

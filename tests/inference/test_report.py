@@ -437,18 +437,6 @@ def test_a_turned_picture_has_the_aspect_it_is_seen_in(dataset):
     assert report_of(dataset).instances == 2
 
 
-def test_a_picture_that_cannot_be_read_is_told_by_who_decodes_it(dataset):
-    (dataset / "test/block/0.png").write_bytes(b"gone")
-    assert report_of(dataset).instances == 2  # the results given here know nothing of it
-
-
-def test_pictures_are_named_by_their_place_in_the_test_set(dataset):
-    save(dataset / "test/dot/cam1/7.png", np.full((*PICTURE, 3), 90, np.uint8))
-    save(dataset / "ground_truth/dot/cam1/7_mask.png", np.eye(*MASK, dtype=np.uint8))
-    names = [row.name for row in evaluated_alike(dataset).rows if row.defect == "dot"]
-    assert names == ["test/dot/0.png", "test/dot/cam1/7.png"]
-
-
 def test_classes_are_defects_as_white_is(dataset):
     white = report_of(dataset)
     for number, name in enumerate(DEFECTS, 1):
