@@ -1,9 +1,10 @@
 """Paths as users write them, and files that appear whole or not at all."""
 
+import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,18 +22,36 @@ def as_path(path: FilePath) -> Path:
 
 
 def write_whole(path: FilePath, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file, then rename it to `path`: a crash leaves the old file or the new."""
-    path = as_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Let `write` fill a temporary file, then rename it to `path`: a crash leaves the old file or the new.
+
+    A pipe or a device, such as /dev/stdout, is written itself.
+
+    Raises OSError, naming the path and the cause, where it cannot be written.
+    """
+    write_together({as_path(path): write})
+
+
+def write_together(files: Mapping[Path, Callable[[BinaryIO], object]]) -> None:
+    """Do the same with several files, of which none is renamed before all are filled."""
+    with contextlib.ExitStack() as stack:
+        filled: dict[Path, Path] = {}
+        for path, write in files.items():
+            with _named(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if _is_stream(path):
+                    with open(path, "wb") as file:
+                        write(file)
+                    continue
+                temporary = path.with_name(f".destseg-{secrets.token_hex(8)}")  # short, whatever `path` is
+                stack.callback(temporary.unlink, missing_ok=True)
+                with open(temporary, "xb") as file:
+                    write(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                filled[path] = temporary
+        for path, temporary in filled.items():
+            with _named(path):
+                os.replace(temporary, path)
 
 
 def check_writable(path: FilePath | None) -> Path | None:
@@ -43,12 +62,34 @@ def check_writable(path: FilePath | None) -> Path | None:
     if path is None:
         return None
     path = as_path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise IsADirectoryError(f"{path} is a folder; a file to write is wanted")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(path)  # which fails where the name is too long
+        if not (_is_stream(path) and os.access(path, os.W_OK)):
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
     except OSError as error:
         raise OSError(f"{path} cannot be written: {error}") from error
     return path
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether this is a pipe or a device, which must not be replaced by a file."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in the error of a system that cannot write it."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):  # torch raises RuntimeError after it
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise type(cause)(f"{path} cannot be written: {cause}") from error

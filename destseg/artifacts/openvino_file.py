@@ -21,7 +21,7 @@ from destseg.artifacts.artifact import (
     import_package,
 )
 from destseg.artifacts.int8 import quantise_convolutions, stays_float32
-from destseg.files import write_whole
+from destseg.files import write_together
 from destseg.inference.scorer import Scorer
 from destseg.ops.kernels import thread_count
 from destseg.settings import Settings
@@ -117,8 +117,8 @@ def write(path: Path, model: Any, artifact: Artifact) -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "model.xml")
         import_package("openvino").serialize(model, whole)
-        write_whole(path.with_suffix(".bin"), partial(_copy, whole.with_suffix(".bin")))
-        write_whole(path, partial(_copy, whole))  # under exactly the given name
+        weights = partial(_copy, whole.with_suffix(".bin"))
+        write_together({path.with_suffix(".bin"): weights, path: partial(_copy, whole)})
 
 
 def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:

@@ -14,7 +14,8 @@ from destseg import metrics
 from destseg.inference.report import COLUMNS, Report, Row, evaluate, share_interval
 from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Metrics
-from destseg.pictures.folders import Source, read_mvtec
+from destseg.pictures.dataset import read_mvtec
+from destseg.pictures.folders import Source
 from destseg.pictures.roi import RegionOfInterest
 
 # Pictures are 12 x 16, their masks twice as large; the network sees 6 x 8, so a mask shrinks by four.
@@ -352,14 +353,6 @@ def test_unknown_protocol(dataset):
         report_of(dataset, "quick")
 
 
-def test_the_first_picture_that_cannot_be_read_ends_it(dataset):
-    samples = read_mvtec(dataset)
-    results = list(results_of(samples))
-    results[1] = results[1][0], OSError("dot/0 is broken")
-    with pytest.raises(OSError, match=r"^dot/0 is broken$"):
-        evaluate(samples, iter(results), progress=False)
-
-
 def test_results_must_be_as_many_as_samples(dataset):
     samples = read_mvtec(dataset)
     for results in (list(results_of(samples))[:-1], [*results_of(samples), *results_of(samples)]):
@@ -442,18 +435,6 @@ def test_a_turned_picture_has_the_aspect_it_is_seen_in(dataset):
     exif[0x0112] = 6  # 12 wide and 16 high as stored, turned by a quarter when it is seen
     picture.save(dataset / "test/dot/0.png", exif=exif)
     assert report_of(dataset).instances == 2
-
-
-def test_a_picture_that_cannot_be_read_is_told_by_who_decodes_it(dataset):
-    (dataset / "test/block/0.png").write_bytes(b"gone")
-    assert report_of(dataset).instances == 2  # the results given here know nothing of it
-
-
-def test_pictures_are_named_by_their_place_in_the_test_set(dataset):
-    save(dataset / "test/dot/cam1/7.png", np.full((*PICTURE, 3), 90, np.uint8))
-    save(dataset / "ground_truth/dot/cam1/7_mask.png", np.eye(*MASK, dtype=np.uint8))
-    names = [row.name for row in evaluated_alike(dataset).rows if row.defect == "dot"]
-    assert names == ["test/dot/0.png", "test/dot/cam1/7.png"]
 
 
 def test_classes_are_defects_as_white_is(dataset):
