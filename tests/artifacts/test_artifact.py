@@ -11,6 +11,7 @@ import torch
 
 from destseg.artifacts import destseg_file
 from destseg.artifacts.artifact import Artifact, artifact_from, import_package, stored_settings
+from destseg.artifacts.digest import sealed
 from destseg.artifacts.record import FitRecord
 from destseg.inference.calibration import Calibration
 from destseg.model.tensorfile import write_tensors
@@ -25,11 +26,17 @@ def started(settings):
     return settings
 
 
+def artifact_of(description):
+    """Read a file that holds nothing but its description."""
+    content = sealed(description.encode())
+    return artifact_from(content.decode(), PATH, "onnx", started, {PATH: content})
+
+
 def test_a_description_comes_back_whole():
     settings = Settings("fast", image_size=(64, 96), seed=3, roi=RegionOfInterest(REGION))
     calibration = Calibration((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 0.25)
     artifact = Artifact(settings, calibration, {"destseg": "1", "torch": "2"}, "onnx", "int8")
-    found = artifact_from(artifact.description(), PATH, "onnx", started)
+    found = artifact_of(artifact.description())
     assert found.start() == found.settings == settings
     assert found.settings.roi.stored() == settings.roi.stored()
     assert (found.network, found.losses, found.path) == (None, [], PATH)
@@ -42,7 +49,7 @@ def test_a_description_comes_back_whole():
 def test_files_of_others_are_told_from_ours():
     for text, words in (("null", "not exported"), ("{}", "format"), ('{"format": "destseg export 9"}', "9")):
         with pytest.raises(ValueError, match=f"by this version.*{words}|{words}"):
-            artifact_from(text, PATH, "onnx", started)
+            artifact_of(text)
 
 
 def test_a_region_in_a_file_is_never_a_path(tmp_path):
@@ -115,7 +122,7 @@ WHOLE = json.loads(
 def test_what_is_missing_or_unknown_in_a_file_is_said_in_a_sentence(content, words, tmp_path):
     prefix = f"{PATH} was not exported by this version of destseg: "
     with pytest.raises(ValueError) as refused:
-        artifact_from(json.dumps(content), PATH, "onnx", started)
+        artifact_of(json.dumps(content))
     assert str(refused.value).startswith(prefix + words)
     stored = content | {"format": "destseg model 1", "losses": torch.zeros(1), "network": {}}
     write_tensors(tmp_path / "m", stored)

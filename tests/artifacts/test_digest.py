@@ -6,10 +6,10 @@ import os
 
 import numpy as np
 import pytest
-from destseg.artifacts.digest import BLANK, is_whole, sealed
 from engines import NAMES
 
 import destseg
+from destseg.artifacts.digest import BLANK, is_whole, sealed
 from destseg.artifacts.formats import FORMATS, read
 
 TRIALS = 12  # of noise in each file; each reads the whole model
