@@ -27,7 +27,6 @@ def test_a_checksum_worked_by_hand():
 
 @pytest.mark.parametrize("digest", ["", "0", "é" * 64, BLANK + "0", BLANK.upper() + "\n", None, 7, [BLANK]])
 def test_what_is_no_checksum_never_holds(digest):
-    """An empty one would lie between any two bytes, and putting BLANK there would take all memory."""
     assert not is_whole(digest, b"0" * 100)
 
 
