@@ -9,12 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from destseg.artifacts.digest import BLANK, is_whole
 from destseg.artifacts.record import FitRecord
 from destseg.inference.calibration import Calibration
 from destseg.inference.scorer import Scorer
+from destseg.pictures.decoding import is_tensor
 from destseg.pictures.roi import RegionOfInterest
-from destseg.settings import EXPORT_PRECISIONS, Settings
+from destseg.settings import EXPORT_PRECISIONS, Settings, check_choice
 
 INPUT = "pixels"  # of an exported graph
 OUTPUTS = ("anomaly_map", "score", "is_anomalous")
@@ -142,13 +145,14 @@ def artifact_from(
             f"{path} is damaged{others}: its checksum does not hold; copy it again, or export it again"
         )
     with _explained(path):
-        settings = stored_settings(mapping_in(content, "settings"))
+        settings, precision = stored_settings(mapping_in(content, "settings")), content["precision"]
+        check_choice("precision", precision, EXPORT_PRECISIONS)
         return Artifact(
             settings=settings,
             calibration=Calibration.from_stored(mapping_in(content, "calibration")),
-            versions=content["versions"],
+            versions=stored_versions(content),
             engine=engine,
-            precision=str(content["precision"]),
+            precision=precision,
             record=stored_record(content),
             start=lambda: start(settings),
             has_checksum=has_checksum,
@@ -161,7 +165,7 @@ def _explained(path: Path) -> Iterator[None]:
     """Turn errors about an exported file's description into one that says what is wrong with it."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except Exception as error:  # a file may hold anything
         reason = why_unreadable(error)
         raise ValueError(f"{path} was not exported by this version of destseg: {reason}") from error
 
@@ -187,9 +191,18 @@ def stored_settings(stored: Mapping[str, Any]) -> Settings:
     settings = Settings.from_stored(stored)
     if settings.roi is None:
         return settings
-    if isinstance(settings.roi, (str, bytes)):
-        raise ValueError("roi must be points or a mask in a file, got a path")
+    if not isinstance(settings.roi, (list, tuple, np.ndarray)) and not is_tensor(settings.roi):
+        raise ValueError(f"roi must be points or a mask in a file, got {type(settings.roi).__name__}")
     return replace(settings, roi=RegionOfInterest(settings.roi))
+
+
+def stored_versions(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the versions of destseg and torch in a file's content."""
+    versions = mapping_in(content, "versions")
+    for name in ("destseg", "torch"):
+        if not isinstance(versions[name], str):
+            raise ValueError(f"its version of {name} must be a text, got {versions[name]!r}")
+    return dict(versions)
 
 
 def stored_record(content: Mapping[str, Any]) -> FitRecord | None:

@@ -122,17 +122,18 @@ WHOLE = json.loads(
         (changed(WHOLE, 5, "calibration", "scores"), "an entry has another form than expected"),
         (changed(WHOLE, "much", "settings", "image_size"), "image_size must be"),
         (changed(WHOLE, [1], "versions"), "its versions must be a mapping, got list"),
+        (changed(WHOLE, 2, "versions", "torch"), "its version of torch must be a text, got 2"),
         (
             changed(WHOLE, [], "calibration", "scores"),
-            "calibration needs the score of at least one normal pict",
+            "calibration needs as many pixel scores as",
         ),
         (
             changed(WHOLE, [0.1, math.nan], "calibration", "scores"),
-            "calibration scores must be finite, got NaN",
+            "calibration scores must be finite",
         ),
         (
             changed(WHOLE, [math.inf] * 2, "calibration", "pixel_scores"),
-            "calibration scores must be finite, got",
+            "calibration scores must be finite",
         ),
         (
             changed(WHOLE, [0.1], "calibration", "pixel_scores"),
@@ -141,7 +142,7 @@ WHOLE = json.loads(
         (changed(WHOLE, [0], "calibration", "groups"), "there must be one group for each of 2 scores, got 1"),
         (
             changed(WHOLE, 1, "calibration", "false_positive_rate"),
-            "false_positive_rate must lie between 0 and 1",
+            "false_positive_rate must lie between",
         ),
         (changed(WHOLE, "no", "calibration", "trained_on"), "trained_on must be True or False, got 'no'"),
     ],
@@ -205,10 +206,10 @@ def check_use(artifact):
         assert isinstance(getattr(artifact.settings, name), kind), name
     assert artifact.settings.seed < 2**63 and math.prod(artifact.settings.size) <= 4096**2
     assert artifact.precision in EXPORT_PRECISIONS
-    assert f"{artifact.versions['destseg']}{artifact.versions['torch']}".isprintable()
+    assert artifact.versions["destseg"] + artifact.versions["torch"]
     if artifact.calibration is not None:
         assert math.isfinite(artifact.calibration.threshold + artifact.calibration.pixel_threshold)
-        assert type(artifact.calibration.trained_on) is bool and "%" in artifact.calibration.promise()
+        assert type(artifact.calibration.trained_on) is bool and artifact.calibration.promise()
         json.loads(artifact.description())
     if artifact.record is not None:
         assert artifact.record.lines()

@@ -35,8 +35,8 @@ def test_its_stored_form_is_plain_and_gives_it_back():
         ("flip", 3, "flip must be one of '', horizontal, vertical, both, got 3"),
         ("rotate", [5], 'rotate must be "90" (quarter turns) or degrees from 0 to 180, got [5]'),
         ("device", {"a": 1}, "device must be auto, cpu, cuda, cuda:1 or the like, got {'a': 1}"),
-        ("outliers", "a.png", "outliers must be a list of names, got str"),
-        ("outliers", [3], "outliers must be a list of names, got int"),
+        ("outliers", "a.png", "outliers must be a list of names, got 'a.png'"),
+        ("outliers", [3], "outliers must be a list of names, got [3]"),
         ("drop_outliers", "no", "drop_outliers must be True or False, got 'no'"),
     ],
 )
