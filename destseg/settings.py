@@ -37,6 +37,8 @@ BIT_DEPTHS = (10, 12, 14, 16)  # of cameras whose pictures are stored as 16-bit 
 DEVICE = re.compile(r"auto|(cpu|mps)(:0)?|(cuda|xpu)(:(0|[1-9]\d?))?")
 
 SMALLEST_SIDE = 64  # below it the student's fourth stage has a single position left to normalise over
+MOST_PIXELS = 4096**2  # of the network's input, whose features take many times its memory
+MOST_SEED = 2**63 - 1  # that torch takes
 MOST_ENLARGED = 4  # the largest factor that a tile is enlarged by: memory grows with its square
 MOST_OVERLAP = 0.75  # the largest share of a tile's side that a neighbouring tile covers, too
 
@@ -51,8 +53,9 @@ class Settings:
         preset: "fast", a light network; "paper", the published one; or "stpm", the student-teacher baseline.
         teacher: "embedded", the one in this package; "resnet18", torchvision's ImageNet weights; or None: the
             preset's own, "embedded" for "fast" and "resnet18" for the others. Once made, settings name it.
-        image_size: sides of the network's input in pixels, one number or (height, width), at least 64 each.
-        seed: seed of all random numbers, a whole number of at least 0.
+        image_size: sides of the network's input in pixels, one number or (height, width), at least 64 each,
+            and at most 4096 x 4096 pixels.
+        seed: seed of all random numbers, a whole number from 0 to 2^63 - 1.
         precision: precision of training: "float32", "bfloat16", or "auto", see `destseg.training.trainer`.
         inference_precision: precision of prediction: "float32"; on a GPU also "float16" or "bfloat16".
         denoising, encoder_decoder, segmentation: parts of the network, to be switched off in ablations; None:
@@ -104,11 +107,13 @@ class Settings:
         for name, default in PRESETS[self.preset].items():
             if name != "light":
                 value = getattr(self, name)
-                self._set(name, default if value is None else bool(value))
+                self._set(name, default if value is None else checked_switch(name, value))
         self._set("seed", whole_number("seed", self.seed))
+        if self.seed > MOST_SEED:
+            raise ValueError(f"seed must be a whole number below 2^63, got {self.seed}")
         self._set("image_size", one_or_two(input_size(self.image_size)))
         self._set("overlap", checked_overlap(self.overlap))
-        self._set("keep_aspect", bool(self.keep_aspect))
+        self._set("keep_aspect", checked_switch("keep_aspect", self.keep_aspect))
         if self.bit_depth is not None:
             self._set("bit_depth", checked_bit_depth(self.bit_depth))
         if self.tile is not None:
@@ -181,6 +186,7 @@ class Schedule:
         check_choice("flip", self.flip, FLIPS)
         check_choice("augment", self.augment, AUGMENTATIONS)
         object.__setattr__(self, "rotate", checked_rotation(self.rotate))
+        object.__setattr__(self, "drop_outliers", checked_switch("drop_outliers", self.drop_outliers))
         if not 0 <= self.held_out <= 0.5:
             raise ValueError(f"held_out must be a share between 0 and 0.5, got {self.held_out!r}")
         check_rate(self.false_positive_rate)
@@ -252,6 +258,14 @@ def whole_number(name: str, value: Any, least: int = 0) -> int:
     return number
 
 
+def checked_switch(name: str, value: Any) -> bool:
+    """Return True or False, or whatever equals one of them, as a bool; `name` is for the error."""
+    try:
+        return {False: False, True: True}[value]
+    except (KeyError, TypeError) as error:  # TypeError: it has no hash
+        raise ValueError(f"{name} must be True or False, got {value!r}") from error
+
+
 def checked_rotation(rotate: Any) -> float | str:
     """Return "90", or degrees as a number: "5" and 5 are the same."""
     try:
@@ -272,6 +286,9 @@ def input_size(image_size: Any) -> tuple[int, int]:
     if min(size) < SMALLEST_SIDE:
         allowed = f"a number of pixels or (height, width), each at least {SMALLEST_SIDE}"
         raise ValueError(f"image_size must be {allowed}, got {image_size!r}")
+    if math.prod(size) > MOST_PIXELS:
+        advice = "cut larger pictures into tiles"
+        raise ValueError(f"image_size must have at most {MOST_PIXELS} pixels, got {image_size!r}: {advice}")
     return size
 
 

@@ -62,6 +62,12 @@ def test_a_switch_that_is_given_goes_before_the_preset(preset, name, value):
     assert list(made.parts) == ["denoising", "encoder_decoder", "segmentation", "light"]
 
 
+def test_the_largest_inputs_and_seeds():
+    assert Settings(image_size=4096).size == (4096, 4096)
+    assert Settings(image_size=(512, 32768)).size == (512, 32768)
+    assert Settings(seed=2**63 - 1).seed == 2**63 - 1
+
+
 def test_sides_are_one_number_or_height_and_width():
     assert Settings(image_size=(64, 96)).image_size == Settings(image_size=[64, 96]).size == (64, 96)
     square = Settings(image_size=[128, 128], tile=(100, 100))
@@ -111,6 +117,18 @@ def test_numpys_numbers_become_pythons():
         ({"image_size": (64, 64, 64)}, "each at least 64, got (64, 64, 64)"),
         ({"image_size": "256"}, "each at least 64, got '256'"),
         ({"image_size": None}, "each at least 64, got None"),
+        ({"seed": 2**63}, f"seed must be a whole number below 2^63, got {2**63}"),
+        (
+            {"image_size": 4097},
+            "image_size must have at most 16777216 pixels, got 4097: cut larger pictures into tiles",
+        ),
+        ({"image_size": (64, 2**70)}, "image_size must have at most 16777216 pixels, got (64, "),
+        *(
+            ({name: value}, f"{name} must be True or False, got {value!r}")
+            for name in (*SWITCHES, "keep_aspect")
+            for value in ("False", "", 2, -1, 0.5, NAN, [], {}, b"\0")
+        ),
+        ({"keep_aspect": None}, "keep_aspect must be True or False, got None"),
         ({"tile": 63}, "tile must be at least a quarter of the input, (64, 64), got 63"),
         ({"tile": (64, 63)}, "tile must be at least a quarter of the input, (64, 64), got (64, 63)"),
         ({"tile": 0}, "tile must be at least a quarter of the input, (64, 64), got 0"),
@@ -266,6 +284,7 @@ def test_the_default_of_a_schedule():
             )
             for rate in (0, 1, 1.5, -0.1, NAN)
         ),
+        ({"drop_outliers": "no"}, "drop_outliers must be True or False, got 'no'"),
     ],
 )
 def test_schedules_that_cannot_be_are_refused(changes, words):

@@ -1,24 +1,30 @@
 """A model as a file holds it, and what a format of such files can do."""
 
+import contextlib
 import importlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from destseg.artifacts.digest import BLANK, is_whole
 from destseg.artifacts.record import FitRecord
 from destseg.inference.calibration import Calibration
 from destseg.inference.scorer import Scorer
+from destseg.pictures.decoding import is_tensor
 from destseg.pictures.roi import RegionOfInterest
-from destseg.settings import EXPORT_PRECISIONS, Settings
+from destseg.settings import EXPORT_PRECISIONS, Settings, check_choice
 
 INPUT = "pixels"  # of an exported graph
 OUTPUTS = ("anomaly_map", "score", "is_anomalous")
 IMAGES, MAPS = "images", "maps"  # the input and output of the network within the graph
 KEY = "destseg"  # under which an exported file holds its description
-DESCRIPTION = "destseg export 1"
+DESCRIPTION = "destseg export 2"
+WITHOUT_CHECKSUM = "destseg export 1"  # of earlier versions
 EXTRAS = {  # which extra of the installation brings a package
     "onnxruntime": "onnx",
     "openvino": "openvino",
@@ -43,6 +49,7 @@ class Artifact:
         losses: one per training step; none in exported files.
         network: the network's tensors by name; None in exported files.
         start: makes the scorer of an exported file, with as many threads as an operation may use; else None.
+        has_checksum: whether damage to the file is noticed; not in files that earlier versions exported.
         path: the file that it was read from; None if it was not read.
     """
 
@@ -55,12 +62,14 @@ class Artifact:
     losses: list[float] = field(default_factory=list)
     network: Mapping[str, Any] | None = None
     start: Callable[[], Scorer] | None = None
+    has_checksum: bool = True
     path: Path | None = None
 
     def description(self) -> str:
-        """Return the description that an exported file holds beside its graph, as JSON."""
+        """Return the description that an exported file holds beside its graph, as JSON; not sealed yet."""
         assert self.calibration is not None  # a model without thresholds is not exported
-        content = {"format": DESCRIPTION, "versions": dict(self.versions), "precision": self.precision}
+        content = {"format": DESCRIPTION, "sha256": BLANK, "versions": dict(self.versions)}
+        content["precision"] = self.precision
         content |= {"settings": self.settings.stored(), "calibration": self.calibration.stored()}
         if self.record is not None:
             content["record"] = self.record.stored()
@@ -107,36 +116,56 @@ class Format:
         return EXPORT_PRECISIONS if self.quantise else EXPORT_PRECISIONS[:1]
 
 
-def artifact_from(text: str, path: Path, engine: str, start: Callable[[Settings], Scorer]) -> Artifact:
-    """Return the artifact of an exported file from its description.
+def artifact_from(
+    text: str, path: Path, engine: str, start: Callable[[Settings], Scorer], contents: Mapping[Path, bytes]
+) -> Artifact:
+    """Return the artifact of an exported file from its description, once the checksum is found to hold.
 
     Args:
-        text: the description, as `Artifact.description` returned it.
+        text: the description, as `Artifact.description` returned it, with the checksum.
         path: the file.
         engine: the engine that runs it.
         start: makes the scorer of the model from its settings.
+        contents: what the file holds, and then what each of those beside it holds.
 
     Raises:
-        ValueError: the file is something else, or of another version.
+        ValueError: the file is something else, of another version, or damaged.
     """
-    try:
+    with _explained(path):
         content = json.loads(text)
         if not isinstance(content, dict):
             raise ValueError("it holds no description of a model")
-        if content["format"] != DESCRIPTION:
+        if content["format"] not in (DESCRIPTION, WITHOUT_CHECKSUM):
             raise ValueError(f'it is a "{content["format"]}" and this version reads a "{DESCRIPTION}"')
-        settings = stored_settings(mapping_in(content, "settings"))
+        has_checksum = content["format"] == DESCRIPTION
+        checksum = content["sha256"] if has_checksum else None
+    if has_checksum and not is_whole(checksum, *contents.values()):
+        others = "".join(f", or does not belong to {part.name}" for part in contents if part != path)
+        raise ValueError(
+            f"{path} is damaged{others}: its checksum does not hold; copy it again, or export it again"
+        )
+    with _explained(path):
+        settings, precision = stored_settings(mapping_in(content, "settings")), content["precision"]
+        check_choice("precision", precision, EXPORT_PRECISIONS)
         return Artifact(
             settings=settings,
             calibration=Calibration.from_stored(mapping_in(content, "calibration")),
-            versions=content["versions"],
+            versions=stored_versions(content),
             engine=engine,
-            precision=str(content["precision"]),
+            precision=precision,
             record=stored_record(content),
             start=lambda: start(settings),
+            has_checksum=has_checksum,
             path=path.absolute(),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn errors about an exported file's description into one that says what is wrong with it."""
+    try:
+        yield
+    except Exception as error:  # a file may hold anything
         reason = why_unreadable(error)
         raise ValueError(f"{path} was not exported by this version of destseg: {reason}") from error
 
@@ -162,9 +191,18 @@ def stored_settings(stored: Mapping[str, Any]) -> Settings:
     settings = Settings.from_stored(stored)
     if settings.roi is None:
         return settings
-    if isinstance(settings.roi, (str, bytes)):
-        raise ValueError("roi must be points or a mask in a file, got a path")
+    if not isinstance(settings.roi, (list, tuple, np.ndarray)) and not is_tensor(settings.roi):
+        raise ValueError(f"roi must be points or a mask in a file, got {type(settings.roi).__name__}")
     return replace(settings, roi=RegionOfInterest(settings.roi))
+
+
+def stored_versions(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the versions of destseg and torch in a file's content."""
+    versions = mapping_in(content, "versions")
+    for name in ("destseg", "torch"):
+        if not isinstance(versions[name], str):
+            raise ValueError(f"its version of {name} must be a text, got {versions[name]!r}")
+    return dict(versions)
 
 
 def stored_record(content: Mapping[str, Any]) -> FitRecord | None:

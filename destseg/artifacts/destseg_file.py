@@ -16,6 +16,7 @@ from destseg.artifacts.artifact import (
     mapping_in,
     stored_record,
     stored_settings,
+    stored_versions,
     why_unreadable,
 )
 from destseg.inference.calibration import Calibration
@@ -49,13 +50,13 @@ def read(path: Path) -> Artifact:
         return Artifact(
             settings=stored_settings(mapping_in(content, "settings")),
             calibration=None if stored is None else Calibration.from_stored(stored),
-            versions=content["versions"],
+            versions=stored_versions(content),
             record=stored_record(content),
-            losses=content["losses"].tolist(),
-            network=content["network"],
+            losses=list(map(float, content["losses"].tolist())),
+            network=mapping_in(content, "network"),
             path=path.absolute(),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # a file may hold anything
         reason = why_unreadable(error)
         raise ValueError(f"{path} is not a destseg model of this version: {reason}") from error
 

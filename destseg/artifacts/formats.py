@@ -1,10 +1,13 @@
 """The table of formats of model files: no other place asks which kind of file this is."""
 
+import logging
 from pathlib import Path
 
 from destseg.artifacts import destseg_file, onnx_file, openvino_file
 from destseg.artifacts.artifact import Artifact, Format
 from destseg.files import FilePath, as_path
+
+logger = logging.getLogger("destseg")
 
 FORMATS = {form.name: form for form in (destseg_file.FORMAT, onnx_file.FORMAT, openvino_file.FORMAT)}
 EXPORTED = {name: form for name, form in FORMATS.items() if form.build}
@@ -27,14 +30,21 @@ def format_of(path: FilePath) -> Format:
 
 
 def read(path: FilePath) -> Artifact:
-    """Read a model's file in any format.
+    """Read a model's file in any format; warn in the log if damage to it would go unnoticed.
 
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the package that runs the model is missing; the message names the command to install it.
         ValueError: the file is damaged, or no model of this version of destseg.
     """
-    return format_of(path).read(as_path(path))
+    artifact = format_of(path).read(as_path(path))
+    if not artifact.has_checksum:
+        logger.warning(
+            "%s was exported by an earlier version of destseg and has no checksum: damage would go "
+            "unnoticed; export it again",
+            path,
+        )
+    return artifact
 
 
 def check_name(path: FilePath, wanted: Format) -> None:

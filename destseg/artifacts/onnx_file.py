@@ -17,6 +17,7 @@ from destseg.artifacts.artifact import (
     damage_error,
     import_package,
 )
+from destseg.artifacts.digest import sealed
 from destseg.artifacts.int8 import quantise_convolutions, stays_float32
 from destseg.artifacts.protobuf import VARINT, Field, Message
 from destseg.files import write_whole
@@ -28,7 +29,15 @@ OPSET = 18
 # Field numbers in ONNX's messages, see https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 GRAPH, METADATA, ENTRY_KEY, ENTRY_VALUE = 7, 14, 1, 2
 NODE, INITIALIZER, NODE_INPUT, NODE_OUTPUT = 1, 5, 1, 2
+OPERATOR, ATTRIBUTE, DOMAIN, ATTRIBUTE_TENSOR = 4, 5, 7, 5
 TENSOR_TYPE, TENSOR_NAME, TENSOR_BYTES, FLOAT = 2, 8, 9, 1
+# The fields that an exported model may have. Not among them: functions and training; sparse tensors; values
+# in other files (13 and 14 of a tensor); graphs within an operator (6 and 11), which all control flow has.
+MODEL_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14}
+GRAPH_FIELDS = {1, 2, 5, 10, 11, 12, 13, 14, 16}
+NODE_FIELDS = {1, 2, 3, 4, 5, 6, 7, 9}
+ATTRIBUTE_FIELDS = {1, 2, 3, 4, 5, 7, 8, 9, 13, 20}
+TENSOR_FIELDS = {1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 16}
 THRESHOLD = b"threshold"  # the name of the tensor that holds the threshold
 
 
@@ -50,6 +59,7 @@ class OnnxScorer:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = thread_count()
         options.log_severity_level = 3
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # the one that was looked into
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def __deepcopy__(self, memo: object) -> Any:
@@ -65,11 +75,13 @@ def read(path: Path) -> Artifact:
     import_package("onnxruntime")
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    graph = path.read_bytes()  # passed on as bytes, so that no file named in the graph is opened
+    graph = path.read_bytes()
     try:
-        entries = [Message.decode(entry) for entry in Message.decode(graph).all(METADATA)]
+        model = Message.decode(graph)
+        entries = model.messages(METADATA)
         texts = {entry.first(ENTRY_KEY): entry.first(ENTRY_VALUE) for entry in entries}
         text = texts.get(KEY.encode(), b"null").decode()
+        check_graph(model)
     except ValueError as error:
         raise damage_error(path, error) from error
 
@@ -79,7 +91,42 @@ def read(path: Path) -> Artifact:
         except Exception as error:
             raise damage_error(path, error) from error
 
-    return artifact_from(text, path, "onnx", start)
+    return artifact_from(text, path, "onnx", start, {path: graph})
+
+
+def check_graph(model: Message) -> None:
+    """Raise ValueError if a model holds what `write` never writes, above all control flow and external data.
+
+    A loop need not end, and onnxruntime would look for external data in the current folder. A field may come
+    several times, and readers differ in which they take, so all are looked at.
+    """
+    _check_fields(model, MODEL_FIELDS, "it")
+    for graph in model.messages(GRAPH):
+        _check_fields(graph, GRAPH_FIELDS, "its graph")
+        tensors = graph.messages(INITIALIZER)
+        for node in graph.messages(NODE):
+            operator = f"an operator {_name(node, OPERATOR)}"
+            _check_fields(node, NODE_FIELDS, operator)
+            for domain in node.all(DOMAIN):
+                if domain not in (b"", b"ai.onnx"):
+                    raise ValueError(f"{operator} is of {domain.decode(errors='replace')}, not of ONNX")
+            for attribute in node.messages(ATTRIBUTE):
+                _check_fields(attribute, ATTRIBUTE_FIELDS, f"control flow or the like: {operator}")
+                tensors += attribute.messages(ATTRIBUTE_TENSOR)
+        for tensor in tensors:
+            _check_fields(
+                tensor, TENSOR_FIELDS, f"values in another file: tensor {_name(tensor, TENSOR_NAME)}"
+            )
+
+
+def _check_fields(message: Message, allowed: set[int], name: str) -> None:
+    for field in message.fields:
+        if field.number not in allowed:
+            raise ValueError(f"{name} has a field {field.number}")
+
+
+def _name(message: Message, number: int) -> str:
+    return message.first(number).decode(errors="replace")
 
 
 def build(program: Any) -> Any:
@@ -109,7 +156,8 @@ def write(path: Path, model: Any, artifact: Artifact) -> None:
     """Write an ONNX model."""
     del model.graph.output[len(OUTPUTS) :]
     import_package("onnx").helper.set_model_props(model, {KEY: artifact.description()})
-    write_whole(path, lambda file: file.write(model.SerializeToString()))
+    content = sealed(model.SerializeToString())
+    write_whole(path, lambda file: file.write(content))
 
 
 def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
@@ -124,7 +172,8 @@ def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
             fields.append(Field(GRAPH, _with_threshold(field.message(), value).encode()))
         elif field.number != METADATA or field.message().first(ENTRY_KEY) != KEY.encode():
             fields.append(field)
-    write_whole(target, lambda file: file.write(Message(fields).encode()))
+    content = sealed(Message(fields).encode())
+    write_whole(target, lambda file: file.write(content))
 
 
 def _with_threshold(graph: Message, value: bytes) -> Message:

@@ -1,11 +1,11 @@
 """Exported models as OpenVINO's two files: a graph in .xml, and its weights beside it in .bin."""
 
-import shutil
+import html
+import re
 import tempfile
 import threading
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +20,15 @@ from destseg.artifacts.artifact import (
     damage_error,
     import_package,
 )
+from destseg.artifacts.digest import sealed
 from destseg.artifacts.int8 import quantise_convolutions, stays_float32
 from destseg.files import write_together
 from destseg.inference.scorer import Scorer
 from destseg.ops.kernels import thread_count
 from destseg.settings import Settings
+
+DESCRIBED = re.compile(f'<{KEY} value="([^"]*)"'.encode())  # the description, in the .xml
+FOREIGN = {"If", "Loop", "TensorIterator", "ReadValue", "Assign"}  # layers of control flow, and with a memory
 
 
 class OpenVinoScorer:
@@ -67,24 +71,40 @@ class OpenVinoScorer:
 
 
 def read(path: Path) -> Artifact:
-    """Read an exported model; OpenVINO compiles it when its scorer is asked for."""
-    core = import_package("openvino").Core()
+    """Read an exported model; OpenVINO reads and compiles its graph when its scorer is asked for."""
+    openvino = import_package("openvino")
     for part in _files(path):
         if not part.is_file():
             raise FileNotFoundError(f"no such file: {part}" + (", the weights" if part != path else ""))
-    try:
-        model = core.read_model(path)
-        text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else "null"
-    except Exception as error:
-        raise damage_error(path, error) from error
+    contents = {part: part.read_bytes() for part in _files(path)}
+    graph, weights = contents.values()
+    described = DESCRIBED.search(graph)
+    if described is None:
+        raise damage_error(path, ValueError("it holds no description of a model"))
 
     def start(settings: Settings) -> Scorer:
+        core = openvino.Core()
         try:
-            return OpenVinoScorer(core, model.clone(), settings.size)
+            model = core.read_model(graph, weights)  # the bytes that were checked
+            check_layers(model)
+            return OpenVinoScorer(core, model, settings.size)
         except Exception as error:
             raise damage_error(path, error) from error
 
-    return artifact_from(text, path, "openvino", start)
+    text = html.unescape(described[1].decode(errors="replace"))
+    return artifact_from(text, path, "openvino", start, contents)
+
+
+def check_layers(model: Any) -> None:
+    """Raise ValueError if an OpenVINO model has a layer that `write` never writes.
+
+    Loops need not end, layers with a memory judge a picture by those before it, and layers of extensions may
+    do anything.
+    """
+    for node in model.get_ops():
+        kind = node.get_type_info()
+        if kind.name in FOREIGN or not kind.version_id.startswith("opset"):
+            raise ValueError(f"it has a layer {kind.name} of {kind.version_id}")
 
 
 def build(program: Any) -> Any:
@@ -112,29 +132,37 @@ def quantise(model: Any, pictures: np.ndarray, kept: set[bytes]) -> Any:
 
 
 def write(path: Path, model: Any, artifact: Artifact) -> None:
-    """Write an OpenVINO model."""
+    """Write an OpenVINO model with the thresholds of an artifact.
+
+    The graph is written first: until the weights are, its checksum does not hold. Weights that lie there
+    already stay, so that other thresholds change one file only: a crash leaves the old ones or the new.
+    """
+    openvino = import_package("openvino")
+    _set_threshold(openvino, model, artifact)
     model.set_rt_info(artifact.description(), [KEY])
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "model.xml")
-        import_package("openvino").serialize(model, whole)
-        weights = partial(_copy, whole.with_suffix(".bin"))
-        write_together({path.with_suffix(".bin"): weights, path: partial(_copy, whole)})
+        openvino.serialize(model, whole)
+        graph, weights = (part.read_bytes() for part in _files(whole))
+    graph, beside = sealed(graph, weights), path.with_suffix(".bin")
+    files = {path: lambda file: file.write(graph)}  # under exactly the given name
+    if not beside.is_file() or beside.read_bytes() != weights:
+        files[beside] = lambda file: file.write(weights)
+    write_together(files)
 
 
 def set_threshold(source: Path, target: Path, artifact: Artifact) -> None:
     """Write a copy of an exported model with other thresholds."""
+    write(target, import_package("openvino").Core().read_model(source), artifact)
+
+
+def _set_threshold(openvino: Any, model: Any, artifact: Artifact) -> None:
+    """Compare the score with itself, cut off at the threshold: a constant would lie among the weights."""
     assert artifact.calibration is not None  # exported models always have thresholds
-    openvino = import_package("openvino")
-    model = openvino.Core().read_model(source)
     comparison = model.output(OUTPUTS[2]).get_node().input_value(0).get_node()
-    value = openvino.opset13.constant(np.float32(artifact.calibration.threshold))
-    comparison.input(1).replace_source_output(value.output(0))
-    write(target, model, artifact)
-
-
-def _copy(source: Path, target: BinaryIO) -> None:
-    with open(source, "rb") as file:
-        shutil.copyfileobj(file, target)
+    least, threshold = np.finfo(np.float32).min, np.float32(artifact.calibration.threshold)
+    limited = openvino.opset13.clamp(comparison.input_value(0), float(least), float(threshold))
+    comparison.input(1).replace_source_output(limited.output(0))
 
 
 def _files(path: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types: how a value is written
 SIZES = {FIXED64: 8, FIXED32: 4}
+MOST_FIELDS = 100_000  # of a message: each takes memory, though it may be written in two bytes
 
 
 class Field(NamedTuple):
@@ -34,6 +35,8 @@ class Message:
         """Read a message. Raises ValueError if the content is cut short or no message."""
         message, view, at = cls(), memoryview(content), 0
         while at < len(view):
+            if len(message.fields) == MOST_FIELDS:
+                raise ValueError(f"a message has more than {MOST_FIELDS} fields")
             tag, at = _varint(view, at)
             number, kind = tag >> 3, tag & 7
             if kind == VARINT:
@@ -66,6 +69,10 @@ class Message:
         """Return the bytes of every string or message with this field number."""
         found = [field.value for field in self.fields if field.number == number]
         return [bytes(value) for value in found if not isinstance(value, int)]
+
+    def messages(self, number: int) -> "list[Message]":
+        """Return every message with this field number."""
+        return [field.message() for field in self.fields if field.number == number]
 
     def first(self, number: int) -> bytes:
         """Return the first of `all`, or no bytes."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from destseg.settings import Schedule
+from destseg.settings import Schedule, check_device, whole_number
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class FitRecord:
     def from_stored(cls, stored: Mapping[str, Any]) -> "FitRecord":
         """Make a record from its stored form.
 
-        Raises KeyError for an entry that is missing, and ValueError for unknown ones.
+        Raises KeyError for an entry that is missing, and ValueError for one that is unknown or cannot be.
         """
         values: dict[str, Any] = dict(stored)
         unknown = sorted(map(str, values.keys() - {field.name for field in fields(cls)}))
@@ -78,6 +78,12 @@ class FitRecord:
         for field in fields(cls):
             if field.default is MISSING:
                 values[field.name]  # a KeyError names what is missing
-        for name in ("steps", "outliers"):
-            values[name] = tuple(values[name])
-        return cls(**values)
+        for name in ("pictures", "left_out", "trained_on", "calibrated_on"):
+            values[name] = whole_number(name, values[name])
+        shared = {field.name for field in fields(Schedule)} & values.keys()
+        schedule = Schedule(**{name: values[name] for name in shared})  # which checks them
+        values |= {name: getattr(schedule, name) for name in shared}
+        outliers = values.get("outliers", ())
+        if not isinstance(outliers, (list, tuple)) or not all(isinstance(name, str) for name in outliers):
+            raise ValueError(f"outliers must be a list of names, got {outliers!r}")
+        return cls(**values | {"device": check_device(values["device"]), "outliers": tuple(outliers)})

@@ -34,7 +34,7 @@ from destseg.inference.scoring import Scored
 from destseg.pictures.folders import Source
 from destseg.pictures.store import Failures
 from destseg.progress import bar
-from destseg.settings import check_rate
+from destseg.settings import check_rate, checked_switch
 
 logger = logging.getLogger("destseg")
 
@@ -115,13 +115,23 @@ class Calibration:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> "Calibration":
-        """Make a calibration from its stored form; scores may also be tensors, as in the first files."""
+        """Make a calibration from its stored form; scores may also be tensors, as in the first files.
+
+        Raises KeyError for an entry that is missing, and ValueError or another error for one that cannot be.
+        """
         scores, pixel_scores = (tuple(map(float, stored[name])) for name in ("scores", "pixel_scores"))
-        trained_on = stored.get("trained_on", False)  # the first files did not say, nor did they know groups
+        if len(scores) != len(pixel_scores):
+            counts = f"{len(pixel_scores)} and {len(scores)}"
+            raise ValueError(f"calibration needs as many pixel scores as scores, got {counts}")
+        rate = float(stored["false_positive_rate"])
+        # The first files did not say whether training saw the pictures, nor did they know groups.
+        trained_on = checked_switch("trained_on", stored.get("trained_on", False))
         groups = stored.get("groups")
         if groups is not None:
             groups = tuple(map(int, groups))
-        return cls(scores, pixel_scores, stored["false_positive_rate"], trained_on, groups)
+        for values in (scores, pixel_scores):
+            conformal_threshold(values, rate, groups)  # which checks them
+        return cls(scores, pixel_scores, rate, trained_on, groups)
 
     def at_rate(self, false_positive_rate: float) -> "Calibration":
         """Return the same scores with another wanted rate; warn if there are too few for it."""

@@ -76,6 +76,7 @@ def read_tensors(path: FilePath) -> dict[str, Any]:
             ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a dict of tensors, got {type(content).__name__}")
+    _check_tensors(content, path)
     return content
 
 
@@ -112,3 +113,18 @@ def matching_tensors(
             )
         found[name] = value.to(tensor.dtype)  # a checkpoint may be in half precision
     return found
+
+
+def _check_tensors(content: Any, path: FilePath) -> None:
+    """Raise ValueError for a tensor larger than its bytes in the file: copies of it could take all memory."""
+    values, seen = [content], set()
+    while values:
+        value = values.pop()
+        if isinstance(value, Tensor):
+            wanted = value.numel() * value.element_size()
+            if value.layout != torch.strided or value.is_meta or wanted > value.untyped_storage().nbytes():
+                shape = tuple(value.shape)
+                raise ValueError(f"{path} holds a tensor of shape {shape} that is larger than its bytes")
+        elif isinstance(value, (Mapping, list, tuple, set)) and id(value) not in seen:
+            seen.add(id(value))  # a list may hold itself
+            values += value.values() if isinstance(value, Mapping) else value

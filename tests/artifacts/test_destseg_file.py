@@ -114,7 +114,7 @@ def test_settings_of_a_newer_version_are_refused(fitted, tmp_path):
 
 def test_a_region_that_is_a_path_is_refused(fitted, tmp_path):
     rewritten(fitted, tmp_path / "m", roi=str(tmp_path / "mask.png"))
-    with pytest.raises(ValueError, match="roi must be points or a mask in a file, got a path"):
+    with pytest.raises(ValueError, match="roi must be points or a mask in a file, got str"):
         destseg.load(tmp_path / "m")
 
 

@@ -187,3 +187,32 @@ def test_an_old_pickle_is_refused_in_the_same_words(tmp_path):
     with pytest.raises(ValueError) as refused:
         read_tensors(path)
     assert "weights_only" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(1).expand(10**6, 10**6),
+        torch.zeros(4, dtype=torch.bool).as_strided((10**6, 4), (0, 1)),
+        torch.sparse_coo_tensor([[0], [0]], [1.0], (10**6, 10**6), check_invariants=True),
+        torch.empty(10**6, 10**6, device="meta"),
+    ],
+    ids=["expanded", "partly", "sparse", "without values"],
+)
+def test_tensors_larger_than_their_bytes_are_refused(tmp_path, tensor):
+    """A list or an array of such a tensor would take all memory."""
+    for content in ({"a": tensor}, {"a": [{"b": (1, tensor)}]}):
+        torch.save(content, tmp_path / "m")
+        with pytest.raises(
+            ValueError, match=r"m holds a tensor of shape \(1000000, .* that is larger than its bytes"
+        ):
+            read_tensors(tmp_path / "m")
+
+
+def test_parts_of_tensors_and_lists_within_themselves_are_read(tmp_path):
+    whole = torch.arange(12.0).reshape(3, 4)
+    around: list[object] = [whole.T, whole[1:, ::2], torch.nn.Parameter(whole)]
+    around.append(around)
+    torch.save({"a": around}, tmp_path / "m")
+    found = read_tensors(tmp_path / "m")["a"]
+    assert found[3] is found and all(torch.equal(a, b) for a, b in zip(found[:3], around[:3], strict=True))

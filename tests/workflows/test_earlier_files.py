@@ -100,6 +100,18 @@ def test_models_are_calibrated_and_saved(model_file, normal, ending, tmp_path):
             assert 4 <= whole["is_anomalous"].sum() <= 6
 
 
+@pytest.mark.parametrize("ending", [".onnx", ".xml"])
+def test_exported_models_without_a_checksum_load_with_a_warning(model_file, ending, caplog):
+    path = model_file(ending)
+    model = destseg.load(path)
+    words = "was exported by an earlier version of destseg and has no checksum: damage would go unnoticed"
+    assert caplog.messages == [f"{path} {words}; export it again"]
+    caplog.clear()
+    model.calibrate(false_positive_rate=0.5).save(path)
+    assert destseg.load(path).calibration_ == model.calibration_
+    assert not [message for message in caplog.messages if "checksum" in message]  # it has one now
+
+
 def test_a_fit_goes_on_from_its_checkpoint(unpacked, normal):
     network = read_tensors(unpacked("model.destseg"))["network"]  # whose teacher is the one of that fit
     teacher = {k.removeprefix(TEACHER): value for k, value in network.items() if k.startswith(TEACHER)}
