@@ -29,6 +29,19 @@ def test_engines_predict_what_the_model_predicts(light, exported, ending, size):
 
 
 @pytest.mark.parametrize("ending", NAMES)
+def test_the_picture_that_defines_the_threshold_is_normal_in_every_engine(light, exported, ending, tmp_path):
+    """At one rate or another every calibration picture does, and engines round scores up as often as down."""
+    model, normal = destseg.load(exported(ending)), pictures((64, 96), 12, seed=1)  # those of the calibration
+    scores = np.array(light.calibration_.scores)
+    path = tmp_path / f"other{ending}"
+    for place, score in enumerate(sorted(scores)):
+        model.calibrate(false_positive_rate=1 - (place + 1) / 13).save(path)
+        verdicts = np.array([one.is_anomalous for one in model.predict(normal)])
+        for found in (verdicts, run_whole(path, normal)["is_anomalous"]):
+            assert not found[scores <= score].any() and found[scores > score + 2e-5].all()
+
+
+@pytest.mark.parametrize("ending", NAMES)
 def test_the_whole_graph_takes_any_number_of_pictures_of_any_size(light, exported, ending):
     path = exported(ending)
     for count, size in ((1, (64, 96)), (3, (64, 96)), (2, (150, 111)), (1, (33, 200))):

@@ -14,6 +14,7 @@ from destseg.inference.calibration import Calibration, calibrate, conformal_thre
 from destseg.inference.scoring import Scored
 from destseg.pictures.folders import Source
 
+ROUNDING = 4e-7  # the largest difference between the scores of two engines that was measured
 NINE = [0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6]
 
 
@@ -73,6 +74,24 @@ def test_verdict_and_p_value_agree(rate):
     threshold = conformal_threshold(scores, rate)
     for score in np.arange(-1, 32) / 30:
         assert (score > threshold) == (p_value(score, scores) <= rate)
+
+
+@pytest.mark.parametrize("groups", [None, (0, 0, 1, 2, 1, 3, 4, 4, 4)])
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.7, 0.9])
+def test_rounding_by_another_engine_changes_no_verdict_and_no_p_value(rate, groups):
+    """A calibration picture defines the threshold, and another engine computes its score a little higher."""
+    calibration = Calibration(tuple(NINE), tuple(NINE), rate, groups=groups)
+    pixels, anomaly_map = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.float32)
+
+    def judged(score):
+        return calibration.judge(Scored(pixels, (2, 2), anomaly_map + score, score, score), "part.png")
+
+    for score in NINE:
+        exact = judged(score)
+        for rounded in (score - ROUNDING, score + ROUNDING, float(np.float32(score + ROUNDING))):
+            found = judged(rounded)
+            assert (found.is_anomalous, found.p_value) == (exact.is_anomalous, exact.p_value)
+            assert found.mask.all() == exact.mask.all() == exact.is_anomalous
 
 
 # Three groups: 0.1 and 0.4; 0.2; 0.3, 0.3 and 0.6. By score, 1/2, 1, 2/3, 1/2 and 1/3 of a group add up to
