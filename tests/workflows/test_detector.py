@@ -201,11 +201,13 @@ def test_calibration_sets_thresholds_from_the_pictures_given(fitted, few_parts, 
     fitted.save(tmp_path / "m")
     model = destseg.load(tmp_path / "m")
     model.calibrate(few_parts, false_positive_rate=0.25)
-    scores = sorted(prediction.score for prediction in model.predict(few_parts))
+    found = model.predict(few_parts)
+    scores = sorted(prediction.score for prediction in found)
     assert (
         model.threshold_ == scores[18] + TOLERANCE
     )  # of 24: the 19th smallest, 25 * 0.75 = 18.75 rounded up
-    assert sum(prediction.is_anomalous for prediction in model.predict(few_parts)) == 5
+    flagged = sorted(prediction.score for prediction in found if prediction.is_anomalous)
+    assert flagged == [score for score in scores if score > scores[18] + TOLERANCE]  # 5, or fewer near ties
     model.calibrate(false_positive_rate=0.04)
     assert model.threshold_ == scores[-1] + TOLERANCE
     assert not caplog.records
