@@ -58,6 +58,28 @@ def test_the_whole_graph_takes_any_number_of_pictures_of_any_size(light, exporte
 
 
 @pytest.mark.parametrize("ending", NAMES)
+def test_the_whole_graph_refuses_all_but_uint8_pictures_in_colour(exported, ending):
+    path, pixels = exported(ending), pictures((64, 96), 2)
+    for other in ((pixels / 255).astype(np.float32), pixels.astype(np.uint16), pixels.astype(np.float64)):
+        with pytest.raises(Exception, match=r"Unexpected input data type|input tensor precision is: u8"):
+            run_whole(path, other)
+    alpha = np.concatenate([pixels, pixels[..., :1]], axis=3)
+    for other in (pixels[..., :1], alpha, pixels.transpose(0, 3, 1, 2), pixels[0]):
+        with pytest.raises(Exception, match=r"invalid dimensions|Invalid rank|shape=\[\?,\?,\?,3\]"):
+            run_whole(path, np.ascontiguousarray(other))
+
+
+@pytest.mark.parametrize("ending", NAMES)
+def test_floats_from_0_to_1_are_the_same_picture_to_every_engine(light, exported, ending):
+    loaded, pixels = destseg.load(exported(ending)), pictures((64, 96))[0]
+    for model in (light, loaded):
+        np.testing.assert_array_equal(model.predict(pixels / 255).image, pixels)
+        assert model.predict((pixels / 255).astype(np.float32)).score == model.predict(pixels).score
+        with pytest.raises(ValueError, match=r"image of floats must lie in \[0, 1\], got values from"):
+            model.predict(pixels.astype(np.float32))
+
+
+@pytest.mark.parametrize("ending", NAMES)
 def test_what_travels_in_the_file(light, exported, ending):
     loaded = destseg.load(exported(ending))
     assert loaded.calibration_ == light.calibration_
