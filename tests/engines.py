@@ -35,5 +35,5 @@ def run_whole(path: pathlib.Path, pixels: np.ndarray) -> dict[str, np.ndarray]:
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.compile_model(openvino.Core().read_model(path), "CPU", settings)
     assert len(compiled.outputs) == len(OUTPUTS)
-    results = compiled({INPUT: pixels})
+    results = compiled({INPUT: openvino.Tensor(pixels)})  # which is not converted to uint8, but refused
     return {name: results[name] for name in OUTPUTS}

@@ -21,7 +21,7 @@ from destseg.artifacts.artifact import (
     import_package,
 )
 from destseg.artifacts.digest import sealed
-from destseg.artifacts.int8 import quantise_convolutions, stays_float32
+from destseg.artifacts.int8 import COLOURS, quantise_convolutions, stays_float32
 from destseg.files import write_together
 from destseg.inference.scorer import Scorer
 from destseg.ops.kernels import thread_count
@@ -114,6 +114,7 @@ def build(program: Any) -> Any:
     decoder = import_package("openvino.frontend.pytorch.fx_decoder").TorchFXPythonDecoder
     decoded = decoder.from_exported_program(program)  # must live until it is converted
     model = frontend.convert(frontend.load(decoded))
+    model.reshape([-1, -1, -1, COLOURS])  # the frontend forgets that, and grey pictures would be taken
     for output, name in zip(model.outputs, OUTPUTS, strict=False):
         output.get_tensor().set_names({name})
     for result, name in zip(model.get_results()[len(OUTPUTS) :], (IMAGES, MAPS), strict=True):

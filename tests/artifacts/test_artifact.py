@@ -14,7 +14,7 @@ from destseg.artifacts import destseg_file
 from destseg.artifacts.artifact import Artifact, artifact_from, import_package, stored_settings
 from destseg.artifacts.digest import sealed
 from destseg.artifacts.record import FitRecord
-from destseg.inference.calibration import Calibration
+from destseg.inference.calibration import TOLERANCE, Calibration
 from destseg.model.tensorfile import write_tensors
 from destseg.pictures.roi import RegionOfInterest
 from destseg.settings import EXPORT_PRECISIONS, Settings
@@ -44,7 +44,7 @@ def test_a_description_comes_back_whole():
     expected = dataclasses.replace(artifact, path=PATH, start=found.start)
     assert found == expected and found.description() == artifact.description()
     other = dataclasses.replace(found, calibration=calibration.at_rate(0.5))
-    assert other.calibration.threshold == 0.2 and found.calibration == calibration
+    assert other.calibration.threshold == 0.2 + TOLERANCE and found.calibration == calibration
 
 
 def test_files_of_others_are_told_from_ours():

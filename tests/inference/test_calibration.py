@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from destseg.inference.calibration import Calibration, calibrate, conformal_threshold, p_value, split
+from destseg.inference.calibration import (
+    TOLERANCE,
+    Calibration,
+    calibrate,
+    conformal_threshold,
+    p_value,
+    split,
+)
 from destseg.inference.scoring import Scored
 from destseg.pictures.folders import Source
 
+ROUNDING = 4e-7  # the largest difference between the scores of two engines that was measured
 NINE = [0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6]
 
 
@@ -73,6 +81,24 @@ def test_verdict_and_p_value_agree(rate):
     threshold = conformal_threshold(scores, rate)
     for score in np.arange(-1, 32) / 30:
         assert (score > threshold) == (p_value(score, scores) <= rate)
+
+
+@pytest.mark.parametrize("groups", [None, (0, 0, 1, 2, 1, 3, 4, 4, 4)])
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.7, 0.9])
+def test_rounding_by_another_engine_changes_no_verdict_and_no_p_value(rate, groups):
+    """A calibration picture defines the threshold, and another engine computes its score a little higher."""
+    calibration = Calibration(tuple(NINE), tuple(NINE), rate, groups=groups)
+    pixels, anomaly_map = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.float32)
+
+    def judged(score):
+        return calibration.judge(Scored(pixels, (2, 2), anomaly_map + score, score, score), "part.png")
+
+    for score in NINE:
+        exact = judged(score)
+        for rounded in (score - ROUNDING, score + ROUNDING, float(np.float32(score + ROUNDING))):
+            found = judged(rounded)
+            assert (found.is_anomalous, found.p_value) == (exact.is_anomalous, exact.p_value)
+            assert found.mask.all() == exact.mask.all() == exact.is_anomalous
 
 
 # Three groups: 0.1 and 0.4; 0.2; 0.3, 0.3 and 0.6. By score, 1/2, 1, 2/3, 1/2 and 1/3 of a group add up to
@@ -157,7 +183,7 @@ def test_a_calibration_counts_groups():
     calibration = Calibration(
         tuple(GROUPED), tuple(score / 2 for score in GROUPED), 0.6, groups=(0, 1, 2, 0, 1, 0)
     )
-    assert (calibration.threshold, calibration.pixel_threshold) == (0.3, 0.15)
+    assert (calibration.threshold, calibration.pixel_threshold) == (0.3 + TOLERANCE, 0.15 + TOLERANCE)
     assert (calibration.count, calibration.guaranteed_rate, calibration.promised_rate) == (3, 0.6, 0.6)
     assert calibration.at_rate(0.1).guaranteed_rate == 1 / 4
     trained_on = dataclasses.replace(calibration, trained_on=True)
@@ -170,7 +196,7 @@ def test_a_calibration_counts_groups():
 def test_groups_are_stored():
     calibration = Calibration((0.1, 0.2, 0.3), (0.0, 0.1, 0.2), 0.2, groups=(0, 1, 0))
     stored = json.loads(json.dumps(calibration.stored()))
-    assert stored["groups"] == [0, 1, 0] and stored["threshold"] == 0.3
+    assert stored["groups"] == [0, 1, 0] and stored["threshold"] == 0.3 + TOLERANCE
     assert Calibration.from_stored(stored) == calibration
     del stored["groups"]  # as in the files of before
     assert Calibration.from_stored(stored) == dataclasses.replace(calibration, groups=None)
@@ -178,13 +204,13 @@ def test_groups_are_stored():
 
 def test_a_calibration_makes_both_thresholds():
     calibration = Calibration(tuple(NINE), tuple(score / 2 for score in NINE), 0.2)
-    assert (calibration.threshold, calibration.pixel_threshold) == (0.8, 0.4)
+    assert (calibration.threshold, calibration.pixel_threshold) == (0.8 + TOLERANCE, 0.4 + TOLERANCE)
 
 
 def test_what_is_stored_makes_the_same_calibration_again():
     calibration = Calibration(tuple(NINE), tuple(score / 3 for score in NINE), 0.2, trained_on=True)
     stored = calibration.stored()
-    assert (stored["threshold"], stored["pixel_threshold"]) == (0.8, 0.8 / 3)
+    assert (stored["threshold"], stored["pixel_threshold"]) == (0.8 + TOLERANCE, 0.8 / 3 + TOLERANCE)
     assert Calibration.from_stored(json.loads(json.dumps(stored))) == calibration
     first = {name: stored[name] for name in ("scores", "pixel_scores", "false_positive_rate")}
     first["scores"] = torch.tensor(NINE, dtype=torch.float64)
@@ -198,7 +224,8 @@ def test_verdict_on_a_picture():
     above = calibration.judge(Scored(pixels, pixels.shape[:2], anomaly_map, 0.85, 0.6), "part.png")
     assert above.image is pixels and above.score == 0.85
     assert above.is_anomalous and above.p_value == 2 / 10
-    assert (above.threshold, above.pixel_threshold, above.source) == (0.8, 0.4, "part.png")
+    assert (above.threshold, above.pixel_threshold) == (0.8 + TOLERANCE, 0.4 + TOLERANCE)
+    assert above.source == "part.png"
     # At the picture's own size: columns lie at -1/4, 1/4, 3/4 and 5/4 between the map's two.
     np.testing.assert_allclose(above.anomaly_map, [[0.0, 0.25, 0.75, 1.0]] * 2, atol=1e-6)
     assert above.mask.tolist() == [[False, False, True, True]] * 2
@@ -314,7 +341,7 @@ def test_another_rate_keeps_the_scores(caplog):
     before = Calibration(tuple(NINE), tuple(score / 2 for score in NINE), 0.2)
     after = before.at_rate(0.5)
     assert (after.scores, after.pixel_scores) == (before.scores, before.pixel_scores)
-    assert (after.threshold, before.threshold) == (0.5, 0.8) and not caplog.records
+    assert (after.threshold, before.threshold) == (0.5 + TOLERANCE, 0.8 + TOLERANCE) and not caplog.records
     before.at_rate(0.05)
     assert "9 calibration pictures guarantee a false-positive rate of 0.1, not of 0.05" in caplog.text
 

@@ -13,7 +13,7 @@ import torch
 
 import destseg
 from destseg.artifacts.artifact import Artifact
-from destseg.inference.calibration import Calibration
+from destseg.inference.calibration import TOLERANCE, Calibration
 from destseg.inference.robustness import CHANGES, PLAIN
 from destseg.settings import Settings
 from destseg.training.trainer import Trainer
@@ -201,11 +201,15 @@ def test_calibration_sets_thresholds_from_the_pictures_given(fitted, few_parts, 
     fitted.save(tmp_path / "m")
     model = destseg.load(tmp_path / "m")
     model.calibrate(few_parts, false_positive_rate=0.25)
-    scores = sorted(prediction.score for prediction in model.predict(few_parts))
-    assert model.threshold_ == scores[18]  # of 24: the 19th smallest, 25 * 0.75 = 18.75 rounded up
-    assert sum(prediction.is_anomalous for prediction in model.predict(few_parts)) == 5
+    found = model.predict(few_parts)
+    scores = sorted(prediction.score for prediction in found)
+    assert (
+        model.threshold_ == scores[18] + TOLERANCE
+    )  # of 24: the 19th smallest, 25 * 0.75 = 18.75 rounded up
+    flagged = sorted(prediction.score for prediction in found if prediction.is_anomalous)
+    assert flagged == [score for score in scores if score > scores[18] + TOLERANCE]  # 5, or fewer near ties
     model.calibrate(false_positive_rate=0.04)
-    assert model.threshold_ == scores[-1]
+    assert model.threshold_ == scores[-1] + TOLERANCE
     assert not caplog.records
     model.calibrate(false_positive_rate=0.01)
     assert "24 calibration pictures guarantee a false-positive rate of 0.04, not of 0.01" in caplog.text
@@ -357,7 +361,7 @@ def grey(level):
 
 def test_an_exported_model_has_no_network_and_predicts(exported, tmp_path):
     assert exported.network_ is None and exported.losses_ == [] and isinstance(exported.scorer, Grey)
-    assert (exported.preset, exported.image_size, exported.threshold_) == ("fast", 64, 0.4)
+    assert (exported.preset, exported.image_size, exported.threshold_) == ("fast", 64, 0.4 + TOLERANCE)
     found = exported.predict(grey(0.6))
     assert found.score == pytest.approx(0.6) and found.is_anomalous
     assert found.anomaly_map.shape == (30, 40) and found.mask.all()
@@ -369,7 +373,7 @@ def test_an_exported_model_has_no_network_and_predicts(exported, tmp_path):
 def test_an_exported_model_can_be_calibrated(exported):
     region = [(0, 0), (19, 0), (19, 29), (0, 29)]
     exported.calibrate([grey(0.2), grey(0.6), grey(0.8)], 0.25, roi=region)
-    assert exported.threshold_ == pytest.approx(0.8) and exported.roi.points == region
+    assert exported.threshold_ == pytest.approx(0.8 + TOLERANCE) and exported.roi.points == region
     assert not exported.predict(grey(0.6)).anomaly_map[:, 21:].any()
 
 
