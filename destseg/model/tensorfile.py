@@ -1,9 +1,8 @@
 """Files of tensors, written whole or not at all, and read without unpickling anything."""
 
 import re
-import zipfile
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 import destseg
 from destseg.files import FilePath, as_path, write_whole
+from destseg.model.storages import check_storages
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -62,7 +62,7 @@ def read_tensors(path: FilePath) -> dict[str, Any]:
         raise FileNotFoundError(f"no such file: {path}")
     with open(path, "rb") as file:  # outside the try: a file that may not be read is not damaged
         try:
-            _check_sums(file)
+            check_storages(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch's zip reader and unpickler raise errors of many types
             if "weights_only" in str(error):  # torch's text tells how to load it all the same, which runs it
@@ -77,16 +77,6 @@ def read_tensors(path: FilePath) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a dict of tensors, got {type(content).__name__}")
     return content
-
-
-def _check_sums(file: BinaryIO) -> None:
-    """Raise BadZipFile if a checksum in a torch file is wrong: torch writes them but does not check them."""
-    if zipfile.is_zipfile(file):  # files of old torch versions have no checksums
-        with zipfile.ZipFile(file) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise zipfile.BadZipFile(f"the checksum of {broken} does not hold")
-    file.seek(0)
 
 
 def matching_tensors(
