@@ -1,16 +1,15 @@
-"""What a file says beside its graph, files of others, and engines that are missing."""
+"""What a file says beside its graph, and files of others."""
 
 import dataclasses
 import json
 import pathlib
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 from destseg.artifacts import destseg_file
-from destseg.artifacts.artifact import Artifact, artifact_from, import_package, stored_settings
+from destseg.artifacts.artifact import Artifact, artifact_from, stored_settings
 from destseg.artifacts.record import FitRecord
 from destseg.inference.calibration import Calibration
 from destseg.model.tensorfile import write_tensors
@@ -54,16 +53,6 @@ def test_a_region_in_a_file_is_never_a_path(tmp_path):
     mask = np.eye(8, dtype=bool)
     np.testing.assert_array_equal(stored_settings(stored | {"roi": mask}).roi.stored(), mask)
     assert stored_settings(stored).roi is None
-
-
-@pytest.mark.parametrize(
-    ("name", "extra"),
-    [("openvino", "openvino"), ("onnxruntime", "onnx"), ("onnx", "export"), ("nncf", "export")],
-)
-def test_a_missing_engine_names_what_to_install(monkeypatch, name, extra):
-    monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=rf"{name} is missing.*pip install 'destseg\[{extra}\]'"):
-        import_package(name)
 
 
 def without(content, *names):
