@@ -18,12 +18,12 @@ from destseg.artifacts.artifact import (
     Format,
     artifact_from,
     damage_error,
-    import_package,
 )
 from destseg.artifacts.int8 import quantise_convolutions, stays_float32
 from destseg.files import write_whole
 from destseg.inference.scorer import Scorer
 from destseg.ops.kernels import thread_count
+from destseg.packages import import_package
 from destseg.settings import Settings
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 import destseg
 from destseg.files import FilePath, as_path, write_whole
 from destseg.model.storages import check_storages
+from destseg.packages import import_package
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -56,7 +57,9 @@ def read_tensors(path: FilePath) -> dict[str, Any]:
         OSError: there is no such file (FileNotFoundError), or it may not be read.
         ValueError: the file is damaged, truncated, no torch file, or holds other things than tensors and
             plain values.
+        ImportError: torch is too old.
     """
+    import_package("torch")
     path = as_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")

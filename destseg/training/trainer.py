@@ -33,7 +33,9 @@ def training_precision(wanted: str, device: torch.device) -> str:
     if wanted != "auto":
         return wanted
     if device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # torch 2.12 has it, 2.6 not
+        capabilities = getattr(
+            torch.cpu, "get_capabilities", dict[str, bool]
+        )()  # torch 2.12 has it, 2.10 not
         return "bfloat16" if capabilities.get("amx_bf16") else "float32"
     return "bfloat16" if device.type == "cuda" else "float32"
 
