@@ -493,7 +493,7 @@ class DeSTSeg:
         Raises:
             RuntimeError: the model is not fitted, has no thresholds, or was loaded from an export itself.
             ValueError: the arguments do not fit together, or the model does more than stretch its pictures.
-            ImportError: packages are missing; the message names the command that installs them.
+            ImportError: packages are missing or too old; the message names the command that installs them.
         """
         self._check_ready()
         if self.network_ is None:
@@ -647,7 +647,7 @@ def load(path: FilePath, device: str = "auto", inference_precision: str | None =
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, truncated or something else.
-        ImportError: the model's engine is missing; the message names the command that installs it.
+        ImportError: the model's engine is missing or too old; the message names the command that installs it.
     """
     artifact, device = read(path), check_device(str(device))
     settings = artifact.settings

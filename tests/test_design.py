@@ -18,7 +18,7 @@ CSRC = ROOT / "csrc"
 
 # Leftwards only: a module imports from its own wing and from those before it.
 WINGS = (
-    {"settings", "files", "progress", "ops"},
+    {"settings", "files", "packages", "progress", "ops"},
     {"pictures", "metrics"},
     {"inference"},
     {"model"},

@@ -1,9 +1,7 @@
 """A model as a file holds it, and what a format of such files can do."""
 
 import contextlib
-import importlib
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,14 +23,6 @@ IMAGES, MAPS = "images", "maps"  # the input and output of the network within th
 KEY = "destseg"  # under which an exported file holds its description
 DESCRIPTION = "destseg export 2"
 WITHOUT_CHECKSUM = "destseg export 1"  # of earlier versions
-EXTRAS = {  # which extra of the installation brings a package
-    "onnxruntime": "onnx",
-    "openvino": "openvino",
-    "torch": "",  # none: it comes with the package itself
-    "onnx": "export",
-    "onnxscript": "export",
-    "nncf": "export",
-}
 
 
 @dataclass(frozen=True)
@@ -208,18 +198,6 @@ def stored_versions(content: Mapping[str, Any]) -> dict[str, str]:
 def stored_record(content: Mapping[str, Any]) -> FitRecord | None:
     """Return the record of the fit in a file's content; None in files of before, which have none."""
     return None if content.get("record") is None else FitRecord.from_stored(mapping_in(content, "record"))
-
-
-def import_package(name: str) -> Any:
-    """Import an engine's package, or raise ImportError with the command that installs it."""
-    # OpenVINO and NNCF report their use to their maker; without the module openvino_telemetry they cannot.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        extra = EXTRAS[name.partition(".")[0]]
-        command = f"pip install 'destseg[{extra}]'" if extra else "pip install destseg"
-        raise ImportError(f"{name} is missing ({error}): install it with {command}", name=name) from error
 
 
 def damage_error(path: Path, error: Exception) -> ValueError:

@@ -12,7 +12,6 @@ import numpy as np
 from destseg.artifacts.artifact import (
     Artifact,
     Format,
-    import_package,
     mapping_in,
     stored_record,
     stored_settings,
@@ -20,6 +19,7 @@ from destseg.artifacts.artifact import (
     why_unreadable,
 )
 from destseg.inference.calibration import Calibration
+from destseg.packages import import_package
 
 KIND = "destseg model 1"
 
@@ -29,7 +29,7 @@ def read(path: Path) -> Artifact:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ImportError: torch is missing; the message names the command that installs it.
+        ImportError: torch is missing or too old; the message names the command that installs it.
         ValueError: the file is damaged, or no destseg model of this version.
     """
     import_package("torch")

@@ -34,7 +34,7 @@ def read(path: FilePath) -> Artifact:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ImportError: the package that runs the model is missing; the message names the command to install it.
+        ImportError: the package that runs the model is missing or too old; the message names what to install.
         ValueError: the file is damaged, or no model of this version of destseg.
     """
     artifact = format_of(path).read(as_path(path))

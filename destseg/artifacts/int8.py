@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from destseg.artifacts.artifact import INPUT, import_package
+from destseg.artifacts.artifact import INPUT
+from destseg.packages import import_package
 
 COLOURS = 3  # channels of a picture
 SIMILARITIES = 64 + 128 + 256  # channels of the segmentation network's input

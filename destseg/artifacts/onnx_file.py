@@ -15,7 +15,6 @@ from destseg.artifacts.artifact import (
     Format,
     artifact_from,
     damage_error,
-    import_package,
 )
 from destseg.artifacts.digest import sealed
 from destseg.artifacts.int8 import quantise_convolutions, stays_float32
@@ -23,6 +22,7 @@ from destseg.artifacts.protobuf import VARINT, Field, Message
 from destseg.files import write_whole
 from destseg.inference.scorer import Scorer
 from destseg.ops.kernels import thread_count
+from destseg.packages import import_package
 from destseg.settings import Settings
 
 OPSET = 18

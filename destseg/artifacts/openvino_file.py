@@ -18,13 +18,13 @@ from destseg.artifacts.artifact import (
     Format,
     artifact_from,
     damage_error,
-    import_package,
 )
 from destseg.artifacts.digest import sealed
 from destseg.artifacts.int8 import COLOURS, quantise_convolutions, stays_float32
 from destseg.files import write_together
 from destseg.inference.scorer import Scorer
 from destseg.ops.kernels import thread_count
+from destseg.packages import import_package
 from destseg.settings import Settings
 
 DESCRIBED = re.compile(f'<{KEY} value="([^"]*)"'.encode())  # the description, in the .xml

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import destseg
@@ -22,9 +23,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _installation() -> list[str]:
-    from destseg.artifacts.artifact import import_package
     from destseg.artifacts.formats import EXPORTED
     from destseg.ops import kernels
+    from destseg.packages import import_package
 
     torch = _package("torch", importlib.import_module)
     lines = [f"destseg {destseg.__version__}, {f'torch {torch.__version__}' if torch else 'no torch'}"]
@@ -33,7 +34,7 @@ def _installation() -> list[str]:
         lines.append(f"CUDA: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'no'}")
     lines.append(f"threads: {kernels.thread_count()}")
     for form in EXPORTED.values():
-        engine = _package(form.package, import_package)
+        engine = _package(form.package, partial(import_package, any_version=True))
         lines.append(f"{form.package}: {engine.__version__ if engine else 'no'}")
     return lines
 

@@ -1,9 +1,8 @@
 """Files of tensors, written whole or not at all, and read without unpickling anything."""
 
 import re
-import zipfile
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,8 @@ from torch import Tensor
 
 import destseg
 from destseg.files import FilePath, as_path, write_whole
+from destseg.model.storages import check_storages
+from destseg.packages import import_package
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -56,13 +57,15 @@ def read_tensors(path: FilePath) -> dict[str, Any]:
         OSError: there is no such file (FileNotFoundError), or it may not be read.
         ValueError: the file is damaged, truncated, no torch file, or holds other things than tensors and
             plain values.
+        ImportError: torch is too old.
     """
+    import_package("torch")
     path = as_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     with open(path, "rb") as file:  # outside the try: a file that may not be read is not damaged
         try:
-            _check_sums(file)
+            check_storages(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch's zip reader and unpickler raise errors of many types
             if "weights_only" in str(error):  # torch's text tells how to load it all the same, which runs it
@@ -78,16 +81,6 @@ def read_tensors(path: FilePath) -> dict[str, Any]:
         raise ValueError(f"{path} must hold a dict of tensors, got {type(content).__name__}")
     _check_tensors(content, path)
     return content
-
-
-def _check_sums(file: BinaryIO) -> None:
-    """Raise BadZipFile if a checksum in a torch file is wrong: torch writes them but does not check them."""
-    if zipfile.is_zipfile(file):  # files of old torch versions have no checksums
-        with zipfile.ZipFile(file) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise zipfile.BadZipFile(f"the checksum of {broken} does not hold")
-    file.seek(0)
 
 
 def matching_tensors(

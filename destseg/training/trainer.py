@@ -36,7 +36,7 @@ def training_precision(wanted: str, device: torch.device) -> str:
     if wanted != "auto":
         return wanted
     if device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # torch 2.12 has it, 2.6 not
+        capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # from torch 2.12 on
         fast = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
         return "bfloat16" if fast else "float32"
     return "bfloat16" if device.type == "cuda" else "float32"

@@ -1,17 +1,16 @@
-"""What a file says beside its graph, files of others, and engines that are missing."""
+"""What a file says beside its graph, and files of others."""
 
 import dataclasses
 import json
 import math
 import pathlib
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 from destseg.artifacts import destseg_file
-from destseg.artifacts.artifact import Artifact, artifact_from, import_package, stored_settings
+from destseg.artifacts.artifact import Artifact, artifact_from, stored_settings
 from destseg.artifacts.digest import sealed
 from destseg.artifacts.record import FitRecord
 from destseg.inference.calibration import TOLERANCE, Calibration
@@ -65,16 +64,6 @@ def test_a_region_in_a_file_is_points_or_a_mask(tmp_path):
         np.testing.assert_array_equal(stored_settings(stored | {"roi": region}).roi.stored(), mask)
     assert stored_settings(stored | {"roi": REGION}).roi.stored() == REGION
     assert stored_settings(stored).roi is None
-
-
-@pytest.mark.parametrize(
-    ("name", "extra"),
-    [("openvino", "openvino"), ("onnxruntime", "onnx"), ("onnx", "export"), ("nncf", "export")],
-)
-def test_a_missing_engine_names_what_to_install(monkeypatch, name, extra):
-    monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=rf"{name} is missing.*pip install 'destseg\[{extra}\]'"):
-        import_package(name)
 
 
 def without(content, *names):
