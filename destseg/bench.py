@@ -24,8 +24,10 @@ from destseg.inference.stream import predictions
 from destseg.model.construction import loaded_network, random_network
 from destseg.model.scorer import PublishedScorer
 from destseg.ops.kernels import thread_count
+from destseg.pictures.dataset import read_mvtec
 from destseg.pictures.folders import Pictures, as_normals, as_pictures
 from destseg.pictures.framing import framing_of
+from destseg.pictures.masks import mask_scale
 from destseg.pictures.store import PictureStore
 from destseg.progress import bar
 from destseg.settings import Settings, input_size
@@ -83,12 +85,14 @@ def table(
         sides = [untrained("paper", size, Path(folder))._replace(name="published", published=True)]
         if models:
             for path in map(Path, models):
-                load(path, "cpu")  # what cannot be loaded fails before hours of work
+                load(path, "cpu")  # what cannot be loaded or evaluated fails before hours of work
                 artifact = read(path)
                 sides.append(Side(path.name, artifact.engine, artifact.precision, path))
         else:
             for preset in PRESETS:
                 sides += export_everywhere(untrained(preset, size, Path(folder)), progress)
+        if dataset is not None:
+            mask_scale(read_mvtec(dataset))
         costs = measure(sides, input_size(size), seconds, progress)
         if dataset is not None:
             reports = [load(side.path, "cpu").evaluate(dataset, progress=progress) for side in sides[1:]]

@@ -21,6 +21,7 @@ from destseg.inference.robustness import with_robustness
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import predictions, stream
 from destseg.pictures.advice import advice_on, advice_on_outliers
+from destseg.pictures.dataset import read_mvtec
 from destseg.pictures.decoding import Bytes, File
 from destseg.pictures.folders import (
     Pictures,
@@ -29,7 +30,6 @@ from destseg.pictures.folders import (
     as_pictures,
     is_several,
     iterate_pictures,
-    read_mvtec,
 )
 from destseg.pictures.framing import Framing, framing_of
 from destseg.pictures.groups import Groups, groups_of, hint_at_groups, units_of
@@ -198,7 +198,7 @@ class DeSTSeg:
                 `destseg.training.outliers`; the rate is then that of pictures that do not. They are named in
                 any case, by a warning and in `record_`.
             checkpoint: file for the state of training, written every `checkpoint_minutes` and on SIGINT or
-                SIGTERM; by default the file of `resume`.
+                SIGTERM; by default the file of `resume`. If it cannot be written, training goes on.
             workers: threads that prepare batches; the result does not depend on their number.
             memory: bound in bytes on decoded pictures, on textures, and on the teacher's features, each.
             strict: raise at the first unreadable picture instead of leaving it out with a warning.
@@ -404,7 +404,7 @@ class DeSTSeg:
             ['picture 0', 'picture 1', 'picture 2']
         """
         scorer, thresholds, failures = self.scorer, self._thresholds(), Failures(strict)
-        framing = self._framing().within(roi)
+        framing = framing_of(self.settings).within(roi)
         with closing(predictions(scorer, framing, thresholds, iterate_pictures(images), progress)) as results:
             for source, result in results:
                 if isinstance(result, Exception):
@@ -419,24 +419,25 @@ class DeSTSeg:
         *,
         roi: Roi | None = None,
         robustness: bool = False,
+        strict: bool = False,
     ) -> Report:
         """Compute the metrics on a directory in the MVTec layout.
 
         Args:
-            dataset: directory that holds test/<defect> and ground_truth/<defect>.
+            dataset: directory that holds test/<defect> and, for pixel metrics, ground_truth/<defect>.
             protocol: "full": masks at their own resolution, labels from the folder; or "paper": masks resized
                 to the network's input, labels from the resized masks.
             progress: show progress bars, as for `fit`.
             roi: region of interest in place of the model's: no pixel outside counts.
             robustness: tell, too, what comes of the same pictures a little darker, brighter, shifted and
                 rotated, see `destseg.inference.robustness`. It takes five times as long.
+            strict: raise at the first unreadable picture or mask instead of leaving it out with a warning.
         """
-        scorer, framing = self.scorer, self._framing().within(roi)
-        samples = read_mvtec(dataset)
-        sources = [Source(str(sample.path), sample.path) for sample in samples]
+        scorer, framing, samples = self.scorer, framing_of(self.settings).within(roi), read_mvtec(dataset)
         promised = self.calibration_.promised_rate if self.calibration_ else None
+        sources = [sample.source for sample in samples]
         with closing(stream(scorer, framing, sources, progress=progress)) as results:
-            report = evaluate(samples, results, protocol, self.threshold_, progress, promised)
+            report = evaluate(samples, results, protocol, self.threshold_, progress, promised, strict=strict)
         if self.record_:
             report = dataclasses.replace(report, outliers=self.record_.outliers)
         return with_robustness(report, scorer, framing, samples, progress) if robustness else report
@@ -571,9 +572,6 @@ class DeSTSeg:
                 "this model has no thresholds yet: call calibrate(normal) with normal pictures"
             )
         return self.calibration_
-
-    def _framing(self) -> Framing:
-        return framing_of(self.settings)
 
     def _settings_for(self, sources: Sequence[Source], progress: bool) -> Settings:
         """Return the settings to fit with: the model's, with the bit depth if that is to be learnt."""

@@ -1,17 +1,21 @@
-"""Paths as users write them, and names that are not UTF-8."""
+"""Paths as users write them, files that appear whole or not at all, and names that are not UTF-8."""
 
 import csv
+import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 import destseg
 from destseg.files import as_path, check_writable, write_whole
+from destseg.model.tensorfile import write_tensors
 
 ODD = os.fsdecode(b"caf\xe9")  # Latin-1: no UTF-8
 
@@ -143,3 +147,80 @@ def test_a_model_remembers_names_that_are_not_utf_8(fitted, tmp_path):
     record = dataclasses.replace(artifact.record, outliers=(f"{ODD}.png",))
     destseg_file.write(path, artifact.network, dataclasses.replace(artifact, record=record))
     assert destseg_file.read(path).record == record
+
+
+LONG = "a" * 240 + ".destseg"  # a name may have 255 bytes
+
+
+def test_a_name_as_long_as_is_allowed_is_written(tmp_path):
+    for name in (LONG, "é" * 127 + "a"):
+        write_whole(tmp_path / name, lambda file: file.write(b"x"))
+        assert check_writable(tmp_path / name) == tmp_path / name
+        assert (tmp_path / name).read_bytes() == b"x"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_longer_name_is_refused_before_any_work(tmp_path):
+    with pytest.raises(OSError, match=r"a{256} cannot be written: .*name too long"):
+        check_writable(tmp_path / ("a" * 256))
+
+
+def fail_with(error):
+    def write(file):
+        raise error
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError("2 requested and 0 written"), "2 requested and 0 written"),  # as numpy says it
+    ],
+)
+def test_what_cannot_be_written_is_named_with_the_cause(tmp_path, error, words):
+    (tmp_path / "a").write_bytes(b"before")
+    with pytest.raises(OSError, match=rf"^{re.escape(str(tmp_path / 'a'))} cannot be written: .*{words}$"):
+        write_whole(tmp_path / "a", fail_with(error))
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
+
+
+def test_where_there_is_no_folder_it_is_named_with_the_cause(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match=r"file/a cannot be written: .*File exists: .*file'$"):
+        write_whole(tmp_path / "file" / "a", lambda file: file.write(b"x"))
+
+
+def test_an_error_that_is_not_the_files_stays_as_it_is(tmp_path):
+    with pytest.raises(KeyError, match="mine"):
+        write_whole(tmp_path / "a", fail_with(KeyError("mine")))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def no_file_grows():
+    """Every file that is written ends at 100 kB, as on a full disk; Python ignores the signal."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_torch_hides_the_cause_but_it_is_told(tmp_path, no_file_grows):
+    """It says "enforce fail at inline_container.cc"."""
+    with pytest.raises(OSError, match=r"part cannot be written: .*File too large$"):
+        write_tensors(tmp_path / "part", {"weights": torch.zeros(100_000)})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX")
+def test_a_pipe_is_written_itself_and_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert check_writable(tmp_path / "pipe") == tmp_path / "pipe"
+    write_whole(tmp_path / "pipe", lambda file: file.write(b"x"))
+    assert os.read(reader, 9) == b"x"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1

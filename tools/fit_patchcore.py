@@ -17,8 +17,9 @@ from destseg.inference.report import evaluate
 from destseg.inference.scoring import Scored
 from destseg.model.normalisation import normalise
 from destseg.model.teachers import teacher_state
+from destseg.pictures.dataset import read_mvtec
 from destseg.pictures.decoding import resize, to_rgb
-from destseg.pictures.folders import Source, picture_paths, read_mvtec
+from destseg.pictures.folders import Source, picture_paths
 
 LAYERS = ["layer2", "layer3"]
 

@@ -7,7 +7,6 @@ arguments and returns the exit status. Help imports neither torch nor numpy.
 import argparse
 import io
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
@@ -39,18 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = vars(options).pop("verb")
     line_logger.setLevel(logging.INFO if vars(options).get("progress") else logging.NOTSET)
     try:
-        status = VERBS[verb].run(options)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # the reader has seen enough, as in `destseg info part.destseg | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that flushing at exit cannot fail
+        return VERBS[verb].run(options)
+    except BrokenPipeError:  # the reader has seen enough, see `destseg.cli.output.show`
         return 1
     except UsageError as error:
         write(f"destseg {verb}: {error}")
         return 2
     except (ValueError, OSError, RuntimeError, TypeError, ImportError) as error:
         write(f"destseg {verb}: {error}")
+    except MemoryError:
+        write(f"destseg {verb}: there is not enough memory")
     except KeyboardInterrupt as interruption:  # with what the verb has to say about it
         write(": ".join([f"destseg {verb}", "interrupted", *map(str, interruption.args)]))
     return 1

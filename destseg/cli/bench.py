@@ -3,6 +3,7 @@
 import argparse
 
 from destseg.cli.arguments import SIDES, add_progress, read_number, read_sides, wrong_usage
+from destseg.cli.output import show
 from destseg.settings import Settings, check_duration, input_size
 
 HELP = "Time prediction by preset, engine and precision, beside the published network."
@@ -28,5 +29,5 @@ def run(options: argparse.Namespace) -> int:
 
     from destseg.bench import table
 
-    print(table(**vars(options)))
+    show(table(**vars(options)))
     return 0

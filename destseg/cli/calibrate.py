@@ -1,6 +1,7 @@
 """`destseg calibrate`: sets the thresholds of a model, fitted or exported."""
 
 import argparse
+from functools import partial
 
 import destseg
 from destseg.cli.arguments import (
@@ -16,7 +17,7 @@ from destseg.cli.arguments import (
     add_strict,
     wrong_usage,
 )
-from destseg.cli.output import check_output, thresholds
+from destseg.cli.output import check_output, finish, save, show, thresholds
 from destseg.progress import say
 from destseg.settings import check_device, check_groups, check_rate
 
@@ -58,8 +59,6 @@ def run(options: argparse.Namespace) -> int:
     choices |= {"progress": options.progress}
     model.calibrate(normal, options.false_positive_rate, **choices)
     output = options.output or options.model
-    model.save(output)
-    for line in thresholds(model.calibration_):
-        print(line)
+    finish(partial(show, "\n".join(thresholds(model.calibration_))), partial(save, model, output))
     say(f"wrote {output}", options.progress)
     return 0

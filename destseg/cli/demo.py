@@ -12,6 +12,7 @@ from destseg.cli.arguments import (
     read_whole_number,
     wrong_usage,
 )
+from destseg.cli.output import show
 from destseg.settings import OWN_TEACHERS, Schedule, Settings, check_device, whole_number
 
 HELP = "Make pictures of parts, fit a model, test it, and show what it found."
@@ -40,5 +41,5 @@ def run(options: argparse.Namespace) -> int:
 
     from destseg.demo import run as run_demo
 
-    print(run_demo(**vars(options)).text())
+    show(run_demo(**vars(options)).text())
     return 0

@@ -1,10 +1,11 @@
 """`destseg evaluate`: measures a model on a test set, as a table and as files for other programs."""
 
 import argparse
+from functools import partial
 
 import destseg
-from destseg.cli.arguments import add_device, add_model, add_progress, add_roi, wrong_usage
-from destseg.cli.output import check_output
+from destseg.cli.arguments import add_device, add_model, add_progress, add_roi, add_strict, wrong_usage
+from destseg.cli.output import check_output, finish, show
 from destseg.settings import PROTOCOLS, check_device
 
 HELP = "Compute the metrics on a test set in the MVTec layout."
@@ -14,7 +15,7 @@ EXAMPLE = "destseg evaluate part.destseg parts --json report.json --csv pictures
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_model(parser)
-    add("dataset", metavar="DATASET", help="folder that holds test and ground_truth")
+    add("dataset", metavar="DATASET", help="folder that holds test, and ground_truth for pixel metrics")
     protocol = "compare with masks at their full resolution, or as the paper does"
     add("--protocol", default=next(iter(PROTOCOLS)), choices=PROTOCOLS, help=protocol)
     add("--json", metavar="FILE", help="write everything as JSON")
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     robustness = "evaluate also pictures made a little darker, brighter, shifted and rotated"
     add("--robustness", action="store_true", help=robustness)
     add_roi(parser)
+    add_strict(parser)
     add_device(parser)
     add_progress(parser)
 
@@ -39,12 +41,9 @@ def run(options: argparse.Namespace) -> int:
         progress=options.progress,
         roi=options.roi,
         robustness=options.robustness,
+        strict=options.strict,
     )
-    if options.json:
-        report.to_json(options.json)
-    if options.csv:
-        report.to_csv(options.csv)
-    if options.defects_csv:
-        report.defects_to_csv(options.defects_csv)
-    print(report.table())
+    files = [(report.to_json, options.json), (report.to_csv, options.csv)]
+    files.append((report.defects_to_csv, options.defects_csv))
+    finish(partial(show, report.table()), *(partial(write, path) for write, path in files if path))
     return 0

@@ -4,7 +4,7 @@ import argparse
 
 import destseg
 from destseg.cli.arguments import add_model, add_progress, add_strict
-from destseg.cli.output import check_output
+from destseg.cli.output import check_output, show
 from destseg.progress import say
 from destseg.settings import EXPORT_PRECISIONS
 
@@ -38,5 +38,5 @@ def run(options: argparse.Namespace) -> int:
         from destseg.bench import int8_cost
 
         quantised = destseg.load(options.output)
-        print(int8_cost(model, quantised, options.normal, options.evaluate, progress))
+        show(int8_cost(model, quantised, options.normal, options.evaluate, progress))
     return 0

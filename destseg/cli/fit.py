@@ -23,7 +23,7 @@ from destseg.cli.arguments import (
     read_whole_number,
     wrong_usage,
 )
-from destseg.cli.output import check_output
+from destseg.cli.output import check_output, save
 from destseg.progress import say
 from destseg.settings import (
     AUGMENTATIONS,
@@ -42,6 +42,7 @@ from destseg.settings import (
 
 HELP = "Learn what normal parts look like and write a model."
 EXAMPLE = "destseg fit parts/train/good -o part.destseg"
+HINT = "the same command with --resume goes on from the last checkpoint"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +116,7 @@ def run(options: argparse.Namespace) -> int:
     check_output(options.output, FORMATS["destseg"])
     output = as_path(options.output)
     checkpoint = output.with_name(output.name + ".checkpoint")
+    check_output(str(checkpoint))
     if options.resume and not checkpoint.exists():
         raise FileNotFoundError(f"there is no {checkpoint} to go on with: leave out --resume to begin anew")
     if checkpoint.exists() and not options.resume:
@@ -138,9 +140,11 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         if not checkpoint.exists():
             raise
-        hint = "the same command with --resume goes on from the last checkpoint"
-        raise KeyboardInterrupt(hint) from None
-    model.save(output)
+        raise KeyboardInterrupt(HINT) from None
+    try:
+        save(model, output)
+    except OSError as error:
+        raise OSError(f"{error}; {HINT}" if checkpoint.exists() else str(error)) from error
     checkpoint.unlink(missing_ok=True)
     following = f"destseg predict {shlex.quote(str(output))} PICTURES -o results"
     say(f"wrote {output}; next: {following}", options.progress)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import destseg
-from destseg.cli.output import thresholds
+from destseg.cli.output import show, thresholds
 
 HELP = "Describe this installation, or a model."
 EXAMPLE = "destseg info part.destseg"
@@ -17,8 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    for line in _installation() if options.model is None else _model(options.model):
-        print(line)
+    show("\n".join(_installation() if options.model is None else _model(options.model)))
     return 0
 
 

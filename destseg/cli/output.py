@@ -1,11 +1,20 @@
-"""Output that several verbs share: lines about thresholds, a check of output files."""
+"""Output that several verbs share. What was computed is not lost where it cannot be written."""
 
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from destseg.cli.arguments import wrong_usage
+from destseg.progress import write
 
 if TYPE_CHECKING:
     from destseg.artifacts.artifact import Format
+    from destseg.detector import DeSTSeg
     from destseg.inference.calibration import Calibration
 
 
@@ -39,3 +48,48 @@ def check_output(path: str | None, model: "Format | None" = None) -> None:
         if path is not None and model is not None:
             check_name(path, model)
         check_writable(path)
+
+
+def show(text: str) -> None:
+    """Print results. Where that fails, they land on standard error, and OSError says why.
+
+    Raises BrokenPipeError, and prints no more, where nobody reads on, as in `destseg info part | head -1`.
+    """
+    try:
+        print(text, flush=True)
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError, ValueError):  # so that flushing at exit cannot fail
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        write(text)
+        raise OSError(f"standard output cannot be written: {error}") from error
+
+
+def finish(*steps: Callable[[], object]) -> None:
+    """Do all of a verb's last steps, also after one that fails. Raises OSError for all that failed."""
+    errors: list[OSError] = []
+    for step in steps:
+        try:
+            step()
+        except OSError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        raise OSError("; ".join(map(str, errors)))
+    if errors:
+        raise errors[0]
+
+
+def save(model: "DeSTSeg", path: str | Path) -> None:
+    """Save a model. Where that fails, save it in a temporary folder, and raise OSError that names it."""
+    try:
+        model.save(path)
+    except OSError as error:
+        folder = tempfile.mkdtemp(prefix="destseg-")
+        rescued = Path(folder, Path(path).name)
+        try:
+            model.save(rescued)
+        except OSError:
+            shutil.rmtree(folder)
+            raise error from None
+        raise OSError(f"{error}; the model is saved as {rescued} instead") from error

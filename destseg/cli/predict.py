@@ -4,11 +4,13 @@ import argparse
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import destseg
 from destseg.cli.arguments import add_device, add_model, add_progress, add_roi, add_strict, wrong_usage
+from destseg.cli.output import check_output, show
 from destseg.progress import bar
 from destseg.settings import check_device
 
@@ -39,41 +41,49 @@ def run(options: argparse.Namespace) -> int:
 
     from destseg.files import as_path
     from destseg.pictures.folders import as_pictures
+    from destseg.pictures.store import attempt
 
     output = None if options.output is None else as_path(options.output)
+    if output is not None and (options.overlays or options.maps != "none"):
+        check_output(str(output / "overlay.png"))
     model = destseg.load(options.model, options.device)
     sources = as_pictures(options.pictures)  # whose warnings come once
     pictures = [source.image for source in sources]
     names = _OutputNames([as_path(given) for given in options.pictures])
-    unreadable = 0
+    unreadable, unwritten = 0, list[Exception]()
     results = model.predict_each(pictures, strict=options.strict, roi=options.roi, progress=options.progress)
     for source, result in bar(results, "predicting", len(pictures), wanted=options.progress):
         if isinstance(result, Exception):
             unreadable += 1
-            print(json.dumps({"source": source.name, "error": str(result)}), flush=True)
+            show(json.dumps({"source": source.name, "error": str(result)}))
             continue
         line = result.to_dict()
         if output is not None:
-            line |= _write(result, output / names.of(source.name), options.maps, options.overlays)
-        print(json.dumps(line), flush=True)
+            base = output / names.of(source.name)
+            write = partial(_write, result, base, options.maps, options.overlays, line)
+            if (error := attempt(write, source.name)) is not None:
+                line["error"] = str(error)
+                unwritten.append(error)
+        show(json.dumps(line))
+    if unwritten:
+        some = f"{len(unwritten)} of {len(pictures)} pictures"
+        raise OSError(f"files of {some} are missing; the first: {unwritten[0]}")
     return 1 if unreadable else 0
 
 
-def _write(result: "Prediction", base: Path, maps: str, overlays: bool) -> dict[str, str]:
-    """Write the wanted files of one picture, and return their paths."""
+def _write(result: "Prediction", base: Path, maps: str, overlays: bool, line: dict[str, Any]) -> None:
+    """Write the wanted files of one picture, and add their paths to its line."""
     from destseg.files import write_whole
     from destseg.inference.prediction import write_map
 
-    written = {}
     if overlays:
         path = base.with_name(base.name + "_overlay.png")
         write_whole(path, lambda file: result.overlay().save(file, format="PNG"))
-        written["overlay"] = str(path)
+        line["overlay"] = str(path)
     if maps != "none":
         path = base.with_name(f"{base.name}_map.{maps}")
         write_map(path, result.anomaly_map)
-        written["map"] = str(path)
-    return written
+        line["map"] = str(path)
 
 
 class _OutputNames:

@@ -12,7 +12,7 @@ from destseg.demo.photographs import write_dataset
 from destseg.detector import DeSTSeg
 from destseg.files import as_path, write_whole
 from destseg.inference.report import Report
-from destseg.pictures.folders import Sample, read_mvtec
+from destseg.pictures.dataset import Sample, read_mvtec
 from destseg.pictures.masks import read_mask
 from destseg.settings import Schedule, whole_number
 

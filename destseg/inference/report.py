@@ -2,13 +2,14 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +18,11 @@ import numpy as np
 from destseg.files import write_whole
 from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Accumulator, Metrics
-from destseg.pictures.folders import Sample, Source, name_some
+from destseg.pictures.dataset import Sample
+from destseg.pictures.folders import Source, name_some
 from destseg.pictures.masks import DoubtfulMasks, mask_scale, read_mask
 from destseg.pictures.roi import shrink_mask
+from destseg.pictures.store import Failures, attempt
 from destseg.progress import bar
 from destseg.settings import PROTOCOLS, check_choice
 
@@ -85,11 +88,13 @@ class Report(Metrics):
         protocol: "full" or "paper", see `destseg.settings.PROTOCOLS`.
         threshold: a picture that scores above it counts as anomalous; None without calibration.
         defects: for each defect the metrics of its pictures together with all normal ones.
-        rows: one per picture.
+        rows: one per picture that was read.
         robustness: what comes of the pictures as they are and under each change of
             `destseg.inference.robustness.CHANGES`, by the change's name; None if not asked for.
         promised_rate: the false-positive rate that the calibration guarantees; None if it guarantees none.
         outliers: names of normal pictures that stood far out when the model was fitted.
+        has_masks: whether masks tell where defects are; without them there are no pixel metrics.
+        left_out: why a picture or its mask could not be read, by the picture's name. These do not count.
     """
 
     protocol: str
@@ -99,6 +104,8 @@ class Report(Metrics):
     promised_rate: float | None = None
     outliers: tuple[str, ...] = ()
     robustness: dict[str, Outcome] | None = None
+    has_masks: bool = True
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def flagged(self, defect: str) -> float:
         """Return the share of this folder's pictures called anomalous; nan without verdicts."""
@@ -136,6 +143,11 @@ class Report(Metrics):
         text = [*_aligned(lines), note, *self._about_false_alarms()]
         if self.outliers:
             text.append(f"among the normal pictures of the fit stood far out: {name_some(self.outliers)}")
+        if not self.has_masks:
+            text.append("no pixel metrics: the test set has no masks, there is no folder ground_truth")
+        if self.left_out:
+            some = f"{len(self.left_out)} of {len(self.rows) + len(self.left_out)} pictures"
+            text.append(f"left out {some}, which cannot be read: {name_some(list(self.left_out))}")
         if self.robustness is not None:
             names = [field.name.replace("_", " ") for field in dataclasses.fields(Outcome)]
             changes = [
@@ -200,6 +212,7 @@ def evaluate(
     progress: bool = True,
     promised_rate: float | None = None,
     move: Move | None = None,
+    strict: bool = False,
 ) -> Report:
     """Compute the metrics of scored samples; their maps are held in memory one at a time.
 
@@ -209,7 +222,7 @@ def evaluate(
     Pixels outside the region of interest do not count. A defect that lies wholly outside does not either.
 
     Args:
-        samples: as `destseg.pictures.folders.read_mvtec` lists them.
+        samples: as `destseg.pictures.dataset.read_mvtec` lists them.
         results: their scores, in the same order, as `destseg.inference.stream.stream` yields them.
         protocol: "full" or "paper".
         threshold: a picture that scores above it counts as anomalous; None: no verdicts.
@@ -217,32 +230,37 @@ def evaluate(
         promised_rate: the false-positive rate that is guaranteed; None: none is.
         move: moves masks where pictures were moved. A defect that leaves its picture counts no longer, and
             the picture counts as normal in image AUROC if no other is in it.
+        strict: raise at the first picture or mask that cannot be read, instead of leaving it out with a
+            warning.
 
     Masks that are empty, or that look inverted, are named in a warning.
 
-    Raises the error of the first picture that cannot be read, and ValueError, before anything is scored, if
-    the aspect of a mask is not its picture's.
+    Raises ValueError, before anything is scored, if the aspect of a mask is not its picture's; also if no
+    picture can be read.
     """
     check_choice("protocol", protocol, PROTOCOLS)
     parts: dict[str, Accumulator] = {}
     share = MEMORY // max(1, len({sample.defect for sample in samples}))
-    rows = []
+    rows, left_out, failures = [], dict[str, str](), Failures(strict)
     scale, doubtful = mask_scale(samples), DoubtfulMasks()
     shown = bar(samples, "evaluating", wanted=progress)
     for sample, (_, scored) in zip(shown, results, strict=True):
+        compared: Compared | Exception
         if isinstance(scored, Exception):
-            raise scored
-        mask, label = _truth(sample, scored, protocol, scale, doubtful, move)
-        height, width = mask.shape
-        roi = scored.roi_mask((height, width))
-        if roi is not None and mask.any():
-            label = bool(mask[roi].any())
+            compared = scored
+        else:
+            compare = functools.partial(_compare, sample, scored, protocol, scale, doubtful, move)
+            compared = attempt(compare, str(sample.path))
+        if isinstance(compared, Exception):
+            failures.add(compared)
+            left_out[sample.name] = str(compared)
+            continue
         part = parts.setdefault(sample.defect, Accumulator(memory=share))
-        anomaly_map = scored.resized_map((height, width))
-        rois = None if roi is None else roi[None]
-        part.update(anomaly_map[None], mask[None], [scored.score], [label], rois)
-        verdict = None if threshold is None else scored.score > threshold
-        rows.append(Row(sample.name, sample.defect, scored.score, verdict))
+        part.update(*compared)
+        (score,) = compared.scores
+        verdict = None if threshold is None else score > threshold
+        rows.append(Row(sample.name, sample.defect, score, verdict))
+    failures.report(len(samples))
     if move is None:  # else it was told when the pictures were evaluated as they are
         doubtful.report()
     defects = {defect: _merge(parts, ["good", defect]) for defect in sorted(parts) if defect != "good"}
@@ -254,6 +272,8 @@ def evaluate(
         defects=defects,
         rows=tuple(rows),
         promised_rate=promised_rate,
+        has_masks=all(sample.mask_path for sample in samples if sample.is_anomalous),
+        left_out=left_out,
     )
 
 
@@ -285,6 +305,35 @@ def share_interval(count: int, trials: int, level: float = 0.95) -> tuple[float,
     return bound(count, tail) if count else 0.0, bound(count + 1, 1 - tail) if count < trials else 1.0
 
 
+class Compared(NamedTuple):
+    """A sample beside its ground truth, in the form that `Accumulator.update` takes."""
+
+    maps: np.ndarray  # (1, h, w)
+    masks: np.ndarray  # (1, h, w) bool
+    scores: list[float]  # of the picture
+    labels: list[bool]  # whether it counts as anomalous
+    regions: np.ndarray | None  # (1, h, w) bool; None: all pixels count
+
+
+def _compare(
+    sample: Sample,
+    scored: Scored,
+    protocol: str,
+    scale: float,
+    doubtful: DoubtfulMasks,
+    move: Move | None,
+) -> Compared:
+    """Read the mask of a sample and bring it and the map to one size; raises what `read_mask` raises."""
+    mask, label = _truth(sample, scored, protocol, scale, doubtful, move)
+    height, width = mask.shape
+    roi = scored.roi_mask((height, width))
+    if roi is not None and mask.any():
+        label = bool(mask[roi].any())
+    anomaly_map = scored.resized_map((height, width))
+    rois = None if roi is None else roi[None]
+    return Compared(anomaly_map[None], mask[None], [scored.score], [label], rois)
+
+
 def _truth(
     sample: Sample,
     scored: Scored,
@@ -301,7 +350,7 @@ def _truth(
     height, width = scored.anomaly_map.shape
     if sample.mask_path is None:
         full = (round(scale * scored.size[0]), round(scale * scored.size[1]))
-        return np.zeros((height, width) if protocol == "paper" else full, bool), False
+        return np.zeros((height, width) if protocol == "paper" else full, bool), sample.is_anomalous
     mask = read_mask(sample.mask_path)
     doubtful.add(sample.mask_path, mask)
     is_anomalous = True

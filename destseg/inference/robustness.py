@@ -12,7 +12,7 @@ from destseg.inference.report import Report, evaluate
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import stream
 from destseg.pictures.changes import relight, shift, turn
-from destseg.pictures.folders import Sample, Source
+from destseg.pictures.dataset import Sample
 from destseg.pictures.framing import Framing
 from destseg.pictures.store import read
 
@@ -71,7 +71,8 @@ def with_robustness(
         scorer, framing, samples: as it was made with.
         progress: show a progress bar for each change.
     """
-    sources = [Source(str(sample.path), sample.path) for sample in samples]
+    samples = [sample for sample in samples if sample.name not in plain.left_out]
+    sources = [sample.source for sample in samples]
     found = {PLAIN: plain.outcome()}
     for name, change in CHANGES.items():
         take = functools.partial(read, framing=framing, change=change.picture)

@@ -48,7 +48,7 @@ def stream(
     decoders = min(MOST_DECODERS, os.cpu_count() or 1) if in_batches else DECODERS
 
     def decode(source: Source) -> Read:
-        return source, attempt(lambda: take(source) if take else read(source, framing))
+        return source, attempt(lambda: take(source) if take else read(source, framing), source.name)
 
     def score_all(batch: list[Read]) -> list[Result]:
         readable = [picture for _, picture in batch if not isinstance(picture, Exception)]
@@ -78,7 +78,9 @@ def predictions(
 
     def judge(result: Result) -> tuple[Source, Prediction | Exception]:
         source, scored = result
-        return source, scored if isinstance(scored, Exception) else calibration.judge(scored, source.name)
+        if isinstance(scored, Exception):
+            return source, scored
+        return source, attempt(lambda: calibration.judge(scored, source.name), source.name)
 
     results = stream(scorer, framing, sources, progress=progress)
     return prefetch(judge, results, JUDGES if scorer.batch > 1 and not _is_alone(sources) else 0)

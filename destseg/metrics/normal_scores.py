@@ -4,7 +4,9 @@ They lie in blocks, each sorted once by numpy's vectorised sort. Beyond the boun
 repeat, as in quantised maps, shrinks to distinct values and their counts; other blocks move to disk.
 """
 
+import functools
 import itertools
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,6 +17,8 @@ import numpy as np
 
 from destseg.ops.kernels import thread_count
 from destseg.ops.ranking import Counts, Scores, count_above
+
+logger = logging.getLogger("destseg")
 
 BLOCK = 2**25  # scores sorted at a time
 PART = 2**16  # thresholds counted at a time: they stay in the processor's cache
@@ -125,10 +129,7 @@ class NormalScores:
             room = self.memory - sum(kept.memory for kept in self._blocks)
             if block.memory > room:
                 block = _compact(block)
-            if block.memory > room:
-                highest = None if block.highest is None else _on_disk(block.highest, self.folder)
-                block = Block(_on_disk(block.rising, self.folder), highest)
-            self._blocks.append(block)
+            self._blocks.append(_on_disk(block, self.folder) if block.memory > room else block)
 
 
 def _block(parts: Sequence[Scores]) -> Block:
@@ -147,8 +148,24 @@ def _compact(block: Block) -> Block:
     return Block(rising[starts[:-1]], rising.size - starts[::-1])
 
 
-def _on_disk(array: np.ndarray, folder: str | os.PathLike[str] | None) -> np.ndarray:
+def _on_disk(block: Block, folder: str | os.PathLike[str] | None) -> Block:
+    """Return the block with its arrays in temporary files; itself, with a warning, if none can be written."""
+    try:
+        highest = None if block.highest is None else _written(block.highest, folder)
+        return Block(_written(block.rising, folder), highest)
+    except OSError as error:
+        where = "the system's folder for them" if folder is None else folder
+        _warn(f"scores stay in memory: no temporary file can be written in {where}: {error}")
+        return block
+
+
+def _written(array: np.ndarray, folder: str | os.PathLike[str] | None) -> np.ndarray:
     with tempfile.TemporaryFile(dir=folder) as file:
         array.tofile(file)
         file.flush()
         return np.memmap(file, array.dtype, mode="r", shape=array.shape)
+
+
+@functools.cache
+def _warn(text: str) -> None:  # once: there may be many blocks
+    logger.warning(text)

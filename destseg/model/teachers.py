@@ -2,16 +2,16 @@
 
 import hashlib
 import http.client
+import io
 import os
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
-from destseg.files import as_path, write_whole
+from destseg.files import as_path, check_writable, write_whole
 from destseg.model.networks import Teacher
 from destseg.model.tensorfile import matching_tensors, read_tensors
 from destseg.progress import Bar
@@ -81,19 +81,18 @@ def download(address: str, path: Path, progress: bool = True) -> None:
     """
     expected = path.stem.rsplit("-", 1)[-1]
 
-    def fetch(file: BinaryIO) -> None:
-        digest = hashlib.sha256()
+    check_writable(path)
+    digest, content = hashlib.sha256(), io.BytesIO()
+    try:
         with urllib.request.urlopen(address, timeout=30) as response:
             total = int(response.headers.get("Content-Length", 0)) or None
             with Bar(path.name, total, unit="B", wanted=progress) as bar:
                 while chunk := response.read(1 << 20):
                     digest.update(chunk)
-                    file.write(chunk)
+                    content.write(chunk)
                     bar.update(len(chunk))
-        if not digest.hexdigest().startswith(expected):
-            raise OSError(f"{address}: the SHA-256 must begin with {expected}, got {digest.hexdigest()}")
-
-    try:
-        write_whole(path, fetch)
     except http.client.HTTPException as error:  # the answer is not HTTP, or ends too early
         raise OSError(f"{address}: {error!r}") from error
+    if not digest.hexdigest().startswith(expected):
+        raise OSError(f"{address}: the SHA-256 must begin with {expected}, got {digest.hexdigest()}")
+    write_whole(path, lambda file: file.write(content.getbuffer()))

@@ -8,11 +8,10 @@ import os
 import re
 import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 import PIL.ExifTags
@@ -20,6 +19,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from destseg.files import as_path
+from destseg.pictures.limit import check_size, decoding, without_limit
 from destseg.settings import BIT_DEPTHS
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _DTYPES = (np.bool_, np.uint8, np.uint16, np.float16, np.float32, np.float64)
 _DTYPE_NAMES = "bool, uint8, uint16, float16, float32 or float64"
 logger = logging.getLogger("destseg")
 _told: set[tuple[str, int | None]] = set()  # what has been warned of: a camera gives thousands of pictures
-_open_lock = threading.Lock()
+_lock = threading.Lock()  # of the following
 _decode_locks: weakref.WeakValueDictionary[int, threading.Lock] = weakref.WeakValueDictionary()
 
 
@@ -104,7 +104,7 @@ def to_rgb(image: Image, name: str | None = None, bit_depth: int | None = None) 
         if bit_depth not in (None, 16) and _is_wide_colour(image):  # known until its pixels are loaded
             reason = "Pillow keeps the upper 8 of 16 bits of a colour: pass the file or its bytes"
             raise ValueError(f"{name}: {reason}")
-        with _decode_lock(image), _readable(name):
+        with _decode_lock(image), _readable(name), decoding(image):
             image = PIL.ImageOps.exif_transpose(image)  # always a copy
         return _from_pillow(image, name, bit_depth)
     pixels = as_array(image, name)
@@ -133,7 +133,7 @@ def highest_value(image: Image) -> int | None:
         name = _name_of(image)
         data = _data_of(image)
         with _readable(name):
-            picture = _open(data)
+            picture = _open(io.BytesIO(data))
         wide = _wide_colour(data, name) if picture.format in WIDE_FORMATS else None
         if wide is not None:
             return int(wide.max())
@@ -144,7 +144,7 @@ def highest_value(image: Image) -> int | None:
     if not _is_wide_grey(image):
         return None
     name = str(getattr(image, "filename", "") or "Pillow image")
-    with _decode_lock(image), _readable(name):
+    with _decode_lock(image), _readable(name), decoding(image):
         highest = int(np.asarray(image).max())
     return highest if highest < 1 << 16 else None  # 32-bit data, which `to_rgb` refuses
 
@@ -228,20 +228,22 @@ def file_name(file: File) -> str:
 def read_image(image: str | os.PathLike[str] | Bytes | File, name: str | None = None) -> PIL.Image.Image:
     """Decode a picture file, given by path, as bytes or open.
 
-    Takes the first frame or page and turns it as its EXIF orientation says. Reads sizes of up to twice
-    `PIL.Image.MAX_IMAGE_PIXELS` (2 x 89 million pixels unless changed) without a warning.
+    Takes the first frame or page and turns it as its EXIF orientation says. It may have twice
+    `PIL.Image.MAX_IMAGE_PIXELS`, 179 megapixels unless changed, or as many megapixels as the environment
+    variable DESTSEG_MAX_MEGAPIXELS says.
 
     Raises:
         FileNotFoundError, IsADirectoryError: the path leads to no file.
-        UnreadableImage: the file is no such picture, damaged or too large; the message gives Pillow's reason.
+        UnreadableImage: the file is no such picture, damaged or too large; the message gives the reason.
     """
     name = name or _name_of(image)
     data = _data_of(image)
     if not data:
         raise UnreadableImage(f"{name} cannot be read as a picture: it is empty")
     with _readable(name):
-        picture = _open(data)
-        PIL.ImageOps.exif_transpose(picture, in_place=True)
+        picture = _open(io.BytesIO(data))
+        with decoding(picture):
+            PIL.ImageOps.exif_transpose(picture, in_place=True)
     return picture
 
 
@@ -252,11 +254,10 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         FileNotFoundError, IsADirectoryError, UnreadableImage: as `read_image`, as far as the header tells.
     """
     path = _check_file(Path(path))
-    with _readable(str(path)), _open_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-        with PIL.Image.open(path, formats=FORMATS) as picture:
-            turned = picture.getexif().get(PIL.ExifTags.Base.Orientation, 1) != 1
-            width, height = picture.size
+    with _readable(str(path)), open(path, "rb") as file:
+        picture = _open(file)
+        turned = picture.getexif().get(PIL.ExifTags.Base.Orientation, 1) != 1
+        width, height = picture.size
     if turned:  # rare: versions of Pillow differ in what the size is before decoding
         width, height = read_image(path).size
     return height, width
@@ -287,12 +288,12 @@ def is_tensor(value: Any) -> TypeGuard[Tensor]:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _open(data: Bytes) -> PIL.Image.Image:
+def _open(file: BinaryIO) -> PIL.Image.Image:
     """Open a picture; nothing is decoded yet."""
-    # catch_warnings changes the whole process: the lock keeps our own threads from undoing each other
-    with _open_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-        return PIL.Image.open(io.BytesIO(data), formats=FORMATS)
+    with without_limit() as limit:
+        picture = PIL.Image.open(file, formats=FORMATS)
+    check_size(picture, limit)
+    return picture
 
 
 def _wide_colour(data: Bytes, name: str) -> np.ndarray | None:
@@ -302,12 +303,13 @@ def _wide_colour(data: Bytes, name: str) -> np.ndarray | None:
     one for it. So the picture is decoded twice. It knows no other way round for grey with alpha.
     """
     with _readable(name):
-        upper: Any = _open(data)
+        upper: Any = _open(io.BytesIO(data))
         if not _is_wide_colour(upper):
             return None
-        lower: Any = _open(data)
+        lower: Any = _open(io.BytesIO(data))
         lower.tile = [_with_bytes_swapped(tile) for tile in lower.tile]
-        high, low = (np.asarray(PIL.ImageOps.exif_transpose(half))[..., :3] for half in (upper, lower))
+        with decoding(upper):
+            high, low = (np.asarray(PIL.ImageOps.exif_transpose(half))[..., :3] for half in (upper, lower))
         return (high.astype(np.uint16) << 8) | low
 
 
@@ -369,7 +371,7 @@ def _decode_lock(image: PIL.Image.Image) -> threading.Lock:
 
     Each image has a lock of its own, so that different images are decoded at the same time.
     """
-    with _open_lock:
+    with _lock:
         return _decode_locks.setdefault(id(image), threading.Lock())
 
 

@@ -1,4 +1,4 @@
-"""Finds pictures in directories, and pairs those of the MVTec layout with their masks."""
+"""Finds pictures in directories, and lists those that a user passed."""
 
 import logging
 import os
@@ -23,6 +23,7 @@ from destseg.pictures.decoding import (
     is_tensor,
     read_file,
 )
+from destseg.pictures.limit import without_limit
 
 logger = logging.getLogger("destseg")
 
@@ -60,21 +61,6 @@ class Source:
     error: Exception | None = None
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One test picture of the MVTec layout. The mask is None exactly for pictures of normal parts."""
-
-    path: Path
-    defect: str
-    mask_path: Path | None
-    name: str  # its path below the data set's folder
-
-    @property
-    def is_anomalous(self) -> bool:
-        """Whether the picture lies in another folder than `good`."""
-        return self.defect != "good"
-
-
 def picture_paths(directory: str | os.PathLike[str]) -> list[Path]:
     """List every picture file below a directory, at any depth, sorted by path.
 
@@ -96,7 +82,7 @@ def picture_paths(directory: str | os.PathLike[str]) -> list[Path]:
     if not pictures:
         raise ValueError(f"{directory} holds no pictures: {_what_instead(files)}")
     other = [path for path in files if not is_picture(path) and _is_another_picture(path)]
-    _warn(
+    warn_about(
         "left out:", other, "picture", f"of another kind; only files ending in {', '.join(SUFFIXES)} are read"
     )
     return pictures
@@ -138,8 +124,8 @@ def visible_files(directory: Path) -> list[Path]:
             files += found
     if directory in locked:
         raise PermissionError(f"{directory} cannot be listed")
-    _warn("left out:", locked, "folder", "that cannot be listed")
-    _warn("not followed:", ended, "link", "to folders above, or listed already")
+    warn_about("left out:", locked, "folder", "that cannot be listed")
+    warn_about("not followed:", ended, "link", "to folders above, or listed already")
     return files
 
 
@@ -247,55 +233,6 @@ def is_several(source: Pictures) -> bool:
     return not (isinstance(source, (*BYTES, PIL.Image.Image)) or is_file(source))
 
 
-def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
-    """List the test pictures of a data set in the MVTec layout, sorted by defect and name.
-
-    Pictures lie in `test/<defect>/`, at any depth, those of normal parts in `test/good`. The mask of
-    `test/<defect>/<name>.<suffix>` is `ground_truth/<defect>/<name>_mask.<suffix>`, or else `<name>.<suffix>`
-    in the same directory. Warnings name pictures that lie in `test` itself, which are left out, and masks
-    without a picture.
-
-    Raises:
-        FileNotFoundError: the `test` directory or a mask is missing.
-        ValueError: `test` holds no pictures, or normal ones in a folder that is not called `good`, such as
-            `OK`: they would count as defects.
-    """
-    root = as_path(directory)
-    test, truth = root / "test", root / "ground_truth"
-    if not test.is_dir():
-        raise FileNotFoundError(
-            f"{directory} is not in the MVTec layout: there is no directory {test}, "
-            "which should hold good/ and one directory per defect"
-        )
-    homes = "they should lie in good/ and one directory per defect"
-    try:
-        paths = picture_paths(test)
-    except ValueError as error:
-        raise ValueError(f"{error}; {homes}") from error
-    kinds = {path: path.relative_to(test).parts[0] for path in paths if path.parent != test}
-    for kind in kinds.values():
-        if kind != "good" and is_normal(kind):
-            raise ValueError(
-                f"{test / kind} looks like a folder of normal pictures: they must lie in {test / 'good'}, "
-                "and all other folders hold defects; rename it"
-            )
-    loose = [path for path in paths if path not in kinds]
-    if not kinds:
-        raise ValueError(f"{test} holds no pictures: {homes}, not loose as {name_some(loose)}")
-    _warn("left out:", loose, "picture", f"in {test} itself; {homes}")
-    masks = _masks_below(truth)
-    samples = [
-        Sample(path, kind, None if kind == "good" else _mask_path(path, test, masks), _name(path, root))
-        for path, kind in kinds.items()
-    ]
-    used = {sample.mask_path for sample in samples}
-    unused = [
-        path for path in masks.values() if path not in used and path.relative_to(truth).parts[0] != "good"
-    ]
-    _warn("not used:", unused, "mask", "without a picture in the test set")
-    return sorted(samples, key=lambda sample: (sample.defect, sample.path))
-
-
 def name_some(names: Sequence[object]) -> str:
     """Return the first few names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
@@ -311,22 +248,22 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+def warn_about(what: str, paths: Sequence[Path], noun: str, reason: str) -> None:
+    """Log a warning that counts and names paths, if there are any."""
+    if paths:
+        plural = "s" if len(paths) > 1 else ""
+        logger.warning("%s %d %s%s %s: %s", what, len(paths), noun, plural, reason, name_some(sorted(paths)))
+
+
 def _is_another_picture(path: Path) -> bool:
     """Whether a file of another ending is a picture."""
     if not path.is_file():
         return False
     try:
-        with PIL.Image.open(path):
+        with without_limit(), PIL.Image.open(path):
             return True
     except Exception:  # whatever Pillow raises on what is no picture
         return path.suffix.lower() in UNKNOWN
-
-
-def _warn(what: str, paths: Sequence[Path], noun: str, reason: str) -> None:
-    """Log a warning that counts and names paths, if there are any."""
-    if paths:
-        plural = "s" if len(paths) > 1 else ""
-        logger.warning("%s %d %s%s %s: %s", what, len(paths), noun, plural, reason, name_some(sorted(paths)))
 
 
 def _is_directory(item: Image) -> TypeGuard[str | os.PathLike[str]]:
@@ -467,15 +404,6 @@ def _sources_of(item: Image, name: str) -> list[Source]:
     return [Source(name, item)]
 
 
-def _masks_below(truth: Path) -> dict[Path, Path]:
-    """Return the masks below a folder by their paths without endings; the first of SUFFIXES wins."""
-    masks = sorted(
-        filter(is_picture, visible_files(truth)),
-        key=lambda path: (-SUFFIXES.index(path.suffix.lower()), path),
-    )
-    return {path.with_suffix("").relative_to(truth): path for path in masks}
-
-
 def _one_by_one(items: Iterable[Image]) -> Iterator[Source]:
     """Yield the pictures of an iterable that may be endless, see `iterate_pictures`."""
     count, iterator = 0, iter(items)
@@ -501,18 +429,3 @@ def _copied(item: Image) -> Image:
     if isinstance(item, (np.ndarray, bytearray)):
         return item.copy()
     return item.clone() if is_tensor(item) else item
-
-
-def _mask_path(picture: Path, test: Path, masks: dict[Path, Path]) -> Path:
-    """Find the mask of a defect picture."""
-    place = picture.with_suffix("").relative_to(test)
-    wanted = place.with_name(f"{place.name}{MASK}")
-    for key in (wanted, place):
-        if key in masks:
-            return masks[key]
-    expected = test.parent / MASKS[0] / wanted
-    raise FileNotFoundError(f"{picture} has no mask: expected {expected.with_name(expected.name + '.png')}")
-
-
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from destseg.pictures.dataset import Sample
 from destseg.pictures.decoding import read_image, read_size, to_rgb
-from destseg.pictures.folders import Sample, name_some
+from destseg.pictures.folders import name_some
 
 logger = logging.getLogger("destseg")
 
@@ -60,17 +61,15 @@ def mask_scale(samples: Sequence[Sample]) -> float:
 
     Raises:
         ValueError: the aspect of a mask is not its picture's. Rounding may change either side by a pixel.
-        FileNotFoundError, UnreadableImage: a mask cannot be read.
     """
     scales, wrong = [], []
     for sample in samples:
         if sample.mask_path is None:
             continue
-        height, width = read_size(sample.mask_path)
         try:
-            size = read_size(sample.path)
+            (height, width), size = read_size(sample.mask_path), read_size(sample.path)
         except (OSError, ValueError):
-            continue  # whoever decodes the picture tells
+            continue  # whoever decodes them tells
         scales.append(max(height, width) / max(size))
         if abs(height * size[1] - width * size[0]) > max(height + width, sum(size)):
             wrong.append(

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from destseg.pictures.decoding import depth_of, highest_value, to_rgb
+from destseg.pictures.decoding import UnreadableImage, depth_of, highest_value, to_rgb
 from destseg.pictures.folders import Source
 from destseg.pictures.framing import Frame, Framing, View
 from destseg.pictures.prefetch import prefetch
@@ -99,7 +99,9 @@ class PictureStore:
         self._views: dict[Source, View | None] = {}  # None: decoded again at every reading
         self._frames: list[list[Frame]] = []  # of each picture
         failures = Failures(strict)
-        views = prefetch(lambda source: attempt(lambda: _view(source, framing)), sources, _threads())
+        views = prefetch(
+            lambda source: attempt(lambda: _view(source, framing), source.name), sources, _threads()
+        )
         shown = bar(views, "reading", len(sources), leave=False, wanted=progress)
         for source, found in zip(sources, shown, strict=True):
             if isinstance(found, Exception):
@@ -178,7 +180,9 @@ def learn_bit_depth(sources: Sequence[Source]) -> int | None:
 
     Pictures that cannot be read do not count.
     """
-    values = prefetch(lambda source: attempt(lambda: highest_value(source.image)), sources, _threads())
+    values = prefetch(
+        lambda source: attempt(lambda: highest_value(source.image), source.name), sources, _threads()
+    )
     highest = max((value for value in values if isinstance(value, int)), default=None)
     return None if highest is None else depth_of(highest)
 
@@ -205,12 +209,14 @@ class Failures:
             logger.warning("left out %d of %d pictures", self.count, pictures)
 
 
-def attempt(read: Callable[[], T]) -> T | Exception:
-    """Return the result of `read`, or the error that a broken picture raises."""
+def attempt(read: Callable[[], T], name: str) -> T | Exception:
+    """Return the result of `read`, or the error that a broken or too large picture of this name raises."""
     try:
         return read()
     except (OSError, ValueError, TypeError) as error:
         return error
+    except MemoryError:
+        return UnreadableImage(f"{name}: there is not enough memory for this picture")
 
 
 def _view(source: Source, framing: Framing) -> tuple[View, bytes]:

@@ -1,5 +1,6 @@
 """The two stages of training: the student learns from the teacher, the segmentation network from both."""
 
+import logging
 import math
 import signal
 import time
@@ -20,6 +21,8 @@ from destseg.training.checkpoint import Plan, plan_of
 from destseg.training.losses import cosine_loss, segmentation_loss
 from destseg.training.resident import ResidentSynthesis
 from destseg.training.synthesis import Batch, Synthesis
+
+logger = logging.getLogger("destseg")
 
 PUBLISHED_BATCH = 32  # the student's rate belongs to a loss summed over so many pictures
 AVERAGED_SHARE = 4  # weights are averaged over the last quarter of a stage
@@ -109,13 +112,13 @@ class Trainer:
         """Do the remaining steps and return the loss of every step.
 
         With a path, the state is written there every so many minutes, at the end, and when SIGINT or SIGTERM
-        asks to stop. The signal then has its usual effect.
+        asks to stop. The signal then has its usual effect. Where it cannot be written, warnings say so.
 
         Raises:
             RuntimeError: the loss is no longer finite.
             KeyboardInterrupt: a signal asked to stop.
         """
-        written = time.monotonic()
+        written, unsaved = time.monotonic(), None
         steps = range(len(self.losses), self.total_steps)
         bar = Bar("training", self.total_steps, steps.start, wanted=progress)
         with bar, checkpoint.stop_requests(wanted=path is not None) as requests:
@@ -128,15 +131,21 @@ class Trainer:
                     bar.describe(bar.what, loss=f"{self._finite_loss(step):.4f}")
                 bar.update()
                 if path and due:  # also at the end: calibration and saving are still to come
-                    self.save(path)
+                    unsaved = self._try_to_save(path, quiet=asked or last or unsaved is not None)
                     written = time.monotonic()
                 if asked:
                     break
         self.network.eval()
+        if unsaved is not None and len(self.losses) == self.total_steps:
+            logger.warning("%s; all is trained, but the model is in memory only until it is saved", unsaved)
+        elif unsaved is not None:
+            logger.warning("%s; the steps since the last checkpoint are lost", unsaved)
         if requests:  # the handlers are back in place: the signal does what it always does
             signal.raise_signal(requests[0])
             done = f"step {len(self.losses)} of {self.total_steps}"  # an application's own handler may return
-            raise KeyboardInterrupt(f"stopped at {done}; go on with resume={str(path)!r}")
+            assert path is not None  # without one there are no requests
+            advice = f"go on with resume={str(path)!r}" if path.exists() else str(unsaved)
+            raise KeyboardInterrupt(f"stopped at {done}; {advice}")
         return torch.stack(self.losses).tolist() if self.losses else []
 
     def step(self, step: int, batch: Batch) -> Tensor:
@@ -240,6 +249,16 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Write a checkpoint: everything that the next step depends on."""
         checkpoint.write(path, self.plan, self.network, self.optimizer, self.average, self.losses)
+
+    def _try_to_save(self, path: Path, quiet: bool) -> OSError | None:
+        """Write a checkpoint, or else return the error, and warn unless `quiet`."""
+        try:
+            self.save(path)
+        except OSError as error:
+            if not quiet:
+                logger.warning("%s; training goes on without it", error)
+            return error
+        return None
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint written by `save`; raises what `checkpoint.read` raises."""

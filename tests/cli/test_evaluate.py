@@ -1,6 +1,7 @@
 """`destseg evaluate` on the command line."""
 
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -39,3 +40,29 @@ def test_evaluate_prints_a_table_and_writes_json_and_csv(model, few_parts, tmp_p
     printed = capsys.readouterr().out
     assert printed.startswith(plain) and "darkened by 20 %" in printed.removeprefix(plain)
     assert len(json.loads((tmp_path / "r.json").read_text())["robustness"]) == 5
+
+
+def test_evaluate_leaves_out_what_it_cannot_read_unless_it_is_strict(model, few_parts, tmp_path, capsys):
+    (tmp_path / "test/good").mkdir(parents=True)
+    for path in sorted(few_parts.iterdir())[:3]:
+        shutil.copy(path, tmp_path / "test/good")
+    (tmp_path / "test/good/01.png").write_bytes(b"no picture")
+    command = ["evaluate", str(model), str(tmp_path), "--json", str(tmp_path / "r.json")]
+    assert main(command) == 0
+    assert "left out 1 of 3 pictures, which cannot be read: test/good/01.png" in capsys.readouterr().out
+    stored = json.loads((tmp_path / "r.json").read_text())
+    assert list(stored["left_out"]) == ["test/good/01.png"] and len(stored["rows"]) == 2
+    assert main([*command, "--strict"]) == 1
+    assert "01.png cannot be read as a picture" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_evaluate_needs_no_masks(model, few_parts, tmp_path, capsys):
+    for k, path in enumerate(sorted(few_parts.iterdir())[:4]):
+        folder = tmp_path / "test" / ("good" if k % 2 else "hole")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder)
+    assert main(["evaluate", str(model), str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    hole = printed.splitlines()[1].split()
+    assert hole[:2] == ["hole", "2"] and float(hole[3]) >= 0 and hole[4:] == ["-"] * 5
+    assert "no pixel metrics: " in printed

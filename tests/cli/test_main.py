@@ -249,6 +249,12 @@ def test_outputs_that_cannot_be_written_are_refused_before_anything_is_read(comm
     assert "output cannot be written: " in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_read(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["predict", "m", "p", "-o", str(tmp_path / "file")]) == 2
+    assert f"{tmp_path / 'file'}/overlay.png cannot be written: " in capsys.readouterr().err
+
+
 def test_models_are_not_written_under_the_names_of_exported_ones(tmp_path, capsys):
     for command in (["fit", "missing", "-o"], ["calibrate", "missing", "-o"]):
         assert main([*command, str(tmp_path / "part.onnx")]) == 2

@@ -11,7 +11,7 @@ import destseg
 from destseg import demo
 from destseg.cli import main, parser
 from destseg.demo.parts import DEFECTS
-from destseg.pictures.folders import read_mvtec
+from destseg.pictures.dataset import read_mvtec
 from destseg.pictures.masks import read_mask
 
 SHORT = ["--pictures", "3", "--steps", "1", "1", "--size", "64"]

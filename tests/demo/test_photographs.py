@@ -11,7 +11,7 @@ from destseg.demo import parts
 from destseg.demo.parts import DEFECTS, Part, blur
 from destseg.demo.photographs import photograph, shadow, with_noise, write_dataset
 from destseg.ops.components import components
-from destseg.pictures.folders import read_mvtec
+from destseg.pictures.dataset import read_mvtec
 from destseg.pictures.masks import read_mask
 
 # Least and greatest share of the picture that a defect may cover, in percent.

@@ -11,7 +11,8 @@ import pytest
 from destseg.inference.report import Outcome, evaluate
 from destseg.inference.robustness import CHANGES, PLAIN, Change, with_robustness
 from destseg.inference.stream import stream
-from destseg.pictures.folders import Source, read_mvtec
+from destseg.pictures.dataset import read_mvtec
+from destseg.pictures.folders import Source
 from destseg.pictures.framing import Framing
 
 SIZE = (64, 96)  # shifted by 4 %: 3 rows down, 4 columns to the right
@@ -158,13 +159,3 @@ def test_what_is_not_defined_is_told_as_such(dataset):
     report = report_of(dataset(), threshold=None)
     assert report.table().splitlines()[-1].split()[-5:] == ["-"] * 5
     assert set(report.to_dict()["robustness"][PLAIN].values()) == {None}
-
-
-def test_the_first_picture_that_cannot_be_read_ends_it(dataset):
-    folder = dataset(BLOCK)
-    samples, framing = read_mvtec(folder), Framing(SIZE)
-    sources = [Source(str(sample.path), sample.path) for sample in samples]
-    plain = evaluate(samples, stream(Grey(), framing, sources), progress=False)
-    (folder / "test/good/1.png").write_bytes(b"gone")
-    with pytest.raises(ValueError, match=r"1\.png cannot be read"):
-        with_robustness(plain, Grey(), framing, samples, progress=False)

@@ -365,6 +365,24 @@ def test_an_error_of_the_scorer_is_the_callers_and_ends_the_threads(folder, batc
 
 @pytest.mark.usefixtures("no_threads_are_left")
 @pytest.mark.parametrize("batch", [1, 4])
+def test_a_map_too_large_for_memory_ends_nothing(folder, batch, monkeypatch):
+    def resized_map(scored, size):
+        if scored.size == SHAPES[1]:
+            raise MemoryError
+        return real(scored, size)
+
+    real = Scored.resized_map
+    monkeypatch.setattr(Scored, "resized_map", resized_map)
+    results = list(predictions(Grey(batch), Framing(SIZE), CALIBRATION, as_pictures(folder)))
+    for k, (source, result) in enumerate(results):
+        if k % 3 == 1:
+            assert str(result) == f"{source.name}: there is not enough memory for this picture"
+        else:
+            assert isinstance(result, Prediction)
+
+
+@pytest.mark.usefixtures("no_threads_are_left")
+@pytest.mark.parametrize("batch", [1, 4])
 def test_a_network_that_gives_nan_says_so(folder, batch):
     class Diverged(Grey):
         def maps(self, pixels):

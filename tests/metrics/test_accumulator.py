@@ -1,6 +1,7 @@
 """Metrics collected batch by batch, on several threads, on disk, and by several processes."""
 
 import dataclasses
+import errno
 import math
 import multiprocessing
 import pickle
@@ -139,6 +140,24 @@ def test_scores_beyond_the_bound_lie_on_disk(tmp_path, decimals, memory):
     copied.merge(accumulator)
     twice = metrics.evaluate(np.concatenate([maps, maps]), np.concatenate([masks, masks]))
     assert values(copied.compute()) == pytest.approx(values(twice), abs=1e-12)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_scores_stay_in_memory_where_the_disk_is_full(tmp_path, monkeypatch, caplog):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    random = np.random.default_rng(4)
+    maps = random.random((30, 15, 13))
+    masks = random.random(maps.shape) < 0.1
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    accumulator = metrics.Accumulator(memory=0, folder=tmp_path)
+    for start in range(0, 30, 3):
+        accumulator.update(maps[start : start + 3], masks[start : start + 3])
+    assert accumulator.compute() == metrics.evaluate(maps, masks)
+    assert len(accumulator._normals._blocks) > 1
+    (message,) = caplog.messages
+    assert f"no temporary file can be written in {tmp_path}: [Errno 28] No space left" in message
 
 
 def accumulated(part: slice) -> metrics.Accumulator:

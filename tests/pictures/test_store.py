@@ -1,11 +1,13 @@
 """Stores of pictures: one size, a bound on memory, broken pictures left out by name."""
 
 import logging
+import re
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from destseg.pictures.decoding import UnreadableImage, to_rgb
 from destseg.pictures.folders import as_pictures
 from destseg.pictures.framing import Framing
 from destseg.pictures.roi import RegionOfInterest
@@ -110,11 +112,25 @@ def test_nothing_readable_at_all(folder):
 
 def test_attempts_give_the_picture_or_the_error(folder):
     (source,) = as_pictures(folder / "3.png")
-    picture = attempt(lambda: read(source, Framing(SIZE)))
+    picture = attempt(lambda: read(source, Framing(SIZE)), source.name)
     assert picture.pixels.tolist() == np.full((8, 12, 3), 30).tolist()
     assert picture.view.pixels.tolist() == np.full((*SIZE, 3), 30).tolist() and picture.view.size == (8, 12)
     (folder / "3.png").unlink()
-    assert isinstance(attempt(lambda: read(source, Framing(SIZE))), FileNotFoundError)
+    assert isinstance(attempt(lambda: read(source, Framing(SIZE)), source.name), FileNotFoundError)
+
+
+def test_a_picture_too_large_for_memory_is_left_out_by_name(folder, monkeypatch, caplog):
+    def decode(image, name, bit_depth):
+        if name.endswith("2.png"):
+            raise MemoryError
+        return to_rgb(image, name, bit_depth)
+
+    monkeypatch.setattr("destseg.pictures.store.to_rgb", decode)
+    assert levels(PictureStore(as_pictures(folder), Framing(SIZE))) == [0, 10, 30]
+    words = f"{folder / '2.png'}: there is not enough memory for this picture"
+    assert caplog.messages[0] == f"left out: {words}"
+    with pytest.raises(UnreadableImage, match=f"^{re.escape(words)}$"):
+        PictureStore(as_pictures(folder), Framing(SIZE), strict=True)
 
 
 def test_a_picture_must_show_the_region_at_its_own_size_and_scaled(folder):

@@ -199,6 +199,63 @@ def test_signals_keep_their_handlers_where_no_checkpoint_is_wanted():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A list of the steps after which a checkpoint can be written; at first none."""
+
+    def write_some(path, plan, network, optimizer, average, losses):
+        if len(losses) not in fine:
+            raise OSError(f"{path} cannot be written: [Errno 28] No space left on device")
+        write(path, plan, network, optimizer, average, losses)
+
+    fine = []
+    monkeypatch.setattr("destseg.training.checkpoint.write", write_some)
+    return fine
+
+
+def test_a_checkpoint_that_cannot_be_written_is_a_warning(few_parts, tmp_path, full_disk, caplog):
+    path, schedule = tmp_path / "part.checkpoint", {"false_positive_rate": 0.1}
+    model = fit(few_parts, checkpoint=path, checkpoint_minutes=0, **schedule)
+    assert_same_weights(model, fit(few_parts, **schedule))
+    assert model.calibration_ is not None and not path.exists()
+    first, last = (text for text in caplog.messages if "No space left" in text)
+    cause = f"{path} cannot be written: [Errno 28] No space left on device"
+    assert first == f"{cause}; training goes on without it"
+    assert last == f"{cause}; all is trained, but the model is in memory only until it is saved"
+
+
+def test_it_is_told_once_and_no_more_when_it_can_be_written_again(few_parts, tmp_path, full_disk, caplog):
+    full_disk += [2, 5, 6, 7, 8]
+    path = tmp_path / "part.checkpoint"
+    fit(few_parts, checkpoint=path, checkpoint_minutes=0)
+    told = [text for text in caplog.messages if "No space left" in text]
+    assert len(told) == 1 and told[0].endswith("training goes on without it")
+    assert path.exists()
+
+
+def test_what_an_interrupted_run_could_not_write_is_told(few_parts, tmp_path, full_disk, monkeypatch, caplog):
+    real_step = Trainer.step
+
+    def step(self, number, batch):
+        if number == 3:
+            signal.raise_signal(signal.SIGINT)
+        return real_step(self, number, batch)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    path = tmp_path / "part.checkpoint"
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # an application's own handler, which returns
+    try:
+        with pytest.raises(KeyboardInterrupt, match=r"stopped at step 4 of 8; .* cannot be written: .*space"):
+            fit(few_parts, checkpoint=path)
+        assert caplog.messages[-1].endswith("left on device; the steps since the last checkpoint are lost")
+        full_disk.append(2)
+        with pytest.raises(KeyboardInterrupt, match=r"stopped at step 4 of 8; go on with resume="):
+            fit(few_parts, checkpoint=path, checkpoint_minutes=0)
+        assert caplog.messages[-1].endswith("left on device; the steps since the last checkpoint are lost")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_rotation_as_text_is_the_same_run(few_parts, tmp_path):
     path = tmp_path / "a.checkpoint"
     fit(few_parts, steps=(1, 0), checkpoint=path, rotate=0)

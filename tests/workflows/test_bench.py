@@ -57,6 +57,13 @@ def test_the_table_tells_what_models_find(light, tmp_path):
     assert [float(number) for number in own.split()[-3:]] == pytest.approx(expected, abs=0.051)
 
 
+def test_a_test_set_that_is_none_is_refused_before_anything_is_measured(light, tmp_path, monkeypatch):
+    light.save(tmp_path / "part.destseg")
+    monkeypatch.setattr(bench, "measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(FileNotFoundError, match="is not in the MVTec layout"):
+        bench.table([tmp_path / "part.destseg"], 64, dataset=tmp_path)
+
+
 def test_untrained_networks_are_not_evaluated(tmp_path):
     with pytest.raises(ValueError, match="a dataset goes with models"):
         bench.table([], 64, dataset=tmp_path)

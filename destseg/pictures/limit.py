@@ -1,0 +1,60 @@
+"""How large a picture may be. Pillow has a limit, whose warning and error do not say what to do."""
+
+import contextlib
+import math
+import os
+import threading
+from collections.abc import Iterator
+
+import PIL.Image
+
+VARIABLE = "DESTSEG_MAX_MEGAPIXELS"  # of the environment, in place of twice PIL.Image.MAX_IMAGE_PIXELS
+
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def without_limit() -> Iterator[int | None]:
+    """Lift Pillow's limit, and yield it in pixels; None: there was none.
+
+    It is the whole process's, so this is for one thread at a time, and not for long.
+    """
+    with _lock:
+        limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield limit
+        finally:
+            PIL.Image.MAX_IMAGE_PIXELS = limit
+
+
+@contextlib.contextmanager
+def decoding(picture: PIL.Image.Image) -> Iterator[None]:
+    """Lift Pillow's limit while a large picture is decoded, where Pillow would look at its size again."""
+    with contextlib.ExitStack() as stack:
+        if picture.format == "TIFF":
+            with _lock:  # nobody has lifted it
+                limit = PIL.Image.MAX_IMAGE_PIXELS
+            if limit is not None and picture.width * picture.height > limit:
+                stack.enter_context(without_limit())
+        yield
+
+
+def check_size(picture: PIL.Image.Image, pillows_limit: int | None) -> None:
+    """Raise ValueError if a picture that is opened, but not decoded, is too large to be decoded safely.
+
+    The variable says how large it may be; without it, twice Pillow's limit, which is None for no limit.
+    """
+    limit = math.inf if pillows_limit is None else 2 * pillows_limit
+    if (text := os.environ.get(VARIABLE)) is not None:
+        try:
+            limit = float(text) * 1e6
+        except ValueError:
+            limit = math.nan
+        if not limit > 0:
+            raise ValueError(f"the environment variable {VARIABLE} must be a number above 0, got {text!r}")
+    pixels = picture.width * picture.height
+    if pixels > limit + 0.5:  # rounded
+        raise ValueError(
+            f"it has {pixels / 1e6:.6g} megapixels ({picture.height} x {picture.width}, height x width), and "
+            f"{limit / 1e6:.6g} are allowed: set the environment variable {VARIABLE} to allow more"
+        )
