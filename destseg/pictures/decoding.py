@@ -97,7 +97,7 @@ def to_rgb(image: Image, name: str | None = None, bit_depth: int | None = None) 
         name = name or _name_of(image)
         data = _data_of(image)
         picture = read_image(data, name)
-        wide = _wide_colour(data, name) if picture.format in WIDE_FORMATS else None
+        wide = wide_colour(data, name) if picture.format in WIDE_FORMATS else None
         return _from_pillow(picture, name, bit_depth) if wide is None else to_rgb(wide, name, bit_depth)
     if isinstance(image, PIL.Image.Image):
         name = name or str(getattr(image, "filename", "") or "Pillow image")
@@ -134,7 +134,7 @@ def highest_value(image: Image) -> int | None:
         data = _data_of(image)
         with _readable(name):
             picture = _open(io.BytesIO(data))
-        wide = _wide_colour(data, name) if picture.format in WIDE_FORMATS else None
+        wide = wide_colour(data, name) if picture.format in WIDE_FORMATS else None
         if wide is not None:
             return int(wide.max())
         image = picture
@@ -296,7 +296,7 @@ def _open(file: BinaryIO) -> PIL.Image.Image:
     return picture
 
 
-def _wide_colour(data: Bytes, name: str) -> np.ndarray | None:
+def wide_colour(data: Bytes, name: str) -> np.ndarray | None:
     """Return a file of 16-bit colour as (h, w, 3) uint16; None for any other.
 
     Pillow keeps the upper byte of each value. Told that the bytes lie the other way round, it takes the lower
