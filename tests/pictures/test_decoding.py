@@ -327,6 +327,21 @@ def test_unreadable_files(tmp_path, data, reason):
         to_rgb(data, name="camera 2")
 
 
+def test_closed_files_are_named(tmp_path):
+    path = tmp_path / "part.png"
+    PIL.Image.new("L", (2, 2)).save(path)
+    with PIL.Image.open(path) as picture, path.open("rb") as file:
+        pass
+    with pytest.raises(UnreadableImage, match=r"part\.png cannot be read as a picture: its file is closed"):
+        to_rgb(picture)
+    with pytest.raises(
+        ValueError, match=r"part\.png: .*open and give bytes .*: seek of closed|read of closed"
+    ):
+        to_rgb(file)
+    with path.open("wb") as file, pytest.raises(ValueError, match=r"part\.png: .*open and give bytes"):
+        to_rgb(file)
+
+
 def test_truncated_pillow_image():
     data = encoded(PIL.Image.effect_noise((64, 64), 50), "PNG")[:1000]
     with pytest.raises(UnreadableImage, match=r"^Pillow image cannot be read as a picture: .*trunc"):
@@ -350,7 +365,10 @@ def test_missing_file_and_directory(tmp_path):
         (np.zeros((0, 9), np.uint8), r"at least one pixel, got uint8 of shape \(0, 9\)"),
         (np.zeros((8, 9), np.int64), r"must be bool, uint8, uint16, float16.*got int64"),
         (np.zeros((8, 9), object), "must be bool, uint8.*got object"),
-        (torch.zeros(8, 9, dtype=torch.bfloat16), "must be bool, uint8.*got bfloat16"),
+        (torch.zeros(8, 9, dtype=torch.bfloat16), r"a dense tensor of bool, uint8.*got torch\.bfloat16"),
+        (torch.zeros(8, 9).to_sparse(), r"a dense tensor of .*got torch\.float32, torch\.sparse_coo on cpu"),
+        (torch.zeros(8, 9, device="meta"), r"a dense tensor of .*torch\.strided on meta"),
+        (np.ma.masked_array([[0.5, np.nan]], [[False, True]]), r"no masked values: .*image\.filled\(0\)"),
         (np.array([[0.5, np.nan]]), r"must lie in \[0, 1\], got NaN or infinity"),
         (np.array([[0.5, np.inf]]), r"must lie in \[0, 1\], got NaN or infinity"),
         (np.array([[-0.5, 1]]), "got values from -0.5 to 1$"),
@@ -366,6 +384,16 @@ def test_errors_say_what_is_allowed_and_what_came(array, words):
         to_rgb(array)
     with pytest.raises(ValueError, match=f"^camera 2: .*{words}"):
         to_rgb(array, name="camera 2")
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_an_encoded_file_in_an_array_is_no_column_of_pixels(format, shape):
+    """OpenCV's imencode gives such arrays, numpy's fromfile too."""
+    array = np.frombuffer(encoded(PIL.Image.new("RGB", (9, 8)), format), np.uint8).reshape(shape)
+    with pytest.raises(ValueError, match=r"an encoded file in an array: pass its bytes, image\.tobytes\(\)"):
+        as_array(array)
+    np.testing.assert_array_equal(to_rgb(array.tobytes()), to_rgb(np.zeros((8, 9), np.uint8)))
 
 
 def test_other_types():
