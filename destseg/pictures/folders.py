@@ -12,16 +12,8 @@ import numpy as np
 import PIL.Image
 
 from destseg.files import as_path
-from destseg.pictures.decoding import (
-    BYTES,
-    Image,
-    Tensor,
-    as_array,
-    file_name,
-    is_file,
-    is_tensor,
-    read_file,
-)
+from destseg.pictures.arrays import Tensor, as_array, is_tensor
+from destseg.pictures.decoding import BYTES, Image, file_name, is_file, read_file
 from destseg.pictures.layouts import namesakes, refuse_masks, refuse_others
 from destseg.pictures.limit import without_limit
 

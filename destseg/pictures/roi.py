@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 
-from destseg.pictures.decoding import Tensor, is_tensor
+from destseg.pictures.arrays import Tensor, is_tensor
 from destseg.pictures.masks import check_finite, mask_in, read_mask
 
 Mask: TypeAlias = str | os.PathLike[str] | PIL.Image.Image | np.ndarray | Tensor

@@ -11,7 +11,8 @@ import torch
 from deep import png_of_16_bit_colour, tiff_of_16_bit_colour
 
 from destseg.pictures import decoding
-from destseg.pictures.decoding import UnreadableImage, as_array, highest_value, read_size, resize, to_rgb
+from destseg.pictures.arrays import as_array
+from destseg.pictures.decoding import UnreadableImage, highest_value, read_size, resize, to_rgb
 
 # Grey 0, 128, 255 in one row; a colour picture of 2 x 2 whose four pixels all differ.
 GREY = np.array([[0, 128, 255]], np.uint8)
@@ -334,11 +335,9 @@ def test_closed_files_are_named(tmp_path):
         pass
     with pytest.raises(UnreadableImage, match=r"part\.png cannot be read as a picture: its file is closed"):
         to_rgb(picture)
-    with pytest.raises(
-        ValueError, match=r"part\.png: .*open and give bytes .*: seek of closed|read of closed"
-    ):
+    with pytest.raises(ValueError, match=r"part\.png: .*must give bytes .*: seek of closed"):
         to_rgb(file)
-    with path.open("wb") as file, pytest.raises(ValueError, match=r"part\.png: .*open and give bytes"):
+    with path.open("wb") as file, pytest.raises(ValueError, match=r"part\.png: .*must give bytes"):
         to_rgb(file)
 
 
@@ -391,7 +390,7 @@ def test_errors_say_what_is_allowed_and_what_came(array, words):
 def test_an_encoded_file_in_an_array_is_no_column_of_pixels(format, shape):
     """OpenCV's imencode gives such arrays, numpy's fromfile too."""
     array = np.frombuffer(encoded(PIL.Image.new("RGB", (9, 8)), format), np.uint8).reshape(shape)
-    with pytest.raises(ValueError, match=r"an encoded file in an array: pass its bytes, image\.tobytes\(\)"):
+    with pytest.raises(ValueError, match=r"a file in an array: pass its bytes, image\.tobytes\(\)"):
         as_array(array)
     np.testing.assert_array_equal(to_rgb(array.tobytes()), to_rgb(np.zeros((8, 9), np.uint8)))
 
