@@ -20,7 +20,7 @@ import PIL.ImageOps
 
 from destseg.files import as_path
 from destseg.pictures.arrays import Tensor, as_array
-from destseg.pictures.limit import check_size, decoding, without_limit
+from destseg.pictures.limit import check_size, decoding, lock_over_forks, without_limit
 from destseg.settings import BIT_DEPTHS
 
 
@@ -43,7 +43,7 @@ WIDE = re.compile(r"RGB[AX]?;16[BLN]")  # how Pillow calls 16-bit colour: big-en
 
 logger = logging.getLogger("destseg")
 _told: set[tuple[str, int | None]] = set()  # what has been warned of: a camera gives thousands of pictures
-_lock = threading.Lock()  # of the following
+_lock = lock_over_forks()  # of the following
 _decode_locks: weakref.WeakValueDictionary[int, threading.Lock] = weakref.WeakValueDictionary()
 
 
