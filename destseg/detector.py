@@ -40,8 +40,8 @@ from destseg.progress import say
 from destseg.settings import (
     Schedule,
     Settings,
+    check_amounts,
     check_device,
-    check_duration,
     check_groups,
     check_rate,
     whole_number,
@@ -219,10 +219,10 @@ class DeSTSeg:
             augment=augment,
             held_out=held_out,
             false_positive_rate=false_positive_rate,
-            drop_outliers=bool(drop_outliers),
+            drop_outliers=drop_outliers,
         )
         workers = whole_number("workers", workers)
-        check_duration("checkpoint_minutes", checkpoint_minutes)
+        check_amounts(checkpoint_minutes=checkpoint_minutes, memory=memory)
         check_groups(groups)
         path = check_writable(resume if checkpoint is None else checkpoint)
 

@@ -11,7 +11,15 @@ import pytest
 
 from destseg import settings
 from destseg.pictures.roi import RegionOfInterest
-from destseg.settings import Schedule, Settings, check_device, one_or_two, two_sides, whole_number
+from destseg.settings import (
+    Schedule,
+    Settings,
+    check_amounts,
+    check_device,
+    one_or_two,
+    two_sides,
+    whole_number,
+)
 
 SWITCHES = ("denoising", "encoder_decoder", "segmentation")
 TRIANGLE = [[0.0, 0.0], [30.0, 0.0], [0.0, 30.0]]
@@ -328,9 +336,9 @@ def test_sides_that_are_neither_one_number_nor_two(sides):
 @pytest.mark.parametrize("value", [-1, NAN, "10", None, True])
 def test_amounts_are_numbers_of_at_least_0(value):
     with pytest.raises(ValueError, match=f"memory must be a number of at least 0, got {value!r}"):
-        check_amount("memory", value)
+        check_amounts(seconds=1, memory=value)
     for allowed in (0, 10.5, np.float32(1), float("inf")):
-        check_amount("memory", allowed)
+        check_amounts(memory=allowed)
 
 
 def test_switches_may_be_numpys():
