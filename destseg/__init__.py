@@ -2,7 +2,6 @@
 
 import importlib
 import logging
-import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,15 +29,15 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'destseg' has no attribute {name!r}")
 
 
-def _reaches_anybody(_: logging.LogRecord) -> bool:
-    """Whether a warning can be written: where no handler is set up, logging itself writes to standard error,
-    and raises where that is closed or no stream.
-    """
-    return logging.getLogger("destseg").hasHandlers() or (
-        hasattr(sys.stderr, "write") and not getattr(sys.stderr, "closed", False)
-    )
+def _is_handled(record: logging.LogRecord) -> bool:
+    """Whether a handler was set up; else print a warning: logging itself would, but raise where it cannot."""
+    if logging.getLogger("destseg").hasHandlers():
+        return True
+    if record.levelno >= logging.WARNING:
+        importlib.import_module("destseg.progress").write(record.getMessage())
+    return False
 
 
 for _name in ("destseg", "destseg.ops"):  # here: before any other module of the package can warn
-    logging.getLogger(_name).addFilter(_reaches_anybody)
+    logging.getLogger(_name).addFilter(_is_handled)
 del _name

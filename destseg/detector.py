@@ -29,6 +29,7 @@ from destseg.pictures.folders import (
     as_normals,
     as_pictures,
     is_several,
+    iterate_normals,
     iterate_pictures,
 )
 from destseg.pictures.framing import Framing, framing_of
@@ -39,8 +40,8 @@ from destseg.progress import say
 from destseg.settings import (
     Schedule,
     Settings,
+    check_amounts,
     check_device,
-    check_duration,
     check_groups,
     check_rate,
     whole_number,
@@ -218,10 +219,10 @@ class DeSTSeg:
             augment=augment,
             held_out=held_out,
             false_positive_rate=false_positive_rate,
-            drop_outliers=bool(drop_outliers),
+            drop_outliers=drop_outliers,
         )
         workers = whole_number("workers", workers)
-        check_duration("checkpoint_minutes", checkpoint_minutes)
+        check_amounts(checkpoint_minutes=checkpoint_minutes, memory=memory)
         check_groups(groups)
         path = check_writable(resume if checkpoint is None else checkpoint)
 
@@ -310,13 +311,10 @@ class DeSTSeg:
             settings = self.settings
             if roi is not None:
                 settings = dataclasses.replace(settings, roi=RegionOfInterest(roi))
-            framing, labels = framing_of(settings), None
-            sources: Iterable[Source]
-            if isinstance(normal, Iterator) and groups is None:
-                sources = iterate_pictures(normal)
-            else:
-                sources = listed = as_normals(normal)
-                labels = groups_of(listed, groups)
+            framing = framing_of(settings)
+            listed = None if groups is None else as_normals(normal)
+            labels = None if listed is None else groups_of(listed, groups)
+            sources = iterate_normals(normal) if listed is None else listed
             options: dict[str, Any] = {"groups": labels, "strict": strict, "progress": progress}
             calibration = self._calibrate(sources, framing, false_positive_rate, **options)
             self._settings, self.calibration_ = settings, calibration

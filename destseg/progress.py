@@ -53,11 +53,9 @@ def say(text: str, wanted: bool = True) -> None:
 
 def write(text: str) -> None:
     """Print a line on standard error, if there is one that can be written."""
-    try:
-        if sys.stderr is not None:  # print would take standard output in its place
+    if sys.stderr is not None:  # print would take standard output in its place
+        with contextlib.suppress(Exception):  # of an object that is no stream, or whose window is gone
             print(text, file=sys.stderr)
-    except (AttributeError, OSError, ValueError):
-        pass
 
 
 class Bar:

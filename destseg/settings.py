@@ -108,9 +108,7 @@ class Settings:
             if name != "light":
                 value = getattr(self, name)
                 self._set(name, default if value is None else checked_switch(name, value))
-        self._set("seed", whole_number("seed", self.seed))
-        if self.seed > MOST_SEED:
-            raise ValueError(f"seed must be a whole number below 2^63, got {self.seed}")
+        self._set("seed", whole_number("seed", self.seed, most=MOST_SEED))
         self._set("image_size", one_or_two(input_size(self.image_size)))
         self._set("overlap", checked_overlap(self.overlap))
         self._set("keep_aspect", checked_switch("keep_aspect", self.keep_aspect))
@@ -186,8 +184,9 @@ class Schedule:
         check_choice("flip", self.flip, FLIPS)
         check_choice("augment", self.augment, AUGMENTATIONS)
         object.__setattr__(self, "rotate", checked_rotation(self.rotate))
-        object.__setattr__(self, "drop_outliers", checked_switch("drop_outliers", self.drop_outliers))
-        if not 0 <= self.held_out <= 0.5:
+        switch = checked_switch("drop_outliers", self.drop_outliers)
+        object.__setattr__(self, "drop_outliers", switch)
+        if not 0 <= _number(self.held_out) <= 0.5:
             raise ValueError(f"held_out must be a share between 0 and 0.5, got {self.held_out!r}")
         check_rate(self.false_positive_rate)
 
@@ -213,16 +212,17 @@ def check_choice(name: str, value: object, allowed: Sequence[str] | Mapping[str,
 
 def check_rate(false_positive_rate: float) -> None:
     """Raise ValueError unless the rate lies between 0 and 1, exclusive."""
-    if not 0 < false_positive_rate < 1:
+    if not 0 < _number(false_positive_rate) < 1:
         raise ValueError(
-            f"false_positive_rate must lie between 0 and 1, exclusive, got {false_positive_rate}"
+            f"false_positive_rate must lie between 0 and 1, exclusive, got {false_positive_rate!r}"
         )
 
 
-def check_duration(name: str, value: float) -> None:
-    """Raise ValueError unless the value is a number of at least 0; `name` is for the error."""
-    if not value >= 0:  # NaN fails, too
-        raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+def check_amounts(**amounts: float) -> None:
+    """Raise ValueError, naming the first, unless all values are numbers of at least 0."""
+    for name, value in amounts.items():
+        if not _number(value) >= 0:  # NaN fails, too
+            raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
 
 
 def check_groups(groups: Any) -> None:
@@ -247,14 +247,15 @@ def check_device(device: str) -> str:
     return device
 
 
-def whole_number(name: str, value: Any, least: int = 0) -> int:
-    """Return a whole number of at least `least` as a Python int; `name` is for the error."""
+def whole_number(name: str, value: Any, least: int = 0, most: int | None = None) -> int:
+    """Return a whole number from `least` to `most` as a Python int; `name` is for the error."""
     try:
         number = int(operator.index(value))
     except TypeError:
         number = least - 1
-    if number < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if number < least or (most is not None and number > most):
+        limit = "" if most is None or number < least else f", up to {most}"
+        raise ValueError(f"{name} must be a whole number of at least {least}{limit}, got {value!r}")
     return number
 
 
@@ -311,7 +312,7 @@ def checked_tile(tile: Any, size: tuple[int, int], keep_aspect: bool) -> tuple[i
 
 def checked_overlap(overlap: Any) -> float:
     """Return the overlap, a share from 0 to 0.75."""
-    share = float(overlap) if isinstance(overlap, Real) and not isinstance(overlap, bool) else math.nan
+    share = _number(overlap)
     if not 0 <= share <= MOST_OVERLAP:
         raise ValueError(
             f"overlap must be a share of a tile's side from 0 to {MOST_OVERLAP}, got {overlap!r}"
@@ -344,3 +345,8 @@ def one_or_two(sides: Sequence[int]) -> Sides:
     """Return (height, width), or a single number where they are equal."""
     height, width = sides
     return height if height == width else (height, width)
+
+
+def _number(value: Any) -> float:
+    """Return a number as a float, and NaN for anything else, such as text."""
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan

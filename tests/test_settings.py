@@ -11,7 +11,15 @@ import pytest
 
 from destseg import settings
 from destseg.pictures.roi import RegionOfInterest
-from destseg.settings import Schedule, Settings, check_device, one_or_two, two_sides, whole_number
+from destseg.settings import (
+    Schedule,
+    Settings,
+    check_amounts,
+    check_device,
+    one_or_two,
+    two_sides,
+    whole_number,
+)
 
 SWITCHES = ("denoising", "encoder_decoder", "segmentation")
 TRIANGLE = [[0.0, 0.0], [30.0, 0.0], [0.0, 30.0]]
@@ -108,6 +116,12 @@ def test_numpys_numbers_become_pythons():
         ({"seed": 0.5}, "seed must be a whole number of at least 0, got 0.5"),
         ({"seed": "1"}, "seed must be a whole number of at least 0, got '1'"),
         ({"seed": None}, "seed must be a whole number of at least 0, got None"),
+        ({"seed": 2**63}, f"seed must be a whole number of at least 0, up to {2**63 - 1}, got {2**63}"),
+        *(
+            ({name: value}, f"{name} must be True or False, got {value!r}")
+            for name in ("keep_aspect", "denoising", "encoder_decoder", "segmentation")
+            for value in ("false", "no", 2)
+        ),
         (
             {"image_size": 63},
             "image_size must be a number of pixels or (height, width), each at least 64, got 63",
@@ -117,7 +131,6 @@ def test_numpys_numbers_become_pythons():
         ({"image_size": (64, 64, 64)}, "each at least 64, got (64, 64, 64)"),
         ({"image_size": "256"}, "each at least 64, got '256'"),
         ({"image_size": None}, "each at least 64, got None"),
-        ({"seed": 2**63}, f"seed must be a whole number below 2^63, got {2**63}"),
         (
             {"image_size": 4097},
             "image_size must have at most 16777216 pixels, got 4097: cut larger pictures into tiles",
@@ -275,14 +288,18 @@ def test_the_default_of_a_schedule():
         ),
         *(
             ({"held_out": share}, f"held_out must be a share between 0 and 0.5, got {share!r}")
-            for share in (-0.1, 0.51, NAN)
+            for share in (-0.1, 0.51, NAN, "0.2", None, True)
+        ),
+        *(
+            ({"drop_outliers": value}, f"drop_outliers must be True or False, got {value!r}")
+            for value in ("no", None)
         ),
         *(
             (
                 {"false_positive_rate": rate},
-                f"false_positive_rate must lie between 0 and 1, exclusive, got {rate}",
+                f"false_positive_rate must lie between 0 and 1, exclusive, got {rate!r}",
             )
-            for rate in (0, 1, 1.5, -0.1, NAN)
+            for rate in (0, 1, 1.5, -0.1, NAN, "0.1", None)
         ),
         ({"drop_outliers": "no"}, "drop_outliers must be True or False, got 'no'"),
     ],
@@ -332,6 +349,20 @@ def test_sides_that_are_neither_one_number_nor_two(sides):
     with pytest.raises(ValueError) as refused:
         two_sides(sides)
     assert str(refused.value) == f"sides must be one whole number or two, got {sides!r}"
+
+
+@pytest.mark.parametrize("value", [-1, NAN, "10", None, True])
+def test_amounts_are_numbers_of_at_least_0(value):
+    with pytest.raises(ValueError, match=f"memory must be a number of at least 0, got {value!r}"):
+        check_amounts(seconds=1, memory=value)
+    for allowed in (0, 10.5, np.float32(1), float("inf")):
+        check_amounts(memory=allowed)
+
+
+def test_switches_may_be_numpys():
+    made = schedule(drop_outliers=np.bool_(False)), Settings(keep_aspect=np.bool_(True), denoising=0)
+    assert (made[0].drop_outliers, made[1].keep_aspect, made[1].denoising) == (False, True, False)
+    assert {type(made[0].drop_outliers), type(made[1].keep_aspect)} == {bool}  # as a file holds them
 
 
 def test_whole_numbers_have_a_least():

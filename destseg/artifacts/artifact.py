@@ -13,7 +13,7 @@ from destseg.artifacts.digest import BLANK, is_whole
 from destseg.artifacts.record import FitRecord
 from destseg.inference.calibration import Calibration
 from destseg.inference.scorer import Scorer
-from destseg.pictures.decoding import is_tensor
+from destseg.pictures.arrays import is_tensor
 from destseg.pictures.roi import RegionOfInterest
 from destseg.settings import EXPORT_PRECISIONS, Settings, check_choice
 

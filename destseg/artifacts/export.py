@@ -19,6 +19,7 @@ from destseg.inference.calibration import calibrate
 from destseg.inference.stream import stream
 from destseg.model.graph import Inference, trace
 from destseg.model.networks import DeSTSegNet
+from destseg.model.process import plain_torch
 from destseg.pictures.folders import Pictures, as_normals
 from destseg.pictures.framing import framing_of
 from destseg.pictures.store import PictureStore
@@ -28,6 +29,7 @@ from destseg.settings import EXPORT_PRECISIONS, check_choice
 logger = logging.getLogger("destseg")
 
 
+@plain_torch()
 def export(
     network: DeSTSegNet,
     artifact: Artifact,

@@ -4,7 +4,7 @@ import argparse
 
 from destseg.cli.arguments import SIDES, add_progress, read_number, read_sides, wrong_usage
 from destseg.cli.output import show
-from destseg.settings import Settings, check_duration, input_size
+from destseg.settings import Settings, check_amounts, input_size
 
 HELP = "Time prediction by preset, engine and precision, beside the published network."
 EXAMPLE = "destseg bench part.destseg part.xml"
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     with wrong_usage():
         input_size(options.size)
-        check_duration("seconds", options.seconds)
+        check_amounts(seconds=options.seconds)
 
     from destseg.bench import table
 

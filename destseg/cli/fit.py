@@ -34,8 +34,8 @@ from destseg.settings import (
     SCHEDULES,
     Schedule,
     Settings,
+    check_amounts,
     check_device,
-    check_duration,
     check_groups,
     whole_number,
 )
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
         Schedule.of(options.preset, **schedule)
         check_device(options.device)
         whole_number("workers", options.workers)
-        check_duration("checkpoint_minutes", options.checkpoint_minutes)
+        check_amounts(checkpoint_minutes=options.checkpoint_minutes)
         check_groups(options.groups)
 
     from destseg.artifacts.formats import FORMATS

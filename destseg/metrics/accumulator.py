@@ -96,8 +96,8 @@ class Accumulator:
         if image_scores is not None:
             added.image_scores = per_picture(image_scores, count, "image_scores")
         if image_labels is not None:
-            given = per_picture(image_labels, count, "image_labels")
-            added.image_labels = labels_of(given, "image_labels").tolist()
+            labels = labels_of(image_labels, "image_labels")
+            added.image_labels = per_picture(labels, count, "image_labels")
         refuse_nan(np.array(added.image_scores))
         self.merge(added)
 

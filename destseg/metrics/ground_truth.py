@@ -55,7 +55,7 @@ def pairs(maps: Pictures, masks: Pictures, regions: Pictures | None = None) -> I
             raise ValueError(
                 f"region {index} must have the size of its map, {scores.shape}, and a pixel inside, got {got}"
             )
-        if roi.dtype != np.bool_ and roi.min() < 0:
+        if roi.dtype != np.bool_ and not roi.min() >= 0:  # NaN fails, too
             some = np.unique(roi)[:3].tolist()
             wanted = "regions must hold 0 outside and positive values inside"
             raise ValueError(f"{wanted}, got values such as {some} in region {index}")
@@ -68,6 +68,8 @@ def per_picture(values: ArrayLike, count: int, name: str) -> list[Any]:
     array = np.asarray(values)
     if array.shape != (count,):
         raise ValueError(f"{name} must be ({count},), one per picture, got shape {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be numbers, got {array.dtype}")
     return list(array.tolist())
 
 
@@ -98,12 +100,18 @@ def refuse_nan(image_scores: Array) -> None:
 
 def _pictures(pictures: Pictures, name: str) -> list[Array]:
     if hasattr(pictures, "__array__"):
-        stack = np.asarray(pictures)
+        stack = np.asanyarray(pictures)
         if stack.ndim != 3 and stack.dtype != object:
             raise ValueError(f"{name} must be (n, h, w) or a sequence of (h, w), got shape {stack.shape}")
         pictures = list(stack)
-    arrays = [np.asarray(picture) for picture in pictures]  # type: ignore[union-attr]
-    for index, array in enumerate(arrays):
+    arrays = []
+    for index, picture in enumerate(pictures):  # type: ignore[arg-type]
+        if np.ma.is_masked(picture):
+            raise ValueError(
+                f"{name} must have no masked values, got some at {index}; regions leave pixels out"
+            )
+        array = np.asarray(picture)
+        arrays.append(array)
         if array.ndim != 2:
             raise ValueError(
                 f"{name} must be (n, h, w) or a sequence of (h, w), got {array.shape} at {index}"

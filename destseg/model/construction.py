@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from destseg.model.networks import DeSTSegNet
-from destseg.model.process import check_process
+from destseg.model.process import check_process, plain_torch
 from destseg.model.teachers import Weights, teacher_state
 from destseg.model.tensorfile import matching_tensors
 from destseg.settings import Settings, check_device
@@ -28,6 +28,7 @@ def torch_device(name: str) -> torch.device:
     return device
 
 
+@plain_torch()
 @torch.inference_mode(False)  # whose tensors could not be trained
 def new_network(settings: Settings, weights: Weights = None, progress: bool = True) -> DeSTSegNet:
     """Make an untrained network with its teacher.

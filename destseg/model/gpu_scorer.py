@@ -15,7 +15,7 @@ import torch
 
 from destseg.model.networks import DeSTSegNet
 from destseg.model.normalisation import normalise, row_of_constants
-from destseg.model.process import check_process
+from destseg.model.process import check_process, plain_torch
 
 BATCH = 32  # inputs that a GPU scores at once
 FEW = 8  # inputs of a smaller lane: in half precision a lane always computes all that it takes
@@ -38,6 +38,7 @@ class GpuScorer:
         self.network, self.size, self.precision = network, size, precision
         self._spare: dict[int, list[Lane]] = defaultdict(list)  # by the number of inputs they take
 
+    @plain_torch()
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """See `destseg.inference.scorer.Scorer.maps`."""
         check_process()

@@ -1,7 +1,9 @@
-"""Whether torch can compute in this process: in one that was forked it may wait for ever."""
+"""Torch as a process has it: after a fork it may wait for ever, and a program may have set it otherwise."""
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
 
 import torch
 
@@ -19,6 +21,18 @@ def check_process() -> None:
             'without --preload); or start processes by multiprocessing.get_context("spawn"); or call '
             "torch.set_num_threads(1) in this one. Exported models need none of this"
         )
+
+
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """Undo, for a block or a function, autocast and a default device that a program has set around it."""
+    with contextlib.ExitStack() as undone:
+        if torch.get_default_device().type != "cpu":
+            undone.enter_context(torch.device("cpu"))
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                undone.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from destseg.model.construction import torch_device
 from destseg.model.gpu_scorer import GpuScorer
 from destseg.model.networks import DeSTSegNet, fold_normalisations, resize
 from destseg.model.normalisation import normalise
-from destseg.model.process import check_process
+from destseg.model.process import check_process, plain_torch
 
 
 class TorchScorer:
@@ -25,6 +25,7 @@ class TorchScorer:
     def __init__(self, network: DeSTSegNet, size: tuple[int, int]) -> None:
         self.network, self.size = fold_normalisations(network), size
 
+    @plain_torch()
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """See `Scorer.maps`."""
         check_process()

@@ -12,6 +12,7 @@ FEW = 20  # pictures, of which half would calibrate
 VANISHING = 4.0  # pixels of a picture to one of its input; the paper's pictures have that many
 SIZES, ASPECTS = 2.0, 1.5  # the largest side or aspect in relation to the smallest
 DARK = 64  # of 255: a quarter of the range
+RARE = 0.001  # a smaller share of the values, of broken pixels or gleams, does not count as used
 
 
 def advice_on(store: PictureStore) -> list[str]:
@@ -48,13 +49,17 @@ def _on_flat(store: PictureStore) -> str:
 
 
 def _on_range(store: PictureStore) -> str:
-    if store.highest >= DARK or len(store.flat) == store.pictures:
+    depth, shares = store.framing.bit_depth, np.cumsum(store.levels) / store.levels.sum()
+    low, high = (int(np.searchsorted(shares, share)) for share in (RARE, 1 - RARE))
+    used = high if depth is None else high - low  # of 8 bits all levels are left, whatever the lowest is
+    if used >= DARK or len(store.flat) == store.pictures:
         return ""
-    depth = store.framing.bit_depth
-    remedy = "expose longer" if depth is None else f"expose longer, or take fewer bits than bit_depth={depth}"
+    remedy = "expose longer"
+    if depth is not None:
+        remedy += f", take fewer bits than bit_depth={depth}, or stretch the values before"
     return (
-        f"pictures use a fraction of their range: their highest value is {store.highest} of 255, so that few "
-        f"grey levels are left: {remedy}"
+        f"pictures use a fraction of their range: nearly all values lie in {low} to {high} of 0 to 255, so "
+        f"that few levels are left: {remedy}"
     )
 
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 from destseg.files import as_path
 from destseg.pictures.folders import (
-    MASK,
-    MASKS,
     SUFFIXES,
     Source,
-    is_normal,
     is_picture,
     name_some,
     picture_paths,
     visible_files,
     warn_about,
 )
+from destseg.pictures.layouts import is_normal, namesakes, refuse_masks
+
+TRUTH, MASK = "ground_truth", "_mask"  # the folder of the masks, and the end of a mask's name
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
 
     Raises:
         FileNotFoundError: the `test` directory is missing, or a mask in `ground_truth`.
-        ValueError: `test` holds no pictures, or normal ones in a folder that is not called `good`, such as
-            `OK`: they would count as defects.
+        ValueError: `test` holds no pictures, or masks beside them, or normal ones in a folder that is not
+            called `good`, such as `OK`: they would count as defects.
     """
     root = as_path(directory)
-    test, truth = root / "test", root / "ground_truth"
+    test, truth = root / "test", root / TRUTH
     if not test.is_dir():
         raise FileNotFoundError(
             f"{directory} is not in the MVTec layout: there is no directory {test}, "
@@ -74,6 +74,7 @@ def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
                 f"{test / kind} looks like a folder of normal pictures: they must lie in {test / 'good'}, "
                 "and all other folders hold defects; rename it"
             )
+    refuse_masks(paths)
     loose = [path for path in paths if path not in kinds]
     if not kinds:
         raise ValueError(f"{test} holds no pictures: {homes}, not loose as {name_some(loose)}")
@@ -92,12 +93,16 @@ def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
 
 
 def _masks_below(truth: Path) -> dict[Path, Path]:
-    """Return the masks below a folder by their paths without endings; the first of SUFFIXES wins."""
+    """Return the masks below a folder by their paths without endings.
+
+    The first of SUFFIXES wins; a warning names the others.
+    """
     masks = sorted(
         filter(is_picture, visible_files(truth)),
-        key=lambda path: (-SUFFIXES.index(path.suffix.lower()), path),
+        key=lambda path: (SUFFIXES.index(path.suffix.lower()), path),
     )
-    return {path.with_suffix("").relative_to(truth): path for path in masks}
+    warn_about("not used:", namesakes(masks), "mask", "with the name of another but for its ending")
+    return {path.with_suffix("").relative_to(truth): path for path in reversed(masks)}
 
 
 def _mask_path(picture: Path, test: Path, masks: dict[Path, Path]) -> Path:
@@ -107,8 +112,8 @@ def _mask_path(picture: Path, test: Path, masks: dict[Path, Path]) -> Path:
     for key in (wanted, place):
         if key in masks:
             return masks[key]
-    expected = test.parent / MASKS[0] / wanted
+    expected = test.parent / TRUTH / wanted
     raise FileNotFoundError(
         f"{picture} has no mask: expected {expected.with_name(expected.name + '.png')}; without a folder "
-        f"{MASKS[0]} there would be no pixel metrics, but the others"
+        f"{TRUTH} there would be no pixel metrics, but the others"
     )

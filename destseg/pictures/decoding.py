@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, TypeGuard
+from typing import Any, BinaryIO, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 import PIL.ExifTags
@@ -19,15 +19,9 @@ import PIL.Image
 import PIL.ImageOps
 
 from destseg.files import as_path
-from destseg.pictures.limit import check_size, decoding, without_limit
+from destseg.pictures.arrays import Tensor, as_array
+from destseg.pictures.limit import check_size, decoding, lock_over_forks, without_limit
 from destseg.settings import BIT_DEPTHS
-
-if TYPE_CHECKING:
-    import torch
-
-    Tensor: TypeAlias = torch.Tensor
-else:
-    Tensor = Any  # torch is not imported for a type's name
 
 
 class File(Protocol):
@@ -47,11 +41,9 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 WIDE_FORMATS = ("PNG", "TIFF")  # which may hold more than 8 bits
 WIDE = re.compile(r"RGB[AX]?;16[BLN]")  # how Pillow calls 16-bit colour: big-endian, little-endian or native
 
-_DTYPES = (np.bool_, np.uint8, np.uint16, np.float16, np.float32, np.float64)
-_DTYPE_NAMES = "bool, uint8, uint16, float16, float32 or float64"
 logger = logging.getLogger("destseg")
 _told: set[tuple[str, int | None]] = set()  # what has been warned of: a camera gives thousands of pictures
-_lock = threading.Lock()  # of the following
+_lock = lock_over_forks()  # of the following
 _decode_locks: weakref.WeakValueDictionary[int, threading.Lock] = weakref.WeakValueDictionary()
 
 
@@ -97,7 +89,7 @@ def to_rgb(image: Image, name: str | None = None, bit_depth: int | None = None) 
         name = name or _name_of(image)
         data = _data_of(image)
         picture = read_image(data, name)
-        wide = _wide_colour(data, name) if picture.format in WIDE_FORMATS else None
+        wide = wide_colour(data, name) if picture.format in WIDE_FORMATS else None
         return _from_pillow(picture, name, bit_depth) if wide is None else to_rgb(wide, name, bit_depth)
     if isinstance(image, PIL.Image.Image):
         name = name or str(getattr(image, "filename", "") or "Pillow image")
@@ -134,7 +126,7 @@ def highest_value(image: Image) -> int | None:
         data = _data_of(image)
         with _readable(name):
             picture = _open(io.BytesIO(data))
-        wide = _wide_colour(data, name) if picture.format in WIDE_FORMATS else None
+        wide = wide_colour(data, name) if picture.format in WIDE_FORMATS else None
         if wide is not None:
             return int(wide.max())
         image = picture
@@ -154,67 +146,29 @@ def depth_of(highest: int) -> int:
     return next(depth for depth in BIT_DEPTHS if highest < 1 << depth)
 
 
-def as_array(image: Image, name: str | None = None) -> np.ndarray:
-    """Check that an array or tensor is one picture, without converting its values.
-
-    Args:
-        image: as `to_rgb` takes it.
-        name: what error messages call the picture.
-
-    Returns:
-        (h, w) or (h, w, 1 | 3 | 4) of the same dtype in native byte order, sharing memory where it can.
-
-    Raises:
-        ValueError: another shape, dtype or range.
-        TypeError: neither array nor tensor.
-    """
-    label = f"{name}: image" if name else "image"
-    if is_tensor(image):
-        if str(image.dtype) == "torch.bfloat16":
-            raise ValueError(f"{label} must be {_DTYPE_NAMES}, got bfloat16")
-        pixels = image.detach().cpu().numpy()
-        if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3, 4):
-            pixels = pixels.transpose(1, 2, 0)
-    elif isinstance(image, np.ndarray):
-        pixels = image
-    else:
-        kinds = "a path, bytes, an open file, a Pillow image, a numpy array or a torch tensor"
-        raise TypeError(f"{label} must be {kinds}, got {type(image).__name__}")
-    got = f"got {pixels.dtype} of shape {pixels.shape}"
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
-        hint = ""
-        if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4):
-            move = "permute" if is_tensor(image) else "transpose"
-            hint = f"; move the channels last with image.{move}(1, 2, 0)"
-        raise ValueError(f"{label} must be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), {got}{hint}")
-    if 0 in pixels.shape:
-        raise ValueError(f"{label} must have at least one pixel, {got}")
-    native = pixels.dtype.newbyteorder("=")
-    if native not in _DTYPES:
-        raise ValueError(f"{label} must be {_DTYPE_NAMES}, {got}")
-    if pixels.dtype.kind == "f":
-        convert = "to(torch" if is_tensor(image) else "astype(numpy"
-        _check_unit_range(pixels, label, convert)
-    return pixels.astype(native, copy=False)
-
-
 def is_file(value: Any) -> TypeGuard[File]:
     """Whether this is an open file, an upload or the like: anything else that can be read."""
     return callable(getattr(value, "read", None)) and not isinstance(value, os.PathLike)
 
 
 def read_file(file: File) -> bytes:
-    """Return all bytes of an open file, from its start if it can go there; TypeError if it has none."""
+    """Return all bytes of an open file, from its start if it can go there.
+
+    Raises ValueError if it cannot be read, and TypeError if it gives no bytes.
+    """
+    label = f"{file_name(file)}: " if file_name(file) else ""
+    wanted = "a file must give bytes when it is read: open it in binary mode, or pass what it holds"
     seek = getattr(file, "seek", None)
-    if seek is not None:
-        with contextlib.suppress(OSError):  # a pipe or an answer of the network
-            seek(0)
-    data = file.read()
+    try:
+        if seek is not None:
+            with contextlib.suppress(OSError):  # a pipe or an answer of the network
+                seek(0)
+        data = file.read()
+    except ValueError as error:  # it is closed, or open for writing
+        raise ValueError(f"{label}{wanted}: {error}") from error
     if not isinstance(data, BYTES):
         if isinstance(data, Coroutine):
             data.close()
-        label = f"{file_name(file)}: " if file_name(file) else ""
-        wanted = "a file must give bytes when it is read: open it in binary mode, or pass what it holds"
         raise TypeError(f"{label}{wanted}, got {type(data).__name__}")
     return bytes(data)
 
@@ -282,12 +236,6 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array(image.resize((width, height), PIL.Image.Resampling.BILINEAR))
 
 
-def is_tensor(value: Any) -> TypeGuard[Tensor]:
-    """Whether this is a torch tensor, without importing torch: whoever holds one has imported it."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
 def _open(file: BinaryIO) -> PIL.Image.Image:
     """Open a picture; nothing is decoded yet."""
     with without_limit() as limit:
@@ -296,7 +244,7 @@ def _open(file: BinaryIO) -> PIL.Image.Image:
     return picture
 
 
-def _wide_colour(data: Bytes, name: str) -> np.ndarray | None:
+def wide_colour(data: Bytes, name: str) -> np.ndarray | None:
     """Return a file of 16-bit colour as (h, w, 3) uint16; None for any other.
 
     Pillow keeps the upper byte of each value. Told that the bytes lie the other way round, it takes the lower
@@ -386,7 +334,8 @@ def _readable(name: str) -> Iterator[None]:
         reason = "it is no PNG, JPEG, TIFF, BMP or WebP file"
         raise UnreadableImage(f"{name} cannot be read as a picture: {reason}") from None
     except Exception as error:  # OSError, SyntaxError, KeyError, struct.error, zlib.error, ...
-        raise UnreadableImage(f"{name} cannot be read as a picture: {error}") from error
+        reason = str(error) or "its file is closed"  # which Pillow merely asserts
+        raise UnreadableImage(f"{name} cannot be read as a picture: {reason}") from error
 
 
 def _from_pillow(picture: PIL.Image.Image, name: str, bit_depth: int | None) -> np.ndarray:
@@ -406,19 +355,6 @@ def _from_pillow(picture: PIL.Image.Image, name: str, bit_depth: int | None) -> 
             raise ValueError(f"{name}: integer pixels must lie in 0..65535, got {low}..{high}")
         values = values.astype(np.uint16)
     return to_rgb(values, name, bit_depth)
-
-
-def _check_unit_range(pixels: np.ndarray, label: str, convert: str) -> None:
-    low, high = pixels.min(), pixels.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(f"{label} of floats must lie in [0, 1], got NaN or infinity")
-    if low < 0 or high > 1:
-        hint = ""
-        if low >= 0 and high <= 255:
-            hint = f"; for grey levels 0..255 convert with image.{convert}.uint8)"
-        elif low >= 0 and high <= 65535:
-            hint = f"; for grey levels 0..65535 convert with image.{convert}.uint16)"
-        raise ValueError(f"{label} of floats must lie in [0, 1], got values from {low:g} to {high:g}{hint}")
 
 
 def _check_file(path: Path) -> Path:

@@ -2,9 +2,8 @@
 
 import logging
 import os
-import re
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeGuard
@@ -13,16 +12,9 @@ import numpy as np
 import PIL.Image
 
 from destseg.files import as_path
-from destseg.pictures.decoding import (
-    BYTES,
-    Image,
-    Tensor,
-    as_array,
-    file_name,
-    is_file,
-    is_tensor,
-    read_file,
-)
+from destseg.pictures.arrays import Tensor, as_array, is_tensor
+from destseg.pictures.decoding import BYTES, Image, file_name, is_file, read_file
+from destseg.pictures.layouts import namesakes, refuse_masks, refuse_others
 from destseg.pictures.limit import without_limit
 
 logger = logging.getLogger("destseg")
@@ -32,17 +24,9 @@ FEWEST_COLUMNS = 8  # of pictures in a stack: fewer are likely to be channels
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """Endings of picture files' names, in upper or lower case."""
 
-UNKNOWN = (".heic", ".heif", ".raw", ".npy")  # endings of pictures that Pillow does not know by itself
-MASKS, MASK = ("ground_truth", "masks"), "_mask"  # names of folders of masks, in lower case; of a mask's end
-NORMAL = (
-    "good",
-    "ok",
-    "okay",
-    "normal",
-    "defectfree",
-    "nodefect",
-    "anomalyfree",
-)  # what normal parts are called
+UNKNOWN = (".heic", ".heif", ".jxl", ".exr", ".dcm", ".raw", ".cr3", ".npy", ".npz")
+"""Endings of pictures that Pillow does not know by itself."""
+
 NAMED = 3  # pictures that one message names
 
 Pictures: TypeAlias = Image | Iterable[Image]
@@ -65,7 +49,8 @@ def picture_paths(directory: str | os.PathLike[str]) -> list[Path]:
     """List every picture file below a directory, at any depth, sorted by path.
 
     A picture is a file whose name ends in one of SUFFIXES; `visible_files` tells which are found. A warning
-    counts and names the files that are pictures in spite of their names.
+    counts and names the files that are pictures in spite of their names, and another those whose names differ
+    in their ending only.
 
     Raises:
         FileNotFoundError, NotADirectoryError, PermissionError: the path leads to no directory, or it cannot
@@ -84,6 +69,10 @@ def picture_paths(directory: str | os.PathLike[str]) -> list[Path]:
     other = [path for path in files if not is_picture(path) and _is_another_picture(path)]
     warn_about(
         "left out:", other, "picture", f"of another kind; only files ending in {', '.join(SUFFIXES)} are read"
+    )
+    twins = namesakes(pictures)
+    warn_about(
+        "look at:", twins, "picture", "with the name of another but for its ending, its mask or a copy"
     )
     return pictures
 
@@ -152,33 +141,23 @@ def as_pictures(source: Pictures) -> list[Source]:
     items = _items(source)
     sources = _all_sources(items)
     if len(sources) > 1 or _is_directory(items[0]):
-        _refuse_masks(sources, "test")
+        _refuse_masks(sources, items)
     return sources
 
 
 def as_normals(source: Pictures) -> list[Source]:
-    """List normal pictures as `as_pictures` does, but refuse what holds others beside them.
+    """List normal pictures as `as_pictures` does, each file once, but refuse what holds others beside them.
 
     These are the root of a data set, its test set, a folder of defects or masks in it, and a folder with a
-    subfolder `good` (`ok`, `normal` ...) and pictures outside of that.
+    subfolder `good` (`ok`, `normal` ...) and pictures outside of that, or with a subfolder `bad` (`NG`,
+    `defects` ...) or `test` and pictures outside of that; `destseg.pictures.layouts` has all names.
 
     Raises as `as_pictures`, and ValueError whose message says where the normal pictures lie.
     """
     items = _items(source)
     sources = _all_sources(items)
-    _refuse_masks(sources, "normal")
-    for folder, path in _folders_of(sources).items():
-        root = _root_of_defects(folder)
-        if root is not None:
-            raise _refusal(f"{path} lies in a test set, among pictures of defects", root, "normal")
-    for item in items:
-        if _is_directory(item) and not is_normal(Path(os.path.abspath(item)).name):
-            below = [path.relative_to(item) for path in _paths_of(sources) if path.is_relative_to(item)]
-            within = [len(path.parts) > 1 and is_normal(path.parts[0]) for path in below]
-            if any(within) and not all(within):
-                text = f"{Path(item) / below[within.index(False)]} lies beside the normal pictures"
-                raise _refusal(text, Path(os.path.abspath(item)), "normal")
-    return sources
+    _refuse_others(sources, items)
+    return _once(sources)
 
 
 def _items(source: Pictures) -> list[Image]:
@@ -193,7 +172,7 @@ def _items(source: Pictures) -> list[Image]:
     elif isinstance(source, (str, os.PathLike, *BYTES, PIL.Image.Image)) or is_file(source):
         items = [source]
     elif isinstance(source, Iterable):
-        items = list(source)
+        items = list(map(_copied, source) if isinstance(source, Iterator) else source)
     else:
         kinds = "a directory, a picture, an array (n, h, w, 3), or a list of pictures"
         raise TypeError(f"pictures must be {kinds}, got {type(source).__name__}")
@@ -219,9 +198,12 @@ def iterate_pictures(source: Pictures) -> Iterable[Source]:
     Everything else, be it a list, a folder or an array, is taken as `as_pictures` takes it. Arguments and
     errors are as there; of an iterator without any picture ValueError comes when the first is wanted.
     """
-    if is_several(source) and isinstance(source, Iterable) and not isinstance(source, Collection):
-        return _one_by_one(source)
-    return as_pictures(source)
+    return _one_by_one(source, _refuse_masks) if _may_be_endless(source) else as_pictures(source)
+
+
+def iterate_normals(source: Pictures) -> Iterable[Source]:
+    """Return normal pictures: `as_normals`, but from an iterator one by one, as `iterate_pictures` does."""
+    return _one_by_one(source, _refuse_others) if _may_be_endless(source) else as_normals(source)
 
 
 def is_several(source: Pictures) -> bool:
@@ -233,15 +215,14 @@ def is_several(source: Pictures) -> bool:
     return not (isinstance(source, (*BYTES, PIL.Image.Image)) or is_file(source))
 
 
+def _may_be_endless(source: Pictures) -> TypeGuard[Iterable[Image]]:
+    return is_several(source) and isinstance(source, Iterable) and not isinstance(source, Collection)
+
+
 def name_some(names: Sequence[object]) -> str:
     """Return the first few names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(map(str, names[:NAMED])) + more
-
-
-def is_normal(folder: str) -> bool:
-    """Whether a folder's name says that it holds normal pictures: good, OK, Normal, defect-free ..."""
-    return re.sub("[^a-z]", "", folder.lower()) in NORMAL
 
 
 def is_picture(path: Path) -> bool:
@@ -267,89 +248,20 @@ def _is_another_picture(path: Path) -> bool:
 
 
 def _is_directory(item: Image) -> TypeGuard[str | os.PathLike[str]]:
-    return isinstance(item, (str, os.PathLike)) and Path(item).is_dir()
-
-
-def _folders_of(sources: Sequence[Source]) -> dict[Path, Path]:
-    """Return the absolute folders in which pictures lie, each with the first of them."""
-    folders: dict[Path, Path] = {}
-    for path in _paths_of(sources):
-        folders.setdefault(Path(os.path.abspath(path.parent)), path)
-    return folders
+    return isinstance(item, (str, os.PathLike)) and as_path(item).is_dir()
 
 
 def _paths_of(sources: Sequence[Source]) -> list[Path]:
     return [Path(source.image) for source in sources if isinstance(source.image, (str, os.PathLike))]
 
 
-def _refuse_masks(sources: Sequence[Source], wanted: str) -> None:
-    """Raise ValueError if some pictures are masks, by their folder or by their names."""
-    for folder, path in _folders_of(sources).items():
-        root = _root_of_masks(folder)
-        if root is not None:
-            raise _refusal(f"{path} is the mask of a defect", root, wanted)
-    paths = _paths_of(sources)
-    stems = {path.with_suffix("") for path in paths}
-    masks = [path for path in paths if path.stem.endswith(MASK)]
-    if masks and len(masks) < len(sources):  # one in ten at least: a ski mask is a picture, even beside a ski
-        masks = [path for path in masks if path.with_name(path.stem.removesuffix(MASK)) in stems]
-        masks = masks if len(masks) >= len(sources) / 10 else []
-    if masks:
-        raise _refusal(f"{masks[0]} is the mask of a defect, by its name", None, wanted)
+def _refuse_masks(sources: Sequence[Source], _: Sequence[Image]) -> None:
+    refuse_masks(_paths_of(sources))
 
 
-def _root_of_masks(folder: Path) -> Path | None:
-    """Return the folder of the data set if this one, absolute, lies among its masks."""
-    for place in (folder, *folder.parents):
-        name = place.name.lower()
-        if name in ("train", "test"):
-            return None
-        if name == MASKS[0] or (name in MASKS and _child(place.parent, "images") is not None):
-            return place.parent
-    return None
-
-
-def _root_of_defects(folder: Path) -> Path | None:
-    """Return the folder of the data set if this one, absolute, lies in its test set, but not in `good`."""
-    chain = [*reversed(folder.parents), folder]
-    for place, below in zip(chain, [*chain[1:], None], strict=True):
-        if place.name.lower() != "test" or (below is not None and is_normal(below.name)):
-            continue
-        if (place.parent / MASKS[0]).is_dir() or _normals_in(place.parent / "train") is not None:
-            return place.parent
-    return None
-
-
-def _refusal(text: str, root: Path | None, wanted: str) -> ValueError:
-    """Return an error that names the place of the wanted pictures, "test" or "normal", in a data set."""
-    place = None
-    if root is not None and wanted == "test":
-        place = _child(root, "test") or _child(root, "images")
-    elif root is not None:
-        places = (root / "train", root, root / "Images", root / "images")
-        place = next(filter(None, map(_normals_in, places)), None)
-    kind = "pictures of parts" if wanted == "test" else "normal pictures"
-    if place is None:
-        return ValueError(f"{text}; pass files or folders of {kind} only")
-    here = Path.cwd()
-    shown = place.relative_to(here) if place.is_relative_to(here) else place
-    return ValueError(f"{text}, and {kind} are wanted: did you mean {shown}?")
-
-
-def _normals_in(folder: Path) -> Path | None:
-    """Return the subfolder of normal pictures."""
-    return next((path for path in _subfolders(folder) if is_normal(path.name)), None)
-
-
-def _child(folder: Path, name: str) -> Path | None:
-    return next((path for path in _subfolders(folder) if path.name.lower() == name), None)
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
-    except OSError:
-        return []
+def _refuse_others(sources: Sequence[Source], items: Sequence[Image]) -> None:
+    """Refuse all but normal pictures; the sources are those of the items that a user passed."""
+    refuse_others(_paths_of(sources), [as_path(item) for item in items if _is_directory(item)])
 
 
 def _what_instead(files: list[Path]) -> str:
@@ -404,14 +316,32 @@ def _sources_of(item: Image, name: str) -> list[Source]:
     return [Source(name, item)]
 
 
-def _one_by_one(items: Iterable[Image]) -> Iterator[Source]:
-    """Yield the pictures of an iterable that may be endless, see `iterate_pictures`."""
+def _once(sources: Sequence[Source]) -> list[Source]:
+    """Return the sources without files that were listed before, which a warning names."""
+    firsts: dict[object, Source] = {}
+    for source in sources:
+        path = os.path.realpath(source.image) if isinstance(source.image, Path) else None
+        firsts.setdefault(path or source, source)
+    once = {*firsts.values()}
+    again = [source for source in sources if source not in once]
+    warn_about("left out:", _paths_of(again), "picture", "listed before")
+    return [source for source in sources if source in once]
+
+
+def _one_by_one(
+    items: Iterable[Image], refuse: Callable[[Sequence[Source], Sequence[Image]], None]
+) -> Iterator[Source]:
+    """Yield the pictures of an iterable that may be endless, see `iterate_pictures`.
+
+    `refuse` raises the error of an item that is no wanted picture, by its sources and the item.
+    """
     count, iterator = 0, iter(items)
     try:
         for item in iterator:
             name = f"picture {count}"
             try:
                 sources = _sources_of(_copied(item), name)
+                refuse(sources, [item])
             except (OSError, ValueError, TypeError) as error:
                 named = os.fspath(item) if isinstance(item, (str, os.PathLike)) else name
                 sources = [Source(named, item, error)]

@@ -10,7 +10,16 @@ import PIL.Image
 
 VARIABLE = "DESTSEG_MAX_MEGAPIXELS"  # of the environment, in place of twice PIL.Image.MAX_IMAGE_PIXELS
 
-_lock = threading.Lock()
+
+def lock_over_forks() -> threading.Lock:
+    """Make a lock that no other thread holds when the process forks: in the child nobody would release it."""
+    lock = threading.Lock()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return lock
+
+
+_lock = lock_over_forks()
 
 
 @contextlib.contextmanager

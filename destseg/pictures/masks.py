@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
+from destseg.files import as_path
 from destseg.pictures.dataset import Sample
-from destseg.pictures.decoding import read_image, read_size, to_rgb
+from destseg.pictures.decoding import read_image, read_size, to_rgb, wide_colour
 from destseg.pictures.folders import name_some
 
 logger = logging.getLogger("destseg")
 
-NOISE = 16  # a JPEG whose values are all smaller is black: its codec alone makes such values
+LOSSY = ("JPEG", "WEBP")  # formats that blur a mask's values
+NOISE = 16  # a mask of these whose values are all smaller is black: the codec alone makes such values
 FEW = 8  # so many different values may be classes although no pixel has a neighbour of its own value
 LEAST = 1 / 8  # of the largest value; noise and overshoots form no areas of more
 NEARLY_ALL = 0.95  # of a picture, or of its edge, which a defect seldom covers
@@ -29,31 +32,35 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
 
     Grey levels are an exception: soft edges, and the noise that JPEG and lossy WebP leave beside edges. They
     differ from classes in that most values form no areas, where at least half of the pixels have two
-    neighbours of the same value. Every JPEG file counts as grey levels. Then a defect is what has at least
-    half of the smallest value that does form areas (of three such neighbours) and is an eighth of the largest
-    or more; or else half of the largest. A JPEG that holds no value of 16 or more is empty.
+    neighbours of the same value. Every file of these two kinds counts as grey levels. Then a defect is what
+    has at least half of the smallest value that does form areas (of three such neighbours) and is an eighth
+    of the largest or more; or else half of the largest. One that holds no value of 16 or more is empty.
 
     Raises:
         FileNotFoundError, IsADirectoryError, UnreadableImage: see `destseg.pictures.decoding.read_image`.
+        ValueError: it holds NaN or infinity.
     """
-    picture = read_image(path)
-    values, is_jpeg = _values(picture, os.fspath(path)), picture.format == "JPEG"
-    defect, largest = values != 0, values.max()
-    if is_jpeg and largest < NOISE:
-        return np.zeros_like(defect)
-    if not defect.any() or np.array_equal(values == largest, defect):  # nearly all masks are that simple
-        return defect
-    kinds, index, counts = np.unique(values, return_inverse=True, return_counts=True)
-    neighbours = _like_neighbours(values).ravel()
+    picture, name = read_image(path), os.fspath(path)
+    data = as_path(path).read_bytes()
+    is_lossy = picture.format in LOSSY and b"VP8L" not in data  # which tells a WebP without losses
+    return _marked(_values(picture, name, wide_colour(data, name)), is_lossy)
 
-    def are_areas(least: int) -> np.ndarray:
-        return np.bincount(index.ravel(), neighbours >= least) >= counts / 2
 
-    of_defects = are_areas(2)[kinds != 0]
-    if not is_jpeg and (of_defects.mean() > 0.5 or (len(kinds) <= FEW and not of_defects.any())):
-        return defect
-    areas = kinds[are_areas(3) & (kinds >= LEAST * largest)]
-    return np.asarray(values >= min(areas, default=largest) / 2)
+def mask_in(picture: PIL.Image.Image, name: str) -> np.ndarray:
+    """Return the mask that a Pillow image shows, (h, w) bool, as `read_mask` does; a WebP counts as lossy.
+
+    Args:
+        picture: the image; it is turned as its EXIF orientation says.
+        name: what error messages call it.
+    """
+    upright = PIL.ImageOps.exif_transpose(picture)
+    return _marked(_values(upright, name), picture.format in LOSSY)
+
+
+def check_finite(values: np.ndarray, name: str) -> None:
+    """Raise ValueError, naming the mask, if it holds NaN or infinity: neither background nor defect."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(f"{name}: a mask must hold numbers, got NaN or infinity")
 
 
 def mask_scale(samples: Sequence[Sample]) -> float:
@@ -117,16 +124,41 @@ class DoubtfulMasks:
             )
 
 
-def _values(picture: PIL.Image.Image, name: str) -> np.ndarray:
-    """Return the values of a mask, (h, w), 0 where there is background."""
+def _values(picture: PIL.Image.Image, name: str, colour: np.ndarray | None = None) -> np.ndarray:
+    """Return the values of a mask, (h, w), 0 where there is background.
+
+    `colour` are its pixels, (h, w, 3), where Pillow has not all bits of them.
+    """
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        return np.asarray(picture)
-    values = to_rgb(picture, name).max(axis=2)
+        values = np.asarray(picture)
+        check_finite(values, name)
+        return values
+    values = (to_rgb(picture, name) if colour is None else colour).max(axis=2)
     if picture.mode == "P" and (not values.any() or values.all()):  # black tells nothing from anything else
         values = np.array(picture)
     if picture.has_transparency_data:
         values = np.where(np.asarray(picture.convert("RGBA"))[:, :, 3] == 0, 0, values)
     return values
+
+
+def _marked(values: np.ndarray, is_lossy: bool) -> np.ndarray:
+    """Return which values of a mask, (h, w), are those of defects, as `read_mask` tells."""
+    defect, largest = values != 0, values.max()
+    if is_lossy and largest < NOISE:
+        return np.zeros_like(defect)
+    if not defect.any() or np.array_equal(values == largest, defect):  # nearly all masks are that simple
+        return defect
+    kinds, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+    neighbours = _like_neighbours(values).ravel()
+
+    def are_areas(least: int) -> np.ndarray:
+        return np.bincount(index.ravel(), neighbours >= least) >= counts / 2
+
+    of_defects = are_areas(2)[kinds != 0]
+    if not is_lossy and (of_defects.mean() > 0.5 or (len(kinds) <= FEW and not of_defects.any())):
+        return defect
+    areas = kinds[are_areas(3) & (kinds >= LEAST * largest)]
+    return np.asarray(values >= min(areas, default=largest) / 2)
 
 
 def _like_neighbours(values: np.ndarray) -> np.ndarray:

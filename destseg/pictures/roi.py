@@ -8,11 +8,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
-import PIL.ImageOps
 
-from destseg.pictures.decoding import Tensor, is_tensor, read_image, to_rgb
-
-LOSSY = ("JPEG", "WEBP")  # formats that blur a mask's values
+from destseg.pictures.arrays import Tensor, is_tensor
+from destseg.pictures.masks import check_finite, mask_in, read_mask
 
 Mask: TypeAlias = str | os.PathLike[str] | PIL.Image.Image | np.ndarray | Tensor
 Polygon: TypeAlias = Sequence[Sequence[float]] | np.ndarray | Tensor
@@ -23,15 +21,15 @@ class RegionOfInterest:
 
     Args:
         roi: one of
-            a mask: the path of a picture, a Pillow image, or an array or tensor (h, w); all values but 0 are
-            inside, of a colour its strongest channel. JPEG and WebP blur the values: of such a picture those
-            above half of its largest are inside. The mask is stretched over pictures of another size;
+            a mask: the path of a picture, a Pillow image, or an array or tensor (h, w). In an array all
+            values but 0 are inside; in a picture what `destseg.pictures.masks.read_mask` takes for a defect.
+            The mask is stretched over pictures of another size;
             a polygon: three or more points (x, y) in pixels of the picture, as a sequence or as an array
             (k, 2), k >= 3. Its outline is inside.
 
     Raises:
         FileNotFoundError, UnreadableImage: the mask cannot be read.
-        ValueError: another shape, or nothing is inside.
+        ValueError: another shape, NaN, or nothing is inside.
         TypeError: another type.
     """
 
@@ -42,9 +40,9 @@ class RegionOfInterest:
         if isinstance(roi, RegionOfInterest):
             self.points, self.whole = roi.points, roi.whole
         elif isinstance(roi, (str, os.PathLike)):
-            self.whole = _drawn(read_image(roi))
+            self.whole = read_mask(roi)
         elif isinstance(roi, PIL.Image.Image):
-            self.whole = _drawn(roi)
+            self.whole = mask_in(roi, "roi")
         elif isinstance(roi, (np.ndarray, list, tuple)) or is_tensor(roi):
             values = roi.detach().cpu().numpy() if is_tensor(roi) else _array(roi)
             is_mask = not isinstance(roi, (list, tuple)) and (
@@ -126,29 +124,19 @@ def shrink_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _array(values: Any) -> np.ndarray:
+    if np.ma.is_masked(values):
+        raise ValueError("roi must have no masked values: fill them, as with roi.filled(0)")
     try:
         return np.asarray(values)
     except ValueError:  # rows of several lengths
         return np.asarray(values, dtype=object)
 
 
-def _drawn(picture: PIL.Image.Image) -> np.ndarray:
-    """Return the mask that a picture shows, (h, w) bool."""
-    least = 0
-    upright = PIL.ImageOps.exif_transpose(picture)
-    if upright.mode in ("L", "I", "F") or upright.mode.startswith("I;16"):
-        values = np.asarray(upright)  # as they are stored: in 8 bits 100 of 65535 would become 0
-    else:
-        values = to_rgb(upright).max(axis=2)
-    if picture.format in LOSSY:
-        least = values.max() / 2
-    return np.array(values > least)
-
-
 def _mask(values: np.ndarray) -> np.ndarray:
     if values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
         got = f"{values.dtype} of shape {values.shape}"
         raise ValueError(f"roi must be a mask (h, w) of bool or numbers, or a polygon (k, 2), got {got}")
+    check_finite(values, "roi")
     return np.array(values != 0)
 
 

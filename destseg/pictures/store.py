@@ -21,6 +21,7 @@ logger = logging.getLogger("destseg")
 T = TypeVar("T")
 
 MEMORY = 2 << 30  # bytes of decoded pictures that a store keeps
+FINE = 512  # pixels along a side, above which some are enough to tell which levels a picture has
 
 
 class Picture(NamedTuple):
@@ -72,7 +73,7 @@ class PictureStore:
         sources: the readable pictures.
         sizes: height and width of each.
         flat: those of one colour throughout.
-        highest: the highest value in any of them, 0 to 255, once scaled.
+        levels: (256,) how many values of all of them, once scaled, have each level; of large ones a part.
         checksum: CRC-32 of the pixels of all readable pictures; a subset keeps the checksum of the whole.
         digests: one per readable picture; equal ones mean equal scaled pixels.
 
@@ -93,7 +94,7 @@ class PictureStore:
         self.sources: list[Source] = []
         self.sizes: list[tuple[int, int]] = []
         self.flat: list[Source] = []
-        self.highest = 0
+        self.levels = np.zeros(256, np.int64)
         self.checksum = 0
         self.digests: list[bytes] = []
         self._views: dict[Source, View | None] = {}  # None: decoded again at every reading
@@ -115,7 +116,8 @@ class PictureStore:
                 self._views[source] = view if memory >= 0 else None
                 self.sources.append(source)
                 self.sizes.append(view.size)
-                self.highest = max(self.highest, int(view.pixels.max()))
+                step = 1 + max(view.pixels.shape) // FINE
+                self.levels += np.bincount(view.pixels[::step, ::step].ravel(), minlength=256)
                 if (view.pixels == view.pixels[0, 0]).all():
                     self.flat.append(source)
         failures.report(len(sources))

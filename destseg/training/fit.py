@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from destseg.model.networks import DeSTSegNet
+from destseg.model.process import plain_torch
 from destseg.pictures.store import MEMORY, PictureStore
 from destseg.settings import Schedule, Settings
 from destseg.training.estimate import announce
@@ -26,6 +27,7 @@ class Run:
     resume: Path | None = None
 
 
+@plain_torch()
 @torch.inference_mode(False)  # a user may have switched gradients off around `fit`
 @torch.enable_grad()
 def train(

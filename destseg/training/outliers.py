@@ -22,6 +22,7 @@ from torch import Tensor
 
 from destseg.model.networks import Teacher
 from destseg.model.normalisation import normalise
+from destseg.model.process import plain_torch
 from destseg.pictures.folders import Source
 from destseg.pictures.store import PictureStore
 from destseg.progress import bar
@@ -34,6 +35,7 @@ MOST_INPUTS = 5000  # that are looked at: about 60 ms each on two cores
 TOP_SHARE = 1 / 32  # of the positions of an input
 
 
+@plain_torch()
 def outliers_of(
     teacher: Teacher, store: PictureStore, units: Sequence[int], seed: int, progress: bool = True
 ) -> list[Source]:

@@ -35,6 +35,20 @@ def test_pictures_of_the_same_name_do_not_overwrite_each_other(model, few_parts,
     assert (out / "x" / "1_map.npy").exists() and (out / "y" / "1_overlay.png").exists()
 
 
+@pytest.mark.parametrize("out", ["results", "."])
+def test_results_of_an_earlier_run_are_no_pictures(
+    model, few_parts, tmp_path, monkeypatch, capsys, caplog, out
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("1.png", "2_map.jpg"):
+        PIL.Image.open(sorted(few_parts.iterdir())[0]).save(name)
+    for _ in range(2):
+        assert main(["predict", str(model), ".", "-o", out, "--maps", "png"]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [line["source"] for line in lines] == ["1.png", "2_map.jpg"]
+    assert "left out: 4 results of an earlier run" in caplog.text
+
+
 def test_names_of_many_outputs_take_no_time():
     names, started = _OutputNames([]), time.monotonic()
     found = [names.of(f"{folder}/part.1.png") for folder in range(2000)]

@@ -338,6 +338,8 @@ def test_errors_name_the_picture_and_what_is_allowed():
         metrics.evaluate(maps, grey)
     with pytest.raises(ValueError, match=r"image_scores must be \(3,\), one per picture, got shape \(2,\)"):
         metrics.evaluate(maps, masks, image_scores=[1, 2])
+    with pytest.raises(ValueError, match="image_scores must be numbers, got <U1"):
+        metrics.evaluate(maps, masks, image_scores=["a", "b", "c"])
     with pytest.raises(ValueError, match="image scores must be numbers, got NaN for picture 2"):
         metrics.evaluate(maps, masks, image_scores=[1, 2, NAN])
     both = maps.copy()
@@ -352,6 +354,18 @@ def test_errors_name_the_picture_and_what_is_allowed():
         metrics.iap_at(maps, masks, 101)
     with pytest.raises(ValueError, match=r"scores and labels must be \(n,\) both, got \(2,\) and \(3,\)"):
         metrics.image_auroc([1, 2], [1, 0, 1])
+
+
+@pytest.mark.parametrize("form", [lambda stack: stack, list], ids=["stack", "list"])
+def test_masked_values_are_refused(form):
+    """Without a word they would count like all others."""
+    plain = np.zeros((2, 3, 4))
+    masked = np.ma.masked_array(plain, np.arange(24).reshape(2, 3, 4) > 20)
+    with pytest.raises(ValueError, match="maps must have no masked values, got some at 1"):
+        metrics.evaluate(form(masked), form(plain))
+    with pytest.raises(ValueError, match="masks must have no masked values, got some at 1"):
+        metrics.evaluate(form(plain), form(masked))
+    assert metrics.evaluate(form(masked[:1]), form(plain[:1])).instances == 0  # nothing is masked there
 
 
 @pytest.mark.parametrize("labels", [[-1, 1], [1, -1], [0, 1, 2], ["good", "crack"], [None, 1], [0, NAN]])
@@ -382,3 +396,5 @@ def test_masks_and_regions_of_minus_one_and_one_are_refused():
         ValueError, match=r"regions must hold 0 outside.* got values such as \[-1, 1\] in region 0"
     ):
         metrics.Accumulator().update(maps, np.zeros((1, 1, 2)), regions=[[[-1, 1]]])
+    with pytest.raises(ValueError, match=r"regions must hold 0 outside.* got values such as \[1\.0, nan\]"):
+        metrics.Accumulator().update(maps, np.zeros((1, 1, 2)), regions=[[[NAN, 1]]])

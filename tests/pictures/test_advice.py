@@ -56,6 +56,35 @@ def test_pictures_of_one_colour_are_named():
     assert sentence.endswith("picture 3, picture 5")
 
 
+def store_of_values(low, high, odd, bit_depth):
+    """Pictures of values from low to high, of which the 16-bit ones have a broken pixel that is `odd`."""
+    values = np.random.default_rng(0).integers(low, high + 1, (20, 64, 64, 3))
+    values[:, 5, 5] = odd
+    pictures = values.astype(np.uint8 if bit_depth is None else np.uint16)
+    return PictureStore(as_pictures(pictures), Framing((64, 64), bit_depth=bit_depth), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "odd", "bit_depth", "levels"),
+    [
+        (0, 40, 40, None, "0 to 40"),
+        (0, 4095, 4095, 16, "0 to 16"),
+        (0, 4095, 65535, 16, "0 to 16"),  # a broken pixel makes a 12-bit camera one of 16 bits
+        (3000, 3500, 3000, 14, "47 to 54"),  # heat, X-rays: dark is not 0
+    ],
+)
+def test_pictures_that_use_a_fraction_of_their_range(low, high, odd, bit_depth, levels):
+    (sentence,) = advice_on(store_of_values(low, high, odd, bit_depth))
+    assert f"use a fraction of their range: nearly all values lie in {levels} of 0 to 255" in sentence
+    assert ("fewer bits than" in sentence) == (bit_depth is not None)
+
+
+@pytest.mark.parametrize(("low", "high", "bit_depth"), [(0, 4095, 12), (1000, 2500, 12), (100, 140, None)])
+def test_pictures_that_use_enough_of_their_range(low, high, bit_depth):
+    """Of 8 bits all levels are left, whatever they are."""
+    assert advice_on(store_of_values(low, high, low, bit_depth)) == []
+
+
 def test_a_subset_keeps_its_own_sizes_and_flat_pictures():
     noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
     noise[1:3] = 7

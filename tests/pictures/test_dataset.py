@@ -1,5 +1,7 @@
 """Test sets in the MVTec layout."""
 
+import re
+
 import pytest
 
 from destseg.pictures.dataset import read_mvtec
@@ -108,4 +110,19 @@ def test_normal_pictures_under_another_name(tmp_path, make_picture, name):
         read_mvtec(tmp_path)
     make_picture(f"ground_truth/{name}/1_mask.png")  # and black
     with pytest.raises(ValueError, match=words):
+        read_mvtec(tmp_path)
+
+
+def test_of_two_masks_with_one_name_one_is_said_to_be_left_out(tmp_path, make_picture, caplog):
+    make_picture("test/crack/1.png")
+    masks = [make_picture(f"ground_truth/crack/1_mask.{ending}") for ending in ("png", "tif")]
+    assert read_mvtec(tmp_path)[0].mask_path == masks[0]
+    assert re.search(r"not used: 1 mask with the name of another.*: \S*1_mask\.tif", caplog.text)
+
+
+def test_masks_among_the_pictures_are_refused(tmp_path, make_picture):
+    """They would be pictures of defects, and their own masks."""
+    for name in ("test/crack/1.png", "test/crack/1_mask.png", "ground_truth/crack/1_mask.png"):
+        make_picture(name)
+    with pytest.raises(ValueError, match=r"test/crack/1_mask\.png is the mask of a defect, by its name"):
         read_mvtec(tmp_path)

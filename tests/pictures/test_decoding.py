@@ -3,15 +3,16 @@
 import io
 import struct
 import warnings
-import zlib
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
+from deep import png_of_16_bit_colour, tiff_of_16_bit_colour
 
 from destseg.pictures import decoding
-from destseg.pictures.decoding import UnreadableImage, as_array, highest_value, read_size, resize, to_rgb
+from destseg.pictures.arrays import as_array
+from destseg.pictures.decoding import UnreadableImage, highest_value, read_size, resize, to_rgb
 
 # Grey 0, 128, 255 in one row; a colour picture of 2 x 2 whose four pixels all differ.
 GREY = np.array([[0, 128, 255]], np.uint8)
@@ -33,38 +34,6 @@ def encoded(picture, format, **options):
     file = io.BytesIO()
     picture.save(file, format, **options)
     return file.getvalue()
-
-
-def png_of_16_bit_colour(values, exif=b""):
-    """A PNG of (h, w, 2 | 3 | 4) 16-bit values, which Pillow reads but cannot write; of differences."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    height, width, channels = values.shape
-    lines = values.astype(">u2").view(np.uint8).reshape(height, width, 2 * channels)
-    lines[:, 1:] = np.diff(lines, axis=1)
-    rows = b"".join(b"\1" + line.tobytes() for line in lines)
-    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
-    chunks = chunk(b"IHDR", header) + (chunk(b"eXIf", exif) if exif else b"")
-    return b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-def tiff_of_16_bit_colour(values, order):
-    """An uncompressed TIFF of (h, w, 3) 16-bit values, in the byte order "<" or ">"."""
-    height, width, _ = values.shape
-    data = values.astype(f"{order}u2").tobytes()
-    bits = struct.pack(f"{order}3H", 16, 16, 16)
-    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 8 + len(data)), (262, 3, 1, 2)]
-    tags += [(273, 4, 1, 8), (277, 3, 1, 3), (278, 4, 1, height), (279, 4, 1, len(data))]
-    entries = struct.pack(f"{order}H", len(tags))
-    for tag, kind, count, value in tags:
-        short = kind == 3 and count == 1
-        entries += struct.pack(
-            f"{order}HHI" + ("HH" if short else "I"), tag, kind, count, value, *([0] * short)
-        )
-    magic = {"<": b"II*\0", ">": b"MM\0*"}[order]
-    return magic + struct.pack(f"{order}I", 8 + len(data) + 6) + data + bits + entries + bytes(4)
 
 
 @pytest.mark.parametrize(
@@ -359,6 +328,19 @@ def test_unreadable_files(tmp_path, data, reason):
         to_rgb(data, name="camera 2")
 
 
+def test_closed_files_are_named(tmp_path):
+    path = tmp_path / "part.png"
+    PIL.Image.new("L", (2, 2)).save(path)
+    with PIL.Image.open(path) as picture, path.open("rb") as file:
+        pass
+    with pytest.raises(UnreadableImage, match=r"part\.png cannot be read as a picture: its file is closed"):
+        to_rgb(picture)
+    with pytest.raises(ValueError, match=r"part\.png: .*must give bytes .*: seek of closed"):
+        to_rgb(file)
+    with path.open("wb") as file, pytest.raises(ValueError, match=r"part\.png: .*must give bytes"):
+        to_rgb(file)
+
+
 def test_truncated_pillow_image():
     data = encoded(PIL.Image.effect_noise((64, 64), 50), "PNG")[:1000]
     with pytest.raises(UnreadableImage, match=r"^Pillow image cannot be read as a picture: .*trunc"):
@@ -382,7 +364,10 @@ def test_missing_file_and_directory(tmp_path):
         (np.zeros((0, 9), np.uint8), r"at least one pixel, got uint8 of shape \(0, 9\)"),
         (np.zeros((8, 9), np.int64), r"must be bool, uint8, uint16, float16.*got int64"),
         (np.zeros((8, 9), object), "must be bool, uint8.*got object"),
-        (torch.zeros(8, 9, dtype=torch.bfloat16), "must be bool, uint8.*got bfloat16"),
+        (torch.zeros(8, 9, dtype=torch.bfloat16), r"a dense tensor of bool, uint8.*got torch\.bfloat16"),
+        (torch.zeros(8, 9).to_sparse(), r"a dense tensor of .*got torch\.float32, torch\.sparse_coo on cpu"),
+        (torch.zeros(8, 9, device="meta"), r"a dense tensor of .*torch\.strided on meta"),
+        (np.ma.masked_array([[0.5, np.nan]], [[False, True]]), r"no masked values: .*image\.filled\(0\)"),
         (np.array([[0.5, np.nan]]), r"must lie in \[0, 1\], got NaN or infinity"),
         (np.array([[0.5, np.inf]]), r"must lie in \[0, 1\], got NaN or infinity"),
         (np.array([[-0.5, 1]]), "got values from -0.5 to 1$"),
@@ -398,6 +383,16 @@ def test_errors_say_what_is_allowed_and_what_came(array, words):
         to_rgb(array)
     with pytest.raises(ValueError, match=f"^camera 2: .*{words}"):
         to_rgb(array, name="camera 2")
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_an_encoded_file_in_an_array_is_no_column_of_pixels(format, shape):
+    """OpenCV's imencode gives such arrays, numpy's fromfile too."""
+    array = np.frombuffer(encoded(PIL.Image.new("RGB", (9, 8)), format), np.uint8).reshape(shape)
+    with pytest.raises(ValueError, match=r"a file in an array: pass its bytes, image\.tobytes\(\)"):
+        as_array(array)
+    np.testing.assert_array_equal(to_rgb(array.tobytes()), to_rgb(np.zeros((8, 9), np.uint8)))
 
 
 def test_other_types():

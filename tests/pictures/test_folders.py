@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,14 @@ import torch
 
 from destseg.pictures.dataset import read_mvtec
 from destseg.pictures.decoding import to_rgb
-from destseg.pictures.folders import as_normals, as_pictures, is_several, picture_paths
+from destseg.pictures.folders import (
+    as_normals,
+    as_pictures,
+    is_several,
+    iterate_normals,
+    iterate_pictures,
+    picture_paths,
+)
 from destseg.pictures.masks import read_mask
 
 
@@ -175,6 +183,11 @@ def test_masks_are_no_pictures(dataset, part):
         (["Images/Normal/1.png", "Images/Anomaly/1.png", "Masks/Anomaly/1.png"], "Images/Normal"),
         (["train/ok/1.png", "test/ko/1.png", "ground_truth/ko/1.png"], "train/ok"),
         (["screw/train/good/1.png", "screw/test/cut/1.png"], "screw/train/good"),
+        (["train/good/1.png", "train/bad/1.png"], "train/good"),
+        (["train/1.png", "test/cut/1.png"], "train"),
+        (["Train/1.png", "Test/Good/1.png", "Test/NG/1.png"], "Train"),
+        (["training/good/1.png", "testing/cut/1.png"], "training/good"),
+        (["img/1.png", "img/Normal/2.png", "GT/1.png"], "img/Normal"),
     ],
 )
 def test_other_layouts_are_no_folders_of_normal_pictures(tmp_path, make_picture, names, right):
@@ -185,13 +198,85 @@ def test_other_layouts_are_no_folders_of_normal_pictures(tmp_path, make_picture,
     assert as_normals(tmp_path / right)
 
 
-@pytest.mark.parametrize("names", [["1_mask.png", "2_mask.png"], ["1.png", "1_mask.png", "2.png"]])
-def test_masks_are_known_by_their_names(tmp_path, make_picture, names):
+def test_defects_among_loose_pictures_are_refused(tmp_path, make_picture):
+    for name in ("1.png", "Defects/2.png"):
+        make_picture(name)
+    with pytest.raises(
+        ValueError, match=r"Defects/2\.png lies beside .*; pass files or folders of normal pict"
+    ):
+        as_normals(tmp_path)
+
+
+@pytest.mark.parametrize("names", [["train/1.png", "val/1.png"], ["train/good/1.png", "test/good/1.png"]])
+def test_normal_pictures_may_lie_in_several_folders(tmp_path, make_picture, names):
     for name in names:
         make_picture(name)
+    assert len(as_normals(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("end", ["_mask", "-mask", "_Mask", "_gt"])
+def test_masks_are_known_by_their_names(tmp_path, make_picture, end):
+    for names in (["1", "2"], [f"1{end}", f"2{end}"], [f"1{end}", "1", "2"]):
+        folder = f"{len(names)} {names[0]}"
+        for name in names:
+            make_picture(f"{folder}/{name}.png")
+        for read in (as_normals, as_pictures):
+            if names == ["1", "2"]:
+                assert len(read(tmp_path / folder)) == 2
+                continue
+            with pytest.raises(ValueError, match=rf"1{end}\.png is the mask of a defect"):
+                read(tmp_path / folder)
+
+
+@pytest.mark.parametrize("masks", ["gt", "Mask", "labels", "GroundTruth"])
+def test_masks_are_known_by_their_folder(tmp_path, make_picture, masks):
+    make_picture("img/1.png")
+    make_picture(f"{masks}/1.png")
     for read in (as_normals, as_pictures):
-        with pytest.raises(ValueError, match=r"1_mask\.png is the mask of a defect"):
+        with pytest.raises(ValueError, match=rf"{masks}/1\.png is the mask of a defect"):
             read(tmp_path)
+        assert len(read(tmp_path / "img")) == 1
+
+
+def test_names_that_differ_in_their_ending_only_are_reported(tmp_path, make_picture, caplog):
+    """Such as a picture 1.jpg and its mask 1.png, or a copy."""
+    for name in ("1.jpg", "1.png", "2.png"):
+        make_picture(name)
+    assert len(picture_paths(tmp_path)) == 3
+    assert re.search(r"1 picture with the name of another.*: \S*1\.png", caplog.text)
+
+
+def test_an_iterator_of_paths_is_checked_as_well(dataset):
+    """Such as Path("parts").rglob("*.png"); each is checked in its turn."""
+    everything = sorted(dataset.rglob("*.png"))
+    for iterate, wrong in ((iterate_pictures, ["2_mask"]), (iterate_normals, ["2_mask", "2"])):
+        sources = list(iterate(iter(everything)))
+        assert [source.name for source in sources] == [str(path) for path in everything]
+        bad = [source for source in sources if source.error is not None]
+        assert sorted(Path(source.name).stem for source in bad) == sorted(wrong)
+        assert "is the mask of a defect" in str(bad[0].error)
+    (source,) = iterate_normals(iter([dataset]))
+    assert "did you mean" in str(source.error)
+    assert [source.error for source in iterate_normals([dataset / "train/good"])] == [None]
+
+
+def test_normal_pictures_count_once(tmp_path, make_picture, caplog):
+    """Twice, they would promise more than they can."""
+    paths = [make_picture("good/1.png"), make_picture("good/2.png")]
+    given = [tmp_path / "good", paths[1], str(tmp_path / "good/../good/1.png")]
+    assert [source.image for source in as_normals(given)] == paths
+    assert "left out: 2 pictures listed before" in caplog.text
+    assert len(as_pictures(given)) == 4  # whoever passes four wants four results
+
+
+def test_an_iterator_may_fill_the_same_memory_again():
+    def camera():
+        frame = np.zeros((2, 2), np.uint8)
+        for k in range(3):
+            frame[:] = k
+            yield frame
+
+    assert [source.image.max() for source in as_normals(camera())] == [0, 1, 2]
 
 
 def test_a_ski_mask_beside_a_ski_is_a_picture(tmp_path, make_picture):
@@ -250,12 +335,13 @@ def test_pictures_of_other_kinds_are_named(tmp_path, make_picture, caplog):
     for name in ("b.pgm", "c.gif"):
         PIL.Image.new("L", (2, 2)).save(tmp_path / name)
     (tmp_path / "d").write_bytes(wanted[0].read_bytes())
-    (tmp_path / "e.heic").write_bytes(b"x")
+    for name in ("e.heic", "f.jxl", "g.exr", "h.DCM", "i.cr3", "j.npz"):
+        (tmp_path / name).write_bytes(b"x")
     (tmp_path / "notes.txt").write_text("x")
     assert [source.image for source in as_normals(tmp_path)] == wanted
     (message,) = caplog.messages  # and no other
-    assert "left out: 4 pictures" in message and "notes" not in message
-    assert all(name in message for name in ("b.pgm", "c.gif", "d", "and 1 more", ".png, .jpg"))
+    assert "left out: 9 pictures" in message and "notes" not in message
+    assert all(name in message for name in ("b.pgm", "c.gif", "d", "and 6 more", ".png, .jpg"))
 
 
 def test_file_objects_are_single_pictures_and_named(make_picture):
@@ -281,6 +367,10 @@ def test_the_home_folder_is_found(tmp_path, make_picture, monkeypatch):
     make_picture("parts/ground_truth/hole/1.png")
     for given in ("~/parts/test/good", Path("~/parts/test/good"), "~/parts/test/good/1.png"):
         assert names_of(given) == names_of([given]) == [str(path)]
+    make_picture("pile/OK/1.png")
+    make_picture("pile/2.png")
+    with pytest.raises(ValueError, match=r"did you mean .*pile/OK\?"):
+        as_normals("~/pile")
     assert is_several("~/parts") and not is_several("~/parts/test/good/1.png")
     assert picture_paths("~/parts/test/good") == [path]
     assert read_mvtec("~/parts")[0].path == path

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import PIL.Image
 import pytest
+from deep import png_of_16_bit_colour
 
 from destseg.pictures.masks import read_mask
 
@@ -121,11 +122,31 @@ def test_noise_of_jpeg_is_no_defect(tmp_path, values, quality, again):
     assert iou(found, BLOB | SECOND) > 0.97
 
 
-@pytest.mark.parametrize("quality", [50, 80, 95])
-def test_noise_of_webp_is_no_defect(tmp_path, quality):
-    assert iou(read(tmp_path, BLOB * np.uint8(255), ".webp", quality=quality), BLOB) > 0.98
+@pytest.mark.parametrize("quality", [10, 50, 80, 95])
+@pytest.mark.parametrize("extended", [False, True])
+def test_noise_of_webp_is_no_defect(tmp_path, quality, extended):
+    exif = PIL.Image.Exif()
+    if extended:  # another kind of file, with the picture in it
+        exif[0x0112] = 1
+    square = np.zeros(BLOB.shape, bool)
+    square[20:40, 30:50] = True
+    for true in (BLOB, square):
+        for levels in (true * np.uint8(255), true * np.uint8(100)):
+            assert iou(read(tmp_path, levels, ".webp", quality=quality, exif=exif), true) > 0.9
     classes = (BLOB * 1 + SECOND * 3).astype(np.uint8)
-    assert np.array_equal(read(tmp_path, classes, ".webp", lossless=True), BLOB | SECOND)
+    assert np.array_equal(read(tmp_path, classes, ".webp", lossless=True, exif=exif), BLOB | SECOND)
+
+
+def test_every_class_of_16_bit_colour_is_a_defect(tmp_path):
+    """Pillow gives the upper 8 bits only, in which 100 of 65535 is nothing."""
+    values = (BLOB * 100 + SECOND * 4095).astype(np.uint16)
+    (tmp_path / "mask.png").write_bytes(png_of_16_bit_colour(np.dstack([values, 0 * values, 0 * values])))
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), BLOB | SECOND)
+
+
+def test_a_mask_of_nan_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match=r"mask\.tif: a mask must hold numbers, got NaN or infinity"):
+        read(tmp_path, np.where(BLOB, 1, np.nan).astype(np.float32), ".tif")
 
 
 def test_a_jpeg_of_almost_nothing_is_empty(tmp_path):

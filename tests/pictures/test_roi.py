@@ -101,6 +101,8 @@ def test_what_is_stored_makes_the_same_region_again(roi):
         ([(0, 0), (1, 1), (np.nan, 2)], "points of roi must be finite, got NaN or infinity"),
         (np.zeros((4, 5, 3)), r"a mask \(h, w\) of bool or numbers, .* got float64 of shape \(4, 5, 3\)"),
         (np.zeros((4, 5)), "at least one pixel, got a mask without any"),
+        (np.where(drawing(), 1, np.nan), "a mask must hold numbers, got NaN or infinity"),
+        (np.ma.masked_array(np.ones((4, 5)), np.eye(4, 5)), "roi must have no masked values"),
     ],
 )
 def test_words_about_bad_regions(roi, words):
@@ -148,14 +150,36 @@ def test_a_mask_is_the_same_as_path_image_and_array(tmp_path, values, kind, colo
         assert np.array_equal(RegionOfInterest(form).mask((6, 7)), mask)
 
 
-def test_the_noise_of_a_jpeg_is_outside(tmp_path):
-    levels = np.zeros((32, 32), np.uint8)
-    levels[8:20, 8:20] = 100
-    PIL.Image.fromarray(levels).save(tmp_path / "mask.jpg", quality=60)
-    decoded = np.asarray(PIL.Image.open(tmp_path / "mask.jpg"))
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_the_noise_of_a_lossy_picture_is_outside(tmp_path, ending):
+    levels, path = np.zeros((32, 32), np.uint8), tmp_path / f"mask.{ending}"
+    levels[9:21, 9:21] = 100
+    PIL.Image.fromarray(levels).save(path, quality=60)
+    decoded = np.asarray(PIL.Image.open(path).convert("L"))
     assert ((decoded > 0) & (levels == 0)).any()
-    for form in (tmp_path / "mask.jpg", PIL.Image.open(tmp_path / "mask.jpg")):
+    for form in (path, PIL.Image.open(path)):
         assert np.array_equal(RegionOfInterest(form).mask((32, 32)), levels > 0)
+
+
+def test_every_class_of_a_lossless_webp_is_inside(tmp_path):
+    levels, path = drawing() + 2 * (drawing() & (np.arange(7) < 3)), tmp_path / "mask.webp"
+    PIL.Image.fromarray(levels.astype(np.uint8)).save(path, lossless=True)
+    assert np.array_equal(RegionOfInterest(path).mask((6, 7)), drawing())
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_or_the_ground_of_a_palette_is_outside(tmp_path, mode):
+    """As in the masks of defects."""
+    mask = drawing()
+    picture = PIL.Image.new(mode, (7, 6), {"RGBA": (255, 255, 255, 0), "LA": (255, 0), "P": 0}[mode])
+    if mode == "P":
+        picture.putpalette([0, 80, 0, 255, 0, 0])
+        picture.paste(1, mask=PIL.Image.fromarray(mask))
+    else:
+        picture.putalpha(PIL.Image.fromarray(mask.astype(np.uint8) * 255))
+    picture.save(tmp_path / "mask.png")
+    for form in (tmp_path / "mask.png", PIL.Image.open(tmp_path / "mask.png"), picture):
+        assert np.array_equal(RegionOfInterest(form).mask((6, 7)), mask)
 
 
 def test_a_mask_lies_as_its_orientation_says(tmp_path):

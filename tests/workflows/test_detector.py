@@ -86,6 +86,9 @@ def test_bad_arguments_are_refused_at_once(arguments, words):
         ({"held_out": -0.1}, r"held_out must be a share between 0 and 0.5, got -0\.1"),
         ({"held_out": 0.6}, r"held_out must be a share between 0 and 0.5, got 0\.6"),
         ({"held_out": float("nan")}, r"held_out must be a share between 0 and 0.5, got nan"),
+        ({"memory": "2 GB"}, r"memory must be a number of at least 0, got '2 GB'"),
+        ({"checkpoint_minutes": "10"}, r"checkpoint_minutes must be a number of at least 0, got '10'"),
+        ({"drop_outliers": "no"}, r"drop_outliers must be True or False, got 'no'"),
         ({"workers": -1}, r"workers must be a whole number of at least 0, got -1"),
     ],
 )

@@ -36,7 +36,10 @@ def output(before, inside, path, other="none", threads=2):
     """What a forked process prints; pytest.fail where it hangs."""
     code = PARENT.format(before=before, inside=inside)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-W", "ignore", "-c", code, str(path), str(other)]
+    return run([sys.executable, "-W", "ignore", "-c", code, str(path), str(other)], environment)
+
+
+def run(command, environment=None):
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
     ) as parent:
@@ -96,6 +99,40 @@ def test_exported_models_work_after_a_fork(light, fitted_file, tmp_path, engine)
     assert output(before, "model.predict(picture)", path) == "done"
     with_torch = f"model = destseg.load(path); {LOAD.replace('path', 'other').replace('model', 'second')}"
     assert output(with_torch, "model.predict(picture)", path, fitted_file) == "done"
+
+
+WHILE_DECODING = """
+import io, os, threading
+import PIL.Image
+from destseg.pictures.decoding import to_rgb
+
+file = io.BytesIO()
+PIL.Image.new("RGB", (8, 8)).save(file, "PNG")
+
+def decode():
+    to_rgb(file.getvalue())
+    to_rgb(PIL.Image.open(io.BytesIO(file.getvalue())))
+
+def decode_for_ever():
+    while True:
+        decode()
+
+for _ in range(4):
+    threading.Thread(target=decode_for_ever, daemon=True).start()
+for _ in range(40):
+    child = os.fork()
+    if child == 0:
+        decode()
+        assert PIL.Image.MAX_IMAGE_PIXELS is not None
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+print("done", flush=True)
+os._exit(0)
+"""
+
+
+def test_a_fork_while_threads_decode_leaves_no_lock_behind():
+    assert run([sys.executable, "-W", "ignore", "-c", WHILE_DECODING]) == "done"
 
 
 def test_a_model_in_its_own_process_is_never_refused(light):

@@ -1,6 +1,7 @@
 """Programs without a console: standard error is None, closed, or an object that is hardly a stream."""
 
 import io
+import pathlib
 import subprocess
 import sys
 
@@ -25,13 +26,32 @@ class Odd(Strange):
         raise RuntimeError("no such thing here")
 
 
+class Gone(Strange):
+    """A terminal, or the window of a program, that is no longer there."""
+
+    closed = False
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        raise RuntimeError("wrapped object has been deleted")
+
+
 def closed():
     stream = io.StringIO()
     stream.close()
     return stream
 
 
-STREAMS = {"none": lambda: None, "closed": closed, "strange": Strange, "odd": Odd, "bare": object}
+STREAMS = {
+    "none": lambda: None,
+    "closed": closed,
+    "strange": Strange,
+    "odd": Odd,
+    "bare": object,
+    "gone": Gone,
+}
 
 
 each_stream = pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
@@ -102,14 +122,14 @@ def test_export_works(light, tmp_path, monkeypatch, stream, precision):
     assert destseg.load(tmp_path / "m.onnx").predict(normal[0]).score >= 0
 
 
-@pytest.mark.parametrize("stderr", ["io.StringIO()", "object()"])
+@pytest.mark.parametrize("stderr", ["closed()", "object()", "Gone()", "io.BytesIO()"])
 def test_warnings_end_nothing(few_parts, stderr):
     """Where nobody has set logging up, it writes warnings to standard error itself."""
     code = f"""
 import io, sys, destseg
+sys.path.append({str(pathlib.Path(__file__).parent)!r})
+from test_no_console import Gone, closed
 sys.stderr = {stderr}
-if hasattr(sys.stderr, "close"):
-    sys.stderr.close()
 model = destseg.DeSTSeg(image_size=64, device="cpu")
 model.fit({str(few_parts)!r}, steps=(0, 0))  # too few pictures for the rate: a warning
 print(model.threshold_)

@@ -1,4 +1,4 @@
-"""Torch as a user may have set it: another default dtype, no gradients; models work all the same."""
+"""Torch as a user may have set it: gradients, default dtype and device, autocast; models do not heed it."""
 
 import numpy as np
 import pytest
@@ -44,3 +44,25 @@ def test_fit_predict_and_load_do_not_heed_the_default_dtype(usual, tmp_path, flo
         loaded = destseg.load(path, "cpu")
         assert {value.dtype for value in loaded.network_.parameters()} == {torch.float32}
         assert loaded.predict(PARTS[0]).score == one.predict(PARTS[0]).score
+
+
+AROUND = {"autocast": lambda: torch.autocast("cpu", torch.bfloat16), "device": lambda: torch.device("meta")}
+
+
+@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
+def test_nothing_heeds_autocast_or_the_default_device_around_it(usual, tmp_path, around):
+    with around():
+        model, path = fit(), tmp_path / "m"
+        model.save(path)
+        scores = [one.predict(PARTS[0]).score for one in (usual, model, destseg.load(path, "cpu"))]
+    assert model.losses_ == usual.losses_ and model.threshold_ == usual.threshold_
+    assert scores == [usual.predict(PARTS[0]).score] * 3
+
+
+def test_an_export_does_not_heed_them_either(light, tmp_path):
+    pytest.importorskip("onnxscript")
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    with AROUND["autocast"](), AROUND["device"]():
+        light.export(tmp_path / "m.onnx", progress=False)
+    score = destseg.load(tmp_path / "m.onnx").predict(picture).score
+    assert score == pytest.approx(light.predict(picture).score, abs=1e-5)
