@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,15 +41,17 @@ def run(options: argparse.Namespace) -> int:
         check_device(options.device)
 
     from destseg.files import as_path
-    from destseg.pictures.folders import as_pictures
+    from destseg.pictures.folders import as_pictures, warn_about
     from destseg.pictures.store import attempt
 
     output = None if options.output is None else as_path(options.output)
     if output is not None and (options.overlays or options.maps != "none"):
         check_output(str(output / "overlay.png"))
     model = destseg.load(options.model, options.device)
-    sources = as_pictures(options.pictures)  # whose warnings come once
-    pictures = [source.image for source in sources]
+    paths = [Path(source.name) for source in as_pictures(options.pictures)]  # whose warnings come once
+    old = {path for path in paths if output is not None and _is_result(path, output)}
+    warn_about("left out:", list(old), "result", "of an earlier run")
+    pictures = [path for path in paths if path not in old]
     names = _OutputNames([as_path(given) for given in options.pictures])
     unreadable, unwritten = 0, list[Exception]()
     results = model.predict_each(pictures, strict=options.strict, roi=options.roi, progress=options.progress)
@@ -69,6 +72,13 @@ def run(options: argparse.Namespace) -> int:
         some = f"{len(unwritten)} of {len(pictures)} pictures"
         raise OSError(f"files of {some} are missing; the first: {unwritten[0]}")
     return 1 if unreadable else 0
+
+
+def _is_result(path: Path, output: Path) -> bool:
+    """Whether a picture is an overlay or a map that `_write` wrote."""
+    place = Path(os.path.abspath(output))
+    written = path.suffix == ".png" and path.stem.endswith(("_overlay", "_map"))
+    return written and Path(os.path.abspath(path)).is_relative_to(place)
 
 
 def _write(result: "Prediction", base: Path, maps: str, overlays: bool, line: dict[str, Any]) -> None:

@@ -182,7 +182,8 @@ def file_name(file: File) -> str:
 def read_image(image: str | os.PathLike[str] | Bytes | File, name: str | None = None) -> PIL.Image.Image:
     """Decode a picture file, given by path, as bytes or open.
 
-    Takes the first frame or page and turns it as its EXIF orientation says. It may have twice
+    Takes the first frame or page, of a TIFF with a warning for the first such file, and turns it as its EXIF
+    orientation says. It may have twice
     `PIL.Image.MAX_IMAGE_PIXELS`, 179 megapixels unless changed, or as many megapixels as the environment
     variable DESTSEG_MAX_MEGAPIXELS says.
 
@@ -196,9 +197,21 @@ def read_image(image: str | os.PathLike[str] | Bytes | File, name: str | None = 
         raise UnreadableImage(f"{name} cannot be read as a picture: it is empty")
     with _readable(name):
         picture = _open(io.BytesIO(data))
+        if picture.format == "TIFF" and (pages := pages_of(_open(io.BytesIO(data)))) > 1:
+            text = (
+                "pages, of which only the first is read; PIL.ImageSequence.Iterator(image) gives all of them"
+            )
+            _warn_once(("pages", None), f"{name}: holds {pages} {text}")
         with decoding(picture):
             PIL.ImageOps.exif_transpose(picture, in_place=True)
     return picture
+
+
+def pages_of(picture: PIL.Image.Image) -> int:
+    """Return how many pages or frames a picture has; it may show another one then."""
+    with contextlib.suppress(Exception):  # where the file is damaged behind the first, or closed
+        return int(getattr(picture, "n_frames", 1))
+    return 1
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:

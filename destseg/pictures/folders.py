@@ -1,5 +1,6 @@
 """Finds pictures in directories, and lists those that a user passed."""
 
+import contextlib
 import logging
 import os
 from collections import Counter
@@ -10,10 +11,11 @@ from typing import TypeAlias, TypeGuard
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
 from destseg.files import as_path
 from destseg.pictures.arrays import Tensor, as_array, is_tensor
-from destseg.pictures.decoding import BYTES, Image, file_name, is_file, read_file
+from destseg.pictures.decoding import BYTES, Image, file_name, is_file, pages_of, read_file
 from destseg.pictures.layouts import namesakes, refuse_masks, refuse_others
 from destseg.pictures.limit import without_limit
 
@@ -192,8 +194,9 @@ def iterate_pictures(source: Pictures) -> Iterable[Source]:
     """Return the pictures that a user passed, and take those of an iterator when they are wanted, one by one.
 
     An iterator, such as a generator of a camera's frames, may be endless. Its items are checked as they come:
-    one that is no picture becomes a `Source` with an error. Arrays are copied: a camera may fill the same
-    memory again. A generator is closed at the end, and where the consumer stops.
+    one that is no picture becomes a `Source` with an error. Arrays, bytes and images are copied: a camera may
+    fill the same memory again, as `PIL.ImageSequence.Iterator` does with the pages of a file. A generator is
+    closed at the end, and where the consumer stops.
 
     Everything else, be it a list, a folder or an array, is taken as `as_pictures` takes it. Arguments and
     errors are as there; of an iterator without any picture ValueError comes when the first is wanted.
@@ -355,7 +358,12 @@ def _one_by_one(
 
 
 def _copied(item: Image) -> Image:
-    """Return a picture in memory of its own."""
-    if isinstance(item, (np.ndarray, bytearray)):
+    """Return a picture in memory of its own. A Pillow image of one page that is still in its file stays."""
+    if isinstance(item, np.ndarray):
         return item.copy()
+    if isinstance(item, (bytearray, memoryview)):
+        return bytes(item)
+    if isinstance(item, PIL.Image.Image) and (pages_of(item) > 1 or not getattr(item, "tile", None)):
+        with contextlib.suppress(Exception):  # of a damaged one, as whoever decodes it tells
+            return PIL.ImageOps.exif_transpose(item)  # which copies it, or its present page
     return item.clone() if is_tensor(item) else item

@@ -307,6 +307,16 @@ def test_first_frame_counts(format):
     np.testing.assert_array_equal(pixels[0, 0], [255, 0, 0])
 
 
+def test_pages_that_are_not_read_are_reported_once(tmp_path, caplog):
+    page = PIL.Image.new("L", (2, 2))
+    for name, pages in (("one.tif", 0), ("several.tif", 4), ("again.tif", 1)):
+        page.save(tmp_path / name, save_all=True, append_images=[page] * pages)
+        to_rgb(tmp_path / name)
+    (message,) = caplog.messages
+    assert "several.tif: holds 5 pages, of which only the first is read" in message
+    assert "PIL.ImageSequence.Iterator" in message
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageSequence
 import pytest
 import torch
 
@@ -269,14 +270,43 @@ def test_normal_pictures_count_once(tmp_path, make_picture, caplog):
     assert len(as_pictures(given)) == 4  # whoever passes four wants four results
 
 
-def test_an_iterator_may_fill_the_same_memory_again():
-    def camera():
-        frame = np.zeros((2, 2), np.uint8)
-        for k in range(3):
-            frame[:] = k
-            yield frame
+def frames_in_an_array():
+    frame = np.zeros((2, 2), np.uint8)
+    for k in range(3):
+        frame[:] = 10 * k
+        yield frame
 
-    assert [source.image.max() for source in as_normals(camera())] == [0, 1, 2]
+
+def frames_in_bytes():
+    memory = bytearray(encoded_stack("BMP", 1))
+    for k in range(3):
+        memory[:] = encoded_stack("BMP", 1, 10 * k)
+        yield memoryview(memory)
+
+
+def frames_in_an_image():
+    image = PIL.Image.new("L", (2, 2))
+    for k in range(3):
+        image.paste(10 * k, (0, 0, 2, 2))
+        yield image
+
+
+def pages_of_a_file():
+    return PIL.ImageSequence.Iterator(PIL.Image.open(io.BytesIO(encoded_stack("TIFF", 3))))
+
+
+def encoded_stack(format, count, first=0):
+    """A file of so many pages, the first of one level, and each 10 levels brighter than the one before."""
+    pages, file = [PIL.Image.new("L", (2, 2), first + 10 * k) for k in range(count)], io.BytesIO()
+    pages[0].save(file, format, **({"save_all": True, "append_images": pages[1:]} if count > 1 else {}))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("camera", [frames_in_an_array, frames_in_bytes, frames_in_an_image, pages_of_a_file])
+def test_an_iterator_may_fill_the_same_memory_again(camera):
+    for take in (as_normals, iterate_pictures):
+        sources = list(take(camera()))
+        assert [to_rgb(source.image).max() for source in sources] == [0, 10, 20]
 
 
 def test_a_ski_mask_beside_a_ski_is_a_picture(tmp_path, make_picture):
