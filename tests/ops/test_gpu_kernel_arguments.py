@@ -1,4 +1,4 @@
-"""What the compiled functions for GPUs refuse: sizes that would lead outside of memory. Addresses are trusted."""
+"""What the compiled functions for GPUs refuse: sizes that lead outside of memory, and no address at all."""
 
 import math
 
@@ -17,7 +17,11 @@ def positions(*levels, n=1, dtype="float32"):
 REFUSED_FOR_GPUS = {
     "no levels": ("cosine_distances", (*positions(), [], PLACE), "there must be levels"),
     "a level of no pixel": ("cosine_distances", (*positions((1, 0, 1)), [A], PLACE), "sides must be"),
-    "pictures below 0": ("cosine_distances", (*positions((1, 1, 1), n=-1), [A], PLACE), "pictures must"),
+    "pictures below 0": (
+        "cosine_distances",
+        (*positions((1, 1, 1), n=-1), [A], PLACE),
+        "must not be negative",
+    ),
     "doubles": ("cosine_distances", (*positions((1, 1, 1), dtype="float64"), [A], PLACE), "or bfloat16"),
     "no distances": ("cosine_distances", (*positions((1, 1, 1)), [], PLACE), "one output a level"),
     "no room": ("cosine_distances", (*positions((1, 1, 1)), [0], PLACE), "addresses must"),
@@ -26,7 +30,7 @@ REFUSED_FOR_GPUS = {
         ([(0, A, (1, 1, 1))], 1, "float32", False, [A], PLACE),
         "addresses must",
     ),
-    "many positions": ("cosine_distances", (*positions((1, 2**20, 2**20)), [A], PLACE), "fewer than"),
+    "many positions": ("cosine_distances", (*positions((1, 2**20, 2**20)), [A], PLACE), "too many"),
     "an overflow": ("cosine_distances", (*positions((1, AROUND, 4)), [A], PLACE), "sides must be"),
     "many channels": ("cosine_distances", (*positions((2**32, 1, 1)), [A], PLACE), "sides must be"),
     "no slopes": ("cosine_gradients", (*positions((1, 1, 1)), [], [A], PLACE), "one of each a level"),
@@ -51,6 +55,7 @@ REFUSED_FOR_GPUS = {
         ([(A, (1, 1)), (A, (2**32 + 1, 1))], 1, "float32", A, (1, 1), A, PLACE),
         "sides must be",
     ),
+    "many distances": ("destmap", ([(A, (2**16, 2**15))], 1, "float32", A, (1, 1), A, PLACE), "too many"),
     "no product": ("destmap", ([(A, (1, 1))], 1, "float32", 0, (2, 2), A, PLACE), "room for the product is"),
     "no cells": ("anomalies", ([(0.5, 0, 1, 0.5)],), "sides must be"),
     "an overflow of cells": ("anomalies", ([(0.5, 2**63 - 1, 1, 0.5)],), "sides must be"),
