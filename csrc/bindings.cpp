@@ -6,6 +6,8 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cmath>
+#include <initializer_list>
 #include <numeric>
 #include <stdexcept>
 #include <utility>
@@ -27,16 +29,54 @@ using Array = py::array_t<T, py::array::c_style>;
 
 using Arrays = std::vector<Array<float>>;
 
-// Checks what would otherwise corrupt memory. Only callers that bypass destseg/ops ever see the message.
+// Checks what would otherwise corrupt memory or never end. Only callers that bypass destseg/ops ever see the message.
 void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
+}
+
+template <typename T>
+void require_alignment(const Array<T>& array) {
+  const bool aligned = reinterpret_cast<uintptr_t>(array.data()) % alignof(T) == 0;
+  require(aligned || array.size() == 0, "arrays must be aligned to the size of their items");
+}
+
+template <typename T>
+const T* readable(const Array<T>& array) {
+  require_alignment(array);
+  return array.data();
+}
+
+template <typename T>
+T* writable(Array<T>& array) {
+  require_alignment(array);
+  return array.mutable_data();
+}
+
+// Kernels count rows and columns in 32 bits, by up to 64 at a time.
+constexpr int64_t kLongestSide = INT32_MAX - 64;
+
+void require_sides(std::initializer_list<int64_t> sides) {
+  for (const int64_t side : sides) require(side <= kLongestSide, "sides must be shorter than 2^31 - 64");
+}
+
+int64_t product(std::initializer_list<int64_t> sizes) {
+  int64_t total = 1;
+  for (const int64_t size : sizes) {
+    require(size == 0 || total <= INT64_MAX / size, "arrays must have fewer than 2^63 values");
+    total *= size;
+  }
+  return total;
 }
 
 void perlin(const Array<float>& angles, double rotation, Array<float>& noise) {
   require(angles.ndim() == 2 && angles.shape(0) > 1 && angles.shape(1) > 1, "angles must be at least 2 x 2");
   require(noise.ndim() == 2, "noise must be (h, w)");
-  const float* in = angles.data();
-  float* out = noise.mutable_data();
+  require(std::isfinite(rotation), "rotation must be finite");
+  require_sides({angles.shape(0), angles.shape(1)});
+  if (noise.size() == 0) return;
+  require_sides({noise.shape(0), noise.shape(1)});
+  const float* in = readable(angles);
+  float* out = writable(noise);
   const int64_t cells_y = angles.shape(0) - 1, cells_x = angles.shape(1) - 1;
   const int64_t height = noise.shape(0), width = noise.shape(1);
   py::gil_scoped_release unlocked;
@@ -53,22 +93,33 @@ void corrupt(const Array<uint8_t>& pictures, const Array<uint8_t>& textures, con
   const int64_t n = pictures.shape(0), height = pictures.shape(1), width = pictures.shape(2);
   require(textures.size() == pictures.size() && corrupted.size() == pictures.size(), "sizes must agree");
   require(masks.size() * 3 == pictures.size(), "masks must be (n, h, w)");
-  require(cells.size() == 2 * n && rotations.size() == n && shares.size() == n, "one anomaly a picture");
+  require(cells.size() == 2 * n && rotations.size() == n && shares.size() == n, "cells, rotations and shares must be one a picture");
   require(scale.size() == 3 && offset.size() == 3, "scale and offset must have three channels");
+  const float *angles = readable(lattices), *kept = readable(shares);
+  const int64_t* sides = readable(cells);
+  const double* turns = readable(rotations);
   std::vector<destseg::Corruption> corruptions;
   int64_t used = 0;
   for (int64_t k = 0; k < n; ++k) {
-    const int64_t cells_y = cells.data()[2 * k], cells_x = cells.data()[2 * k + 1];
+    const int64_t cells_y = sides[2 * k], cells_x = sides[2 * k + 1];
     require(cells_y > 0 && cells_x > 0, "cells must be positive");
-    corruptions.push_back({lattices.data() + used, cells_y, cells_x, rotations.data()[k], shares.data()[k]});
-    used += (cells_y + 1) * (cells_x + 1);
+    require_sides({cells_y, cells_x});
+    require(std::isfinite(turns[k]), "rotations must be finite");
+    corruptions.push_back({angles + used, cells_y, cells_x, turns[k], kept[k]});
+    const int64_t points = (cells_y + 1) * (cells_x + 1);
+    require(points <= lattices.size() - used, "lattices must hold (cells_y + 1) * (cells_x + 1) angles a picture");
+    used += points;
   }
-  require(used == lattices.size(), "lattices must hold (cells_y + 1) * (cells_x + 1) angles a sample");
-  float* corrupted_out = corrupted.mutable_data();
-  uint8_t* masks_out = masks.mutable_data();
+  require(used == lattices.size(), "lattices must hold (cells_y + 1) * (cells_x + 1) angles a picture");
+  if (pictures.size() == 0) return;
+  require_sides({height, width});
+  const uint8_t *pictures_in = readable(pictures), *textures_in = readable(textures);
+  const float *scale_in = readable(scale), *offset_in = readable(offset);
+  float* corrupted_out = writable(corrupted);
+  uint8_t* masks_out = writable(masks);
   py::gil_scoped_release unlocked;
-  destseg::corrupt(pictures.data(), textures.data(), corruptions, threshold, scale.data(), offset.data(), height,
-                   width, threads, corrupted_out, masks_out);
+  destseg::corrupt(pictures_in, textures_in, corruptions, threshold, scale_in, offset_in, height, width, threads,
+                   corrupted_out, masks_out);
 }
 
 template <typename T>
@@ -76,13 +127,20 @@ Array<T> to_array(const std::vector<T>& values) {
   return Array<T>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
+// The runs of a picture are numbered in 32 bits.
+void require_picture(int64_t height, int64_t width) {
+  require_sides({height, width});
+  require(height * (width + 1) <= kLongestSide, "a mask must have fewer than 2^31 - 64 pixels");
+}
+
 // Returns the sizes: only the kernel knows how many components there are.
 Array<int64_t> components(const Array<uint8_t>& masks, bool corners, Array<int32_t>& labels) {
   require(masks.ndim() == 3 && labels.size() == masks.size(), "masks and labels must be (n, h, w)");
+  if (masks.size() == 0) return Array<int64_t>(0);
   const int64_t n = masks.shape(0), height = masks.shape(1), width = masks.shape(2);
-  require(height * (width + 1) < INT32_MAX, "a mask must have fewer than 2^31 pixels");
-  const uint8_t* in = masks.data();
-  int32_t* out = labels.mutable_data();
+  require_picture(height, width);
+  const uint8_t* in = readable(masks);
+  int32_t* out = writable(labels);
   std::vector<int64_t> sizes;
   {
     py::gil_scoped_release unlocked;
@@ -96,13 +154,15 @@ template <typename T>
 std::pair<Array<int64_t>, Array<T>> split(const Array<T>& scores, const Array<uint8_t>& mask, Array<T>& normals,
                                           Array<T>& positives) {
   require(scores.ndim() == 2 && mask.ndim() == 2, "scores and mask must be (h, w)");
-  const int64_t height = scores.shape(0), width = scores.shape(1), pixels = height * width;
+  const int64_t height = scores.shape(0), width = scores.shape(1);
   require(mask.shape(0) == height && mask.shape(1) == width, "scores and mask must be of one size");
-  require(height * (width + 1) < INT32_MAX, "a mask must have fewer than 2^31 pixels");
-  const uint8_t* where = mask.data();
-  const T* in = scores.data();
-  T *normals_out = normals.mutable_data(), *positives_out = positives.mutable_data();
-  const int64_t normal_room = normals.size(), positive_room = positives.size();
+  require(normals.size() + positives.size() == mask.size(), "normals and positives must be as many as mask has");
+  if (mask.size() == 0) return {Array<int64_t>(0), Array<T>(0)};
+  require_picture(height, width);
+  const uint8_t* where = readable(mask);
+  const T* in = readable(scores);
+  T *normals_out = writable(normals), *positives_out = writable(positives);
+  const int64_t room = positives.size();
   std::vector<int64_t> sizes;
   std::vector<T> found_at;
   {
@@ -111,8 +171,7 @@ std::pair<Array<int64_t>, Array<T>> split(const Array<T>& scores, const Array<ui
     destseg::read_picture(where, height, width, true, runs);
     destseg::number_runs(runs, sizes);
     const int64_t count = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
-    require(positive_room == count, "positives must be as many as mask has");
-    require(normal_room == pixels - count, "normals must be as many as mask has");
+    require(room == count, "positives must be as many as mask has");
     destseg::split(in, height, width, runs, sizes, normals_out, positives_out);
     found_at = destseg::found_at(positives_out, sizes);
   }
@@ -122,20 +181,23 @@ std::pair<Array<int64_t>, Array<T>> split(const Array<T>& scores, const Array<ui
 // Returns the number m of distinct scores. Only the first m entries of the three outputs are written.
 int64_t rank(const Array<float>& positives, const Array<int64_t>& sizes, Array<float>& scores,
              Array<int64_t>& counts, Array<double>& overlap) {
+  const int64_t* sizes_in = readable(sizes);
   int64_t pixels = 0;
   for (py::ssize_t k = 0; k < sizes.size(); ++k) {
-    require(sizes.data()[k] >= 0, "sizes must not be negative");
-    pixels += sizes.data()[k];
+    require(sizes_in[k] >= 0, "sizes must not be negative");
+    require(sizes_in[k] <= positives.size() - pixels, "positives must be as many as sizes say");
+    pixels += sizes_in[k];
   }
   require(positives.size() == pixels, "positives must be as many as sizes say");
   require(scores.size() == pixels, "scores must have room for all positives");
-  require(counts.size() == pixels && overlap.size() == pixels, "and so must counts and overlap");
-  const float* in = positives.data();
-  float* scores_out = scores.mutable_data();
-  int64_t* counts_out = counts.mutable_data();
-  double* overlap_out = overlap.mutable_data();
+  require(counts.size() == pixels && overlap.size() == pixels, "counts and overlap must have room for all positives");
+  const int64_t instances = sizes.size();
+  const float* in = readable(positives);
+  float* scores_out = writable(scores);
+  int64_t* counts_out = writable(counts);
+  double* overlap_out = writable(overlap);
   py::gil_scoped_release unlocked;
-  return destseg::rank(in, sizes.data(), sizes.size(), scores_out, counts_out, overlap_out);
+  return destseg::rank(in, sizes_in, instances, scores_out, counts_out, overlap_out);
 }
 
 template <typename T>
@@ -144,8 +206,8 @@ void count_above(const Array<T>& rising, const Array<T>& thresholds, Array<int64
   require(above.size() == thresholds.size(), "above must hold one count a threshold");
   require(at_or_above.size() == thresholds.size(), "at_or_above must hold one count a threshold");
   const int64_t count = rising.size(), m = thresholds.size();
-  const T *scores = rising.data(), *limits = thresholds.data();
-  int64_t *above_out = above.mutable_data(), *at_or_above_out = at_or_above.mutable_data();
+  const T *scores = readable(rising), *limits = readable(thresholds);
+  int64_t *above_out = writable(above), *at_or_above_out = writable(at_or_above);
   py::gil_scoped_release unlocked;
   destseg::count_above(scores, count, limits, m, above_out, at_or_above_out);
 }
@@ -167,31 +229,35 @@ struct Features {
       require(taught[k].shape(0) == n, "levels must agree in the number of pictures");
       const int64_t shape[3] = {taught[k].shape(1), taught[k].shape(2), taught[k].shape(3)};
       require(shape[0] > 0 && shape[1] > 0 && shape[2] > 0, "features must not be empty");
+      require_sides({shape[0], shape[1], shape[2]});
       const int64_t* size = channels_last ? shape : shape + 1;
-      levels.push_back({taught[k].data(), learnt[k].data(), shape[channels_last ? 2 : 0], size[0], size[1]});
-      channels += levels.back().channels;
+      const int64_t depth = shape[channels_last ? 2 : 0];
+      levels.push_back({readable(taught[k]), readable(learnt[k]), depth, size[0], size[1]});
+      channels += depth;
     }
   }
 
   void require_positions(const Arrays& values) const {
     require(values.size() == levels.size(), "there must be one array of positions a level");
     for (size_t k = 0; k < levels.size(); ++k)
-      require(values[k].size() == n * levels[k].height * levels[k].width, "it must hold one value a position");
+      require(values[k].size() == product({n, levels[k].height, levels[k].width}), "it must hold one value a position");
   }
 };
 
 std::vector<float*> outputs(Arrays& arrays) {
   std::vector<float*> pointers;
-  for (Array<float>& array : arrays) pointers.push_back(array.mutable_data());
+  for (Array<float>& array : arrays) pointers.push_back(writable(array));
   return pointers;
 }
 
 void similarity_input(const Arrays& taught, const Arrays& learnt, bool channels_last, int64_t threads,
                       Array<float>& output) {
   const Features features(taught, learnt, channels_last);
-  const int64_t pixels = features.levels[0].height * features.levels[0].width;
-  require(output.size() == features.n * features.channels * pixels, "output must be (n, sum of c, h_1, w_1)");
-  float* out = output.mutable_data();
+  const destseg::Level& finest = features.levels[0];
+  const int64_t size = product({features.n, features.channels, finest.height, finest.width});
+  require(output.size() == size, "output must be (n, sum of c, h_1, w_1)");
+  if (size == 0) return;
+  float* out = writable(output);
   py::gil_scoped_release unlocked;
   destseg::similarity_input(features.levels, features.n, features.order, threads, out);
 }
@@ -213,7 +279,7 @@ void cosine_gradients(const Arrays& taught, const Arrays& learnt, bool channels_
   std::vector<const float*> in;
   for (size_t k = 0; k < learnt.size(); ++k) {
     require(gradients[k].size() == learnt[k].size(), "gradients must be as large as learnt");
-    in.push_back(slopes[k].data());
+    in.push_back(readable(slopes[k]));
   }
   const std::vector<float*> out = outputs(gradients);
   py::gil_scoped_release unlocked;
@@ -227,10 +293,12 @@ void destmap(const Arrays& distances, int64_t threads, Array<float>& output) {
   for (const Array<float>& level : distances) {
     require(level.ndim() == 3 && level.shape(0) == output.shape(0), "distances must be (n, h, w)");
     require(level.shape(1) > 0 && level.shape(2) > 0, "distances must not be empty");
-    levels.push_back({level.data(), level.shape(1), level.shape(2)});
+    require_sides({level.shape(1), level.shape(2)});
+    levels.push_back({readable(level), level.shape(1), level.shape(2)});
   }
+  if (output.size() == 0) return;
   const int64_t n = output.shape(0), height = output.shape(1), width = output.shape(2);
-  float* out = output.mutable_data();
+  float* out = writable(output);
   py::gil_scoped_release unlocked;
   destseg::destmap(levels, n, height, width, threads, out);
 }
@@ -239,8 +307,9 @@ void destmap_of_features(const Arrays& taught, const Arrays& learnt, bool channe
                          Array<float>& output) {
   const Features features(taught, learnt, channels_last);
   require(output.ndim() == 3 && output.shape(0) == features.n, "output must be (n, h, w)");
+  if (output.size() == 0) return;
   const int64_t height = output.shape(1), width = output.shape(2);
-  float* out = output.mutable_data();
+  float* out = writable(output);
   py::gil_scoped_release unlocked;
   destseg::destmap_of_features(features.levels, features.n, features.order, height, width, threads, out);
 }

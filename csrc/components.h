@@ -13,7 +13,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <functional>
+#include <stdexcept>
 #include <vector>
 
 #include "dispatch.h"
@@ -123,6 +123,7 @@ inline void number_runs(Runs& runs, std::vector<int64_t>& sizes) {
   for (int32_t run = 0; run < runs.row_starts.back(); ++run) {
     int32_t& number = numbers[static_cast<size_t>(run)];
     if (number == run) {
+      if (sizes.size() == INT32_MAX) throw std::length_error("a stack must have fewer than 2^31 components");
       sizes.push_back(0);
       number = static_cast<int32_t>(sizes.size());
     } else {
@@ -194,7 +195,9 @@ std::vector<T> found_at(const T* positives, const std::vector<int64_t>& sizes) {
   for (const int64_t size : sizes) {
     component.assign(positives, positives + size);
     const auto middle = component.begin() + size / 2;
-    std::nth_element(component.begin(), middle, component.end(), std::greater<T>());
+    // NaN counts as the lowest score: nth_element may leave the range if no order is strict.
+    const auto is_higher = [](T a, T b) { return a > b || (b != b && a == a); };
+    std::nth_element(component.begin(), middle, component.end(), is_higher);
     scores.push_back(*middle);
     positives += size;
   }

@@ -1,11 +1,12 @@
 // Python bindings of the GPU kernels; the other files in this folder do not depend on Python. Arrays are passed as
 // addresses in the memory of the stream's device. destseg/ops allocates and validates them. Counts and sizes are
-// checked again here, because that is cheap.
+// checked again here, because that is cheap; whether as much memory lies at an address cannot be checked.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <array>
 #include <cmath>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -23,13 +24,28 @@ using Place = std::pair<int, Address>;                               // device n
 using Level = std::tuple<Address, Address, std::array<int64_t, 3>>;  // taught, learnt, (c, h, w)
 using Plane = std::tuple<Address, std::array<int64_t, 2>>;           // values, (h, w)
 
+void require(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(what);
+}
+
+// count: how many things are there. If there are none, the address is not used.
 template <typename T>
-T* at(Address address) {
+T* at(Address address, int64_t count) {
+  require(address != 0 || count == 0, "addresses must not be 0");
   return reinterpret_cast<T*>(address);
 }
 
-void require(bool holds, const char* what) {
-  if (!holds) throw std::invalid_argument(what);
+// Kernels count rows, columns and channels in 32 bits, by up to 64 at a time.
+constexpr int64_t kMost = INT32_MAX - 64;
+
+void require_sides(std::initializer_list<int64_t> sides) {
+  for (const int64_t side : sides) require(side > 0 && side <= kMost, "sides must be in [1, 2^31 - 64)");
+}
+
+void require_positions(int64_t n, int64_t height, int64_t width, int64_t most) {
+  require_sides({height, width});
+  require(n >= 0, "the number of pictures must not be negative");
+  require(n <= most / (height * width), "too many positions for one call");
 }
 
 cuda::Type type_of(const std::string& name) {
@@ -42,26 +58,27 @@ cuda::Type type_of(const std::string& name) {
 cuda::Stream stream_of(const Place& place) { return {place.first, place.second}; }
 
 cuda::FeaturesOf features_of(const std::vector<Level>& levels, int64_t n, const std::string& type, bool channels_last) {
-  require(!levels.empty() && n >= 0, "there must be levels");
+  require(!levels.empty(), "there must be levels");
   cuda::FeaturesOf features{{}, n, type_of(type), channels_last};
   for (const auto& [taught, learnt, size] : levels) {
-    require(size[0] > 0 && size[1] > 0 && size[2] > 0, "features must not be empty");
-    features.levels.push_back({at<const void>(taught), at<const void>(learnt), size[0], size[1], size[2]});
+    require_sides({size[0]});
+    require_positions(n, size[1], size[2], kMost);
+    features.levels.push_back({at<const void>(taught, n), at<const void>(learnt, n), size[0], size[1], size[2]});
   }
   return features;
 }
 
 void similarity_input(const std::vector<Level>& levels, int64_t n, const std::string& type, bool channels_last,
                       Address products, const std::string& out_type, Address out, const Place& place) {
-  cuda::similarity_input(features_of(levels, n, type, channels_last), at<float>(products), type_of(out_type),
-                         at<void>(out), stream_of(place));
+  const cuda::FeaturesOf features = features_of(levels, n, type, channels_last);
+  cuda::similarity_input(features, at<float>(products, 0), type_of(out_type), at<void>(out, n), stream_of(place));
 }
 
 void cosine_distances(const std::vector<Level>& levels, int64_t n, const std::string& type, bool channels_last,
                       const std::vector<Address>& distances, const Place& place) {
   require(distances.size() == levels.size(), "there must be one output a level");
   std::vector<float*> out;
-  for (const Address address : distances) out.push_back(at<float>(address));
+  for (const Address address : distances) out.push_back(at<float>(address, n));
   cuda::cosine_distances(features_of(levels, n, type, channels_last), out, stream_of(place));
 }
 
@@ -70,20 +87,21 @@ void cosine_gradients(const std::vector<Level>& levels, int64_t n, const std::st
   require(slopes.size() == levels.size() && gradients.size() == levels.size(), "there must be one of each a level");
   std::vector<const float*> in;
   std::vector<void*> out;
-  for (const Address address : slopes) in.push_back(at<const float>(address));
-  for (const Address address : gradients) out.push_back(at<void>(address));
+  for (const Address address : slopes) in.push_back(at<const float>(address, n));
+  for (const Address address : gradients) out.push_back(at<void>(address, n));
   cuda::cosine_gradients(features_of(levels, n, type, channels_last), in, out, stream_of(place));
 }
 
 void destmap(const std::vector<Plane>& distances, int64_t n, const std::string& type, Address product,
              std::array<int64_t, 2> size, Address out, const Place& place) {
-  require(!distances.empty() && n >= 0 && size[0] > 0 && size[1] > 0, "there must be distances and a size");
+  require(!distances.empty(), "there must be distances");
+  require_positions(n, size[0], size[1], INT64_MAX);
   std::vector<cuda::Plane> planes;
   for (const auto& [values, sides] : distances) {
-    require(sides[0] > 0 && sides[1] > 0, "distances must not be empty");
-    planes.push_back({at<const void>(values), sides[0], sides[1]});
+    require_positions(n, sides[0], sides[1], INT64_MAX);
+    planes.push_back({at<const void>(values, n), sides[0], sides[1]});
   }
-  cuda::destmap(planes, n, type_of(type), at<float>(product), size[0], size[1], at<void>(out), stream_of(place));
+  cuda::destmap(planes, n, type_of(type), at<float>(product, 0), size[0], size[1], at<void>(out, n), stream_of(place));
 }
 
 // Returns the table that `corrupt` takes, as bytes. A row is (rotation in radians, cells_y, cells_x, share).
@@ -91,9 +109,12 @@ py::bytes anomalies(const std::vector<std::tuple<double, int64_t, int64_t, float
   std::vector<cuda::Anomaly> table;
   int64_t first = 0;
   for (const auto& [rotation, cells_y, cells_x, share] : rows) {
-    require(cells_y > 0 && cells_x > 0, "cells must be positive");
+    require_sides({cells_y, cells_x});
+    require(std::isfinite(rotation), "rotations must be finite");
     table.push_back({std::cos(rotation), std::sin(rotation), cells_y, cells_x, first, share});
-    first += (cells_y + 1) * (cells_x + 1);
+    const int64_t points = (cells_y + 1) * (cells_x + 1);
+    require(points <= kMost - first, "anomalies must have fewer than 2^31 - 64 angles together");
+    first += points;
   }
   return {reinterpret_cast<const char*>(table.data()), table.size() * sizeof(cuda::Anomaly)};
 }
@@ -101,11 +122,14 @@ py::bytes anomalies(const std::vector<std::tuple<double, int64_t, int64_t, float
 void corrupt(Address pictures, Address textures, Address table, Address angles, int64_t angle_count, Address gradients,
              std::array<int64_t, 3> size, float threshold, std::array<float, 3> scale, std::array<float, 3> offset,
              Address corrupted, Address masks, const Place& place) {
-  require(size[0] >= 0 && size[1] > 0 && size[2] > 0 && angle_count >= 0, "there must be pictures");
-  cuda::corrupt(at<const uint8_t>(pictures), at<const uint8_t>(textures), at<const cuda::Anomaly>(table), size[0],
-                at<const float>(angles), angle_count, at<float>(gradients), threshold,
-                {scale[0], scale[1], scale[2]}, {offset[0], offset[1], offset[2]}, size[1], size[2],
-                at<float>(corrupted), at<uint8_t>(masks), stream_of(place));
+  const auto [n, height, width] = size;
+  require_sides({height, width});
+  require(n >= 0 && n <= kMost && height * width <= kMost, "a picture must have fewer than 2^31 - 64 pixels");
+  require(angle_count >= 0 && angle_count <= kMost, "anomalies must have fewer than 2^31 - 64 angles together");
+  cuda::corrupt(at<const uint8_t>(pictures, n), at<const uint8_t>(textures, n), at<const cuda::Anomaly>(table, n), n,
+                at<const float>(angles, angle_count), angle_count, at<float>(gradients, angle_count), threshold,
+                {scale[0], scale[1], scale[2]}, {offset[0], offset[1], offset[2]}, height, width,
+                at<float>(corrupted, n), at<uint8_t>(masks, n), stream_of(place));
 }
 
 }  // namespace

@@ -63,6 +63,7 @@ void run(const FeaturesOf& features, float* products, Out* out, Stream stream) {
   bool in_fours = is_aligned(out) && is_aligned(products);
   for (const Features& level : features.levels) {
     const bool same = level.height == height && level.width == width;
+    if (!same && products == nullptr && features.n > 0) throw std::invalid_argument("room for the products is missing");
     direct.push_back(same ? out + first_place(features, first_channel.back()) : nullptr);
     kept.push_back(products);
     if (!same) products += features.n * level.channels * level.height * level.width;

@@ -1,12 +1,16 @@
 // Runs every CPU kernel under the sanitizers on random shapes, which include one pixel and none. Arrays are exactly as
 // large as the kernels are told. Properties of the results that are cheap to check are checked as well, above all that
 // the threaded kernels give the same bits on one thread and on several.
+#include <atomic>
 #include <cmath>
 #include <cstdio>
+#include <new>
+#include <thread>
 #include <vector>
 
 #include "../components.h"
 #include "../destmap.h"
+#include "../parallel.h"
 #include "../perlin.h"
 #include "../ranking.h"
 #include "../similarity.h"
@@ -21,6 +25,25 @@ std::vector<uint8_t> random_mask(int64_t size) {
   std::vector<uint8_t> mask(static_cast<size_t>(size));
   for (uint8_t& pixel : mask) pixel = uniform(0, 1) < density ? static_cast<uint8_t>(between(1, 255)) : 0;
   return mask;
+}
+
+void test_parallel() {
+  const auto caller = std::this_thread::get_id();
+  std::atomic<bool> thrown{false};
+  const auto fail_in_a_helper = [&](int64_t) {
+    if (std::this_thread::get_id() != caller) {
+      thrown = true;
+      throw std::bad_alloc();
+    }
+    while (!thrown) std::this_thread::yield();
+  };
+  bool caught = false;
+  try {
+    destseg::parallel_for(between(2, 4), 2, fail_in_a_helper);
+  } catch (const std::bad_alloc&) {
+    caught = true;
+  }
+  check(caught, "what a helper throws reaches the caller");
 }
 
 void test_perlin() {
@@ -144,6 +167,7 @@ void test_similarity() {
 int main(int, char** arguments) {
   constexpr int kRepeats = 400;
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
+    test_parallel();
     test_perlin();
     test_corrupt();
     test_components();

@@ -98,7 +98,7 @@ def split(scores: Scores, mask: NDArray[np.bool_], normals: Scores) -> Instances
         return split_ref(scores, mask, normals)
     positives = np.empty(positive_count, scores.dtype)
     mask_bytes = np.ascontiguousarray(mask).view(np.uint8)
-    sizes, found_at = kernels.cpu.split(np.ascontiguousarray(scores), mask_bytes, normals, positives)
+    sizes, found_at = kernels.cpu.split(kernels.lay_out(scores), mask_bytes, normals, positives)
     return Instances(positives, sizes, found_at)
 
 

@@ -4,7 +4,11 @@ import functools
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+
+Array = TypeVar("Array", bound=np.ndarray)
 
 logger = logging.getLogger("destseg.ops")
 
@@ -34,6 +38,11 @@ def gpu() -> Any:
         logger.warning("destseg runs without its kernels for GPUs, and more slowly (%s)", error)
         return None
     return _C_cuda
+
+
+def lay_out(array: Array) -> Array:
+    """Return an array as the kernels take it, contiguous and aligned; a copy only if it is not."""
+    return np.require(array, requirements=["C", "A"])  # type: ignore[return-value]
 
 
 def thread_count() -> int:

@@ -42,7 +42,7 @@ def perlin(angles: Noise, size: tuple[int, int], rotation: float = 0.0) -> Noise
     if kernels.cpu is None or angles.dtype != np.float32:
         return perlin_ref(angles, size, rotation)
     noise = np.empty(size, angles.dtype)
-    kernels.cpu.perlin(np.ascontiguousarray(angles), float(rotation), noise)
+    kernels.cpu.perlin(kernels.lay_out(angles), float(rotation), noise)
     return noise
 
 

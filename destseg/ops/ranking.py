@@ -30,24 +30,22 @@ def rank(positives: Scores, sizes: Counts) -> Ranking:
         sizes: (k,) int64, how many pixels each instance has.
 
     Raises:
-        ValueError: the number of scores is not the sum of the sizes.
+        ValueError: the number of scores is not the sum of the sizes, or a size is below zero.
 
     Equivalent to: `rank_ref`.
     """
-    if positives.shape != (sizes.sum(),):
-        raise ValueError(f"positives must be ({sizes.sum()},) as the sizes say, got {positives.shape}")
+    _check(positives, sizes)
     if kernels.cpu is None or positives.dtype != np.float32:
         return rank_ref(positives, sizes)
     scores = np.empty_like(positives)
     counts, overlap = np.empty(len(positives), np.int64), np.empty(len(positives))
-    m = kernels.cpu.rank(
-        np.ascontiguousarray(positives), np.ascontiguousarray(sizes), scores, counts, overlap
-    )
+    m = kernels.cpu.rank(kernels.lay_out(positives), kernels.lay_out(sizes), scores, counts, overlap)
     return Ranking(scores[:m], counts[:m], overlap[:m])
 
 
 def rank_ref(positives: Scores, sizes: Counts) -> Ranking:
     """The definition of `rank`, in numpy."""
+    _check(positives, sizes)
     falling = np.argsort(-positives, kind="stable")
     scores = positives[falling]
     share = np.repeat(1 / sizes, sizes)  # each pixel's share of its instance
@@ -73,9 +71,7 @@ def count_above(rising: Scores, thresholds: Scores) -> tuple[Counts, Counts]:
     if kernels.cpu is None or not same_dtype:
         return count_above_ref(rising, thresholds)
     above, at_or_above = np.empty(len(thresholds), np.int64), np.empty(len(thresholds), np.int64)
-    kernels.cpu.count_above(
-        np.ascontiguousarray(rising), np.ascontiguousarray(thresholds), above, at_or_above
-    )
+    kernels.cpu.count_above(kernels.lay_out(rising), kernels.lay_out(thresholds), above, at_or_above)
     return above, at_or_above
 
 
@@ -95,3 +91,11 @@ def largest(values: Scores, count: int) -> NDArray[np.float64]:
     """
     flat = values.ravel()
     return np.sort(np.partition(flat, -min(count, flat.size))[-min(count, flat.size) :].astype(np.float64))
+
+
+def _check(positives: Scores, sizes: Counts) -> None:
+    if (sizes < 0).any():
+        raise ValueError(f"sizes must be 0 or more, got {sizes.min()}")
+    total = sizes.sum(dtype=np.float64)  # exact where memory suffices; a sum of integers could overflow
+    if positives.shape != (total,):
+        raise ValueError(f"positives must be ({total:.0f},) as the sizes say, got {positives.shape}")

@@ -64,7 +64,9 @@ def test_masks_of_a_stack_never_touch_each_other(label):
 
 
 @both
-@pytest.mark.parametrize("shape", [(0, 4, 4), (2, 0, 4), (2, 4, 0), (3, 1, 1), (1, 1, 9), (1, 9, 1)])
+@pytest.mark.parametrize(
+    "shape", [(0, 4, 4), (2, 0, 4), (2, 4, 0), (2**40, 0, 0), (3, 1, 1), (1, 1, 9), (1, 9, 1)]
+)
 @pytest.mark.parametrize("value", [0, 1])
 def test_empty_and_one_pixel_masks(label, shape, value):
     labels, sizes = label(np.full(shape, value, np.uint8))
@@ -165,6 +167,17 @@ def test_splits_agree_with_the_reference(data, dtype):
     for part, reference in zip(split(scores, mask, ours), split_ref(scores, mask, expected), strict=True):
         assert np.array_equal(part, reference)
     assert np.array_equal(ours, expected)
+
+
+@both_splits
+def test_nan_counts_as_the_lowest_score_of_an_instance(parted):
+    random = np.random.default_rng(0)
+    for size in range(1, 200):
+        scores = random.permutation(np.arange(size, dtype=np.float32))
+        middle = size - 1 - size // 2  # the score at index size // 2 in falling order
+        scores[scores < middle] = np.nan
+        instances = parted(scores[None], np.ones((1, size), bool), np.empty(0, np.float32))
+        assert instances.found_at == middle
 
 
 def test_sliced_pictures_split_alike():

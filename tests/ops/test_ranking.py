@@ -87,6 +87,15 @@ def test_ranks_of_too_many_scores_are_refused():
         rank(np.zeros(4, np.float32), np.array([1, 2]))
 
 
+@both_ranks
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sizes_whose_sum_overflows_or_that_are_below_zero_are_refused(ranked, dtype):
+    with pytest.raises(ValueError, match=r"positives must be \(18446744073709551616,\) as .*, got \(0,\)"):
+        ranked(np.empty(0, dtype), np.full(4, 2**62))
+    with pytest.raises(ValueError, match=r"sizes must be 0 or more, got -1"):
+        ranked(np.zeros(2, dtype), np.array([3, -1]))
+
+
 def test_the_largest_values_by_hand():
     values = np.array([[2, 7, 7], [1, 7, 5]], np.float32)
     assert largest(values, 1).tolist() == [7]

@@ -72,15 +72,3 @@ def test_the_kernels_for_gpus_are_there_where_nvcc_is():
 
     table = _C_cuda.anomalies([(0.5, 1, 2, 0.25)])
     assert len(table) == 48
-
-
-def test_the_kernels_for_gpus_refuse_what_would_corrupt_memory(emulated_kernels):
-    for arguments, words in [
-        (([], 1, "float32", False, [], (0, 0)), "there must be levels"),
-        (([(0, 0, (1, 0, 1))], 1, "float32", False, [0], (0, 0)), "features must not be empty"),
-        (([(0, 0, (1, 1, 1))], 1, "float64", False, [0], (0, 0)), "float32, float16 or bfloat16"),
-        (([(0, 0, (1, 1, 1))], 1, "float32", False, [], (0, 0)), "one output a level"),
-        (([(0, 0, (1, 1 << 20, 1 << 20))], 1, "float32", False, [0], (0, 0)), "too many positions"),
-    ]:
-        with pytest.raises(ValueError, match=words):
-            emulated_kernels.cosine_distances(*arguments)
