@@ -279,7 +279,7 @@ def test_failure_exits_with_1_and_one_line(arguments, words, capsys, tmp_path, m
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("import destseg.metrics", "destseg runs without its compiled kernels: the same results"),
+        ("import destseg.metrics", "destseg runs without its compiled kernels, and more slowly"),
         ("destseg.cli.main(['fit', 'missing', '-o', 'm', '--size', '64'])", "destseg fit: there is no"),
     ],
 )

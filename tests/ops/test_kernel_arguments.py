@@ -225,7 +225,8 @@ def test_what_would_corrupt_memory_is_refused(case):
 def alone(code, before="true"):
     """Run Python code in a process of its own, which may crash, hang or run out of memory."""
     command = ["sh", "-c", f'{before} && exec "$0" -c "$1"', sys.executable, code]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    # Elsewhere than here: the installed package is meant, and this folder's may have no compiled functions.
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
 
 
 # Every function with arrays that are empty and have a side that no loop reaches the end of.
