@@ -36,6 +36,16 @@ def untraced() -> Iterator[None]:
     tracemalloc.stop()
 
 
+@pytest.fixture
+def no_file_grows() -> Iterator[None]:
+    """Every file that is written ends at 100 kB, as on a full disk; Python ignores the signal."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
     """The folder of real data, weights and recorded values; tests that use it skip where it is missing."""

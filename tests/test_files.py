@@ -198,16 +198,6 @@ def test_an_error_that_is_not_the_files_stays_as_it_is(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def no_file_grows():
-    """Every file that is written ends at 100 kB, as on a full disk; Python ignores the signal."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_torch_hides_the_cause_but_it_is_told(tmp_path, no_file_grows):
     """It says "enforce fail at inline_container.cc"."""
     with pytest.raises(OSError, match=r"part cannot be written: .*File too large$"):

@@ -224,6 +224,17 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning(few_parts, tmp_path, f
     assert last == f"{cause}; all is trained, but the model is in memory only until it is saved"
 
 
+def test_a_disk_that_fills_while_torch_writes_is_no_more_than_that(
+    few_parts, tmp_path, caplog, no_file_grows
+):
+    """Torch says "enforce fail at inline_container.cc"."""
+    path = tmp_path / "part.checkpoint"
+    model = fit(few_parts, steps=(1, 1), checkpoint=path, checkpoint_minutes=0)
+    assert len(model.losses_) == 2 and model.calibration_ is not None and not list(tmp_path.iterdir())
+    told = [text for text in caplog.messages if "too large" in text]
+    assert len(told) == 2 and all(text.startswith(f"{path} cannot be written: ") for text in told)
+
+
 def test_it_is_told_once_and_no_more_when_it_can_be_written_again(few_parts, tmp_path, full_disk, caplog):
     full_disk += [5, 6, 7, 8]
     path = tmp_path / "part.checkpoint"
