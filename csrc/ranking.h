@@ -88,6 +88,11 @@ void count_above(const T* rising, int64_t count, const T* thresholds, int64_t m,
   const T* end = rising + count;
   const T* score = std::upper_bound(rising, end, thresholds[0]);  // the lowest score above the threshold
   for (int64_t k = 0; k < m; ++k) {
+    if (k > 0 && thresholds[k] == thresholds[k - 1]) {  // score is below it already
+      above[k] = above[k - 1];
+      at_or_above[k] = at_or_above[k - 1];
+      continue;
+    }
     while (score > rising && score[-1] > thresholds[k]) --score;
     above[k] = end - score;
     while (score > rising && score[-1] == thresholds[k]) --score;
