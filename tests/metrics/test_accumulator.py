@@ -155,7 +155,8 @@ def test_scores_stay_in_memory_where_the_disk_is_full(tmp_path, monkeypatch, cap
     accumulator = metrics.Accumulator(memory=0, folder=tmp_path)
     for start in range(0, 30, 3):
         accumulator.update(maps[start : start + 3], masks[start : start + 3])
-    assert accumulator.compute() == metrics.evaluate(maps, masks)
+    found, expected = accumulator.compute(), metrics.evaluate(maps, masks)  # one metric is nan
+    assert dataclasses.astuple(found) == dataclasses.astuple(expected)
     assert len(accumulator._normals._blocks) > 1
     (message,) = caplog.messages
     assert f"no temporary file can be written in {tmp_path}: [Errno 28] No space left" in message
