@@ -9,6 +9,7 @@ from engines import NAMES, needs, run_whole
 import destseg
 from destseg.artifacts.formats import read
 from destseg.cli import main
+from destseg.inference.calibration import TOLERANCE
 from destseg.pictures.decoding import to_rgb
 
 
@@ -70,4 +71,6 @@ def test_int8_is_calibrated_by_its_own_engine(light, few_parts, ending, tmp_path
     assert loaded.threshold_ == pytest.approx(sorted(scores)[4], abs=1e-4)  # of 8: the fifth, 9 * 0.5 up
     whole = run_whole(path, np.stack(held_out))  # the threshold inside of the graph is the new one, too
     flags = whole["score"] > np.float32(loaded.threshold_)
-    assert whole["is_anomalous"].tolist() == flags.tolist() and 2 <= flags.sum() <= 5
+    assert whole["is_anomalous"].tolist() == flags.tolist()
+    above = np.sort(scores)[5:] - np.sort(scores)[4]  # an untrained network's scores may lie within TOLERANCE
+    assert 1 <= flags.sum() == (above > TOLERANCE).sum(), above
