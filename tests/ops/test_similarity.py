@@ -261,14 +261,14 @@ def test_results_do_not_depend_on_the_number_of_threads(order, monkeypatch):
 
 
 @needs_kernels
-def test_ten_thousand_repeats_give_the_same_bits(monkeypatch):
+def test_a_thousand_repeats_give_the_same_bits(monkeypatch):
     monkeypatch.setattr("destseg.ops.features.VALUES_PER_THREAD", 1)
     taught, learnt = features([(3, 17, 3), (2, 9, 2)], order=torch.channels_last)
     before = torch.get_num_threads()
     torch.set_num_threads(3)  # bands and blocks of the same rows side by side
     try:
         first_input, first_distances = similarity_input(taught, learnt), cosine_distances(taught, learnt)
-        for _ in range(10_000):
+        for _ in range(1_000):
             assert torch.equal(similarity_input(taught, learnt), first_input)
             assert all(map(torch.equal, cosine_distances(taught, learnt), first_distances))
     finally:

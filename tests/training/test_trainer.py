@@ -152,7 +152,12 @@ def test_auto_precision_is_bfloat16_only_where_the_hardware_has_it():
 
 @pytest.mark.parametrize(
     ("capabilities", "precision"),
-    [({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({"avx512_f": True}, "float32")],
+    [
+        ({"amx_bf16": True, "avx512_bf16": True, "cpu_name": "Intel Xeon"}, "bfloat16"),
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, "bfloat16"),
+        ({"avx512_bf16": True, "cpu_name": "Intel Xeon"}, "float32"),
+        ({"avx512_f": True}, "float32"),
+    ],
 )
 def test_processors_with_instructions_for_bfloat16_train_in_it(monkeypatch, capabilities, precision):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
