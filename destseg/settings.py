@@ -13,9 +13,27 @@ from numbers import Real
 from typing import Any
 
 PRESETS: dict[str, dict[str, bool]] = {
-    "paper": {"denoising": True, "encoder_decoder": True, "segmentation": True, "light": False},
-    "fast": {"denoising": True, "encoder_decoder": True, "segmentation": True, "light": True},
-    "stpm": {"denoising": False, "encoder_decoder": False, "segmentation": False, "light": False},
+    "paper": {
+        "denoising": True,
+        "encoder_decoder": True,
+        "segmentation": True,
+        "light": False,
+        "memory_bank": False,
+    },
+    "fast": {
+        "denoising": True,
+        "encoder_decoder": True,
+        "segmentation": True,
+        "light": True,
+        "memory_bank": True,
+    },
+    "stpm": {
+        "denoising": False,
+        "encoder_decoder": False,
+        "segmentation": False,
+        "light": False,
+        "memory_bank": False,
+    },
 }
 SCHEDULES = {  # steps of the two training stages, and pictures per step
     "paper": ((1000, 4000), 32),
@@ -60,6 +78,8 @@ class Settings:
         inference_precision: precision of prediction: "float32"; on a GPU also "float16" or "bfloat16".
         denoising, encoder_decoder, segmentation: parts of the network, to be switched off in ablations; None:
             as the preset has them.
+        memory_bank: the segmentation network also compares with kept features of normal pictures, see
+            `destseg.model.memory_bank`; None: as the preset has it, and without segmentation there is none.
         tile: for large pictures, the side of the tiles that become one input each, in pixels of the picture,
             or (height, width); None: the whole picture becomes one input.
         overlap: least share of a tile's side that neighbouring tiles have in common, 0 to 0.75.
@@ -92,6 +112,7 @@ class Settings:
     denoising: bool | None = None
     encoder_decoder: bool | None = None
     segmentation: bool | None = None
+    memory_bank: bool | None = None
     tile: Sides | None = None
     overlap: float = 0.25
     keep_aspect: bool = False
@@ -146,7 +167,8 @@ class Settings:
     def from_stored(cls, stored: Mapping[str, Any]) -> "Settings":
         """Make settings from their stored form; the ROI is left in its own.
 
-        A file without preset or teacher means the published ones: they were the defaults at first.
+        A file without preset or teacher means the published ones: they were the defaults at first. One
+        without memory bank is older than it.
         Raises ValueError for names that this version does not know, and where the constructor does.
         """
         unknown = sorted(map(str, stored.keys() - {field.name for field in dataclasses.fields(cls)}))
@@ -154,7 +176,7 @@ class Settings:
             raise ValueError(f"unknown settings {', '.join(unknown)}: a newer version of destseg wrote them")
         pairs = {name: stored.get(name) for name in ("image_size", "tile")}
         sides = {name: tuple(pair) for name, pair in pairs.items() if isinstance(pair, list)}
-        return cls(**{"preset": "paper", "teacher": "resnet18", **stored, **sides})
+        return cls(**{"preset": "paper", "teacher": "resnet18", "memory_bank": False, **stored, **sides})
 
 
 @dataclass(frozen=True)

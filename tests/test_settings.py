@@ -21,7 +21,7 @@ from destseg.settings import (
     whole_number,
 )
 
-SWITCHES = ("denoising", "encoder_decoder", "segmentation")
+SWITCHES = ("denoising", "encoder_decoder", "segmentation", "memory_bank")
 TRIANGLE = [[0.0, 0.0], [30.0, 0.0], [0.0, 30.0]]
 NAN = math.nan
 
@@ -67,7 +67,7 @@ def test_a_switch_that_is_given_goes_before_the_preset(preset, name, value):
     made = Settings(preset, **{name: value})
     assert getattr(made, name) is bool(value)
     assert made.parts == settings.PRESETS[preset] | {name: bool(value)}
-    assert list(made.parts) == ["denoising", "encoder_decoder", "segmentation", "light"]
+    assert set(made.parts) == {*SWITCHES, "light"}
 
 
 def test_the_largest_inputs_and_seeds():
@@ -119,7 +119,7 @@ def test_numpys_numbers_become_pythons():
         ({"seed": 2**63}, f"seed must be a whole number of at least 0, up to {2**63 - 1}, got {2**63}"),
         *(
             ({name: value}, f"{name} must be True or False, got {value!r}")
-            for name in ("keep_aspect", "denoising", "encoder_decoder", "segmentation")
+            for name in ("keep_aspect", "denoising", "encoder_decoder", "segmentation", "memory_bank")
             for value in ("false", "no", 2)
         ),
         (

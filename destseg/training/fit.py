@@ -1,11 +1,14 @@
 """Fits a network to normal pictures: everything between the pictures and the trained weights."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from destseg.model.memory_bank import Normal
 from destseg.model.networks import DeSTSegNet
+from destseg.model.normalisation import normalise
 from destseg.model.process import plain_torch
 from destseg.pictures.store import MEMORY, PictureStore
 from destseg.settings import Schedule, Settings
@@ -58,8 +61,18 @@ def train(
         flip=schedule.flip,
         augment=schedule.augment,
     )
+    if network.memory_bank is not None:
+        network.memory_bank.fill(_features(network, normals), len(normals), settings.seed)
     trainer = new_trainer(
         network, batch, schedule.steps, settings.precision, settings.parts, run.memory, run.resume
     )
     announce(trainer, run.checkpoint, run.checkpoint_minutes, run.progress)
     return trainer.run(run.workers, run.progress, run.checkpoint, run.checkpoint_minutes)
+
+
+def _features(network: DeSTSegNet, normals: PictureStore) -> Iterator[Normal]:
+    """Yield the teacher's features of every input."""
+    device = next(network.parameters()).device
+    for index in range(len(normals)):
+        images = normalise(normals[index][None]).to(device)
+        yield Normal(network.teacher_net(images), normals.picture_of(index))

@@ -74,11 +74,21 @@ def student_loss(network: DeSTSegNet, corrupted: Tensor, clean: Tensor, rois: Te
     return cosine_loss(cosine_distances(*network.features(corrupted, clean)), rois)
 
 
-def fusion_loss(network: DeSTSegNet, corrupted: Tensor, masks: Tensor, rois: Tensor | None = None) -> Tensor:
-    """Return focal + l1 loss of the segmentation network; teacher and student see the corrupted inputs."""
+def fusion_loss(
+    network: DeSTSegNet,
+    corrupted: Tensor,
+    masks: Tensor,
+    rois: Tensor | None = None,
+    owners: Tensor | None = None,
+) -> Tensor:
+    """Return focal + l1 loss of the segmentation network; teacher and student see the corrupted inputs.
+
+    Args:
+        owners: (n,) numbers of the inputs' pictures, for the memory bank.
+    """
     with torch.no_grad():
         taught, learnt = network.features(corrupted)
-    return segmentation_loss(network.logits(taught, learnt), masks, rois)
+    return segmentation_loss(network.logits(taught, learnt, owners), masks, rois)
 
 
 class Trainer:
@@ -218,7 +228,9 @@ class Trainer:
         return optimizers.segmentation_optimizer(self.network)
 
     def _fusion_loss(self, corrupted: Tensor, batch: Batch, rois: Tensor | None) -> Tensor:
-        return fusion_loss(self.network, corrupted, batch.masks.to(self.device), rois)
+        normals = self.synthesis.normals
+        owners = torch.tensor([normals.picture_of(int(index)) for index in batch.indices]).to(self.device)
+        return fusion_loss(self.network, corrupted, batch.masks.to(self.device), rois, owners)
 
     def _student_loss(self, corrupted: Tensor, batch: Batch, rois: Tensor | None) -> Tensor:
         if self._taught is None:
