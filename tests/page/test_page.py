@@ -58,6 +58,7 @@ def browser():
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    window.set_script_timeout(60)
     yield window
     window.quit()
 
@@ -83,7 +84,7 @@ def opened(browser, page, width):
 def settle(browser):
     """Wait until the page has drawn what changed, and all pictures that it wants."""
     browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while browser.execute_script("return rows.some((row) => row.layer === 'loading')"):
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -250,7 +251,7 @@ def test_keys_step_and_mark_and_the_marks_are_exported(opened, report, tmp_path)
         "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
     )
     opened.execute_script("$('export').click()")
-    exported, end = tmp_path / "marks.txt", time.monotonic() + 20
+    exported, end = tmp_path / "marks.txt", time.monotonic() + 60
     while not exported.exists() and time.monotonic() < end:
         time.sleep(0.05)
     listed = read_lists([f"@{exported}"])
