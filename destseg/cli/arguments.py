@@ -95,8 +95,8 @@ def add_roi(parser: argparse.ArgumentParser) -> None:
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    text = "write a page for people: results, a threshold to move, and the pictures"
-    parser.add_argument("--report", metavar="FILE", help=f"{text} (one HTML file; needs the extra report)")
+    text = "write a page for people, one HTML file: results, a threshold to move, and the pictures"
+    parser.add_argument("--report", metavar="FILE", help=text)
 
 
 def add_group(parser: argparse.ArgumentParser) -> None:
