@@ -20,6 +20,8 @@ from destseg.inference.report import Report, evaluate
 from destseg.inference.robustness import with_robustness
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import predictions, stream
+from destseg.page.gallery import Gallery
+from destseg.page.rendering import html_table
 from destseg.pictures.advice import advice_on, advice_on_outliers
 from destseg.pictures.dataset import read_mvtec
 from destseg.pictures.decoding import Bytes, File
@@ -418,6 +420,7 @@ class DeSTSeg:
         roi: Roi | None = None,
         robustness: bool = False,
         strict: bool = False,
+        gallery: bool = False,
     ) -> Report:
         """Compute the metrics on a directory in the MVTec layout.
 
@@ -430,15 +433,34 @@ class DeSTSeg:
             robustness: tell, too, what comes of the same pictures a little darker, brighter, shifted and
                 rotated, see `destseg.inference.robustness`. It takes five times as long.
             strict: raise at the first unreadable picture or mask instead of leaving it out with a warning.
+            gallery: keep a small picture of what was found in each, for `Report.to_html`: some 20 kB each.
         """
         scorer, framing, samples = self.scorer, framing_of(self.settings).within(roi), read_mvtec(dataset)
         promised = self.calibration_.promised_rate if self.calibration_ else None
         sources = [sample.source for sample in samples]
         with closing(stream(scorer, framing, sources, progress=progress)) as results:
-            report = evaluate(samples, results, protocol, self.threshold_, progress, promised, strict=strict)
-        if self.record_:
-            report = dataclasses.replace(report, outliers=self.record_.outliers)
+            options: dict[str, Any] = {"strict": strict}
+            options["gallery"] = Gallery(self.pixel_threshold_, len(samples)) if gallery else None
+            report = evaluate(samples, results, protocol, self.threshold_, progress, promised, **options)
+        outliers = self.record_.outliers if self.record_ else ()
+        known = {"test set": str(as_path(dataset))} | self.facts()
+        report = dataclasses.replace(report, outliers=outliers, calibration=self.calibration_, facts=known)
         return with_robustness(report, scorer, framing, samples, progress) if robustness else report
+
+    def facts(self) -> dict[str, str]:
+        """Tell in words what there is to know about the model, for pages and notebooks, each by a name."""
+        settings, engine = self.settings, "torch" if self._exported is None else self._exported.engine
+        height, width = settings.size
+        method = f"preset {settings.preset}, teacher {settings.teacher}, on {engine}"
+        known = {"method": method, "input": f"{height} x {width} pixels (height x width)"}
+        known |= {"region of interest": repr(settings.roi)} if settings.roi is not None else {}
+        known |= dict(line.split(": ", 1) for line in self.record_.lines()) if self.record_ else {}
+        promise = "no thresholds yet" if self.calibration_ is None else self.calibration_.promise()
+        return known | {"promise": promise}
+
+    def _repr_html_(self) -> str:
+        """Show what there is to know about the model in a notebook."""
+        return html_table(self.facts().items())
 
     def save(self, path: FilePath) -> None:
         """Write everything that `destseg.load` needs into one file, teacher included, whole or not at all.

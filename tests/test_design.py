@@ -19,7 +19,7 @@ CSRC = ROOT / "csrc"
 # Leftwards only: a module imports from its own wing and from those before it.
 WINGS = (
     {"settings", "files", "packages", "progress", "ops"},
-    {"pictures", "metrics"},
+    {"pictures", "metrics", "page"},
     {"inference"},
     {"model"},
     {"training"},

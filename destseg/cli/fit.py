@@ -18,6 +18,7 @@ from destseg.cli.arguments import (
     add_strict,
     add_teacher,
     fields_of,
+    read_lists,
     read_number,
     read_sides,
     read_whole_number,
@@ -109,6 +110,7 @@ def run(options: argparse.Namespace) -> int:
         whole_number("workers", options.workers)
         check_amounts(checkpoint_minutes=options.checkpoint_minutes)
         check_groups(options.groups)
+        normal = read_lists(options.normal)
 
     from destseg.artifacts.formats import FORMATS
     from destseg.files import as_path
@@ -126,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
     model = destseg.DeSTSeg(**settings, device=options.device, teacher_weights=options.teacher_weights)
     try:
         model.fit(
-            options.normal if len(options.normal) > 1 else options.normal[0],
+            normal if len(normal) > 1 else normal[0],
             **schedule,
             groups=options.groups,
             texture_source=options.texture_source,
