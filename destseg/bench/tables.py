@@ -195,7 +195,7 @@ def _about(results: Sequence[Values]) -> list[str]:
     good = [result for result in results if "error" not in result]
     kinds = {(r["versions"]["destseg"], r["versions"]["torch"], r["device"], r["threads"]) for r in good}
     return [
-        f"destseg {own}, torch {torch}, {device}; each cell ran with {threads} thread{'s' if threads > 1 else ''}."
+        f"destseg {own}, torch {torch}, {device}; threads of each cell: {threads}."
         for own, torch, device, threads in sorted(kinds)
     ]
 

@@ -32,7 +32,7 @@ def test_means_and_deviations_over_seeds(result):
     markdown = in_markdown(results)
     assert rows(markdown, "wood")[0][0] == "70.0 ± 20.0" and rows(markdown, "all")[0][0] == "45.0 ± 21.2"
     assert rows(markdown, "fast")[0][-4:] == ["2.0 ± 0.0", "40.0 ± 0.0", "500.0 ± 0.0", "2 of 3"]
-    assert "destseg 1, torch 2, cpu; each cell ran with 1 thread." in markdown
+    assert "destseg 1, torch 2, cpu; threads of each cell: 1." in markdown
 
 
 def test_one_seed_has_no_deviation_and_what_is_undefined_is_a_dash(result):
