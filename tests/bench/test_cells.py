@@ -104,9 +104,9 @@ def test_results_of_other_settings_and_files_that_are_none_are_refused(tmp_path)
         read_result(cell("second"), tmp_path)
 
 
-def test_a_cell_measures_both_protocols_and_what_it_costs(root):
+def test_a_cell_measures_both_protocols_and_what_it_costs(data_root):
     settings = {"image_size": 64, "steps": [1, 1], "batch_size": 2, "precision": "float32", "rotate": 5}
-    found = measure(Cell("plain", root / "plain", "fast", 0, settings), "cpu", 1 << 28)
+    found = measure(Cell("plain", data_root / "plain", "fast", 0, settings), "cpu", 1 << 28)
     assert json.loads(json.dumps(found)) == found
     full, paper = (found["reports"][protocol] for protocol in ("full", "paper"))
     assert len(full["rows"]) == len(paper["rows"]) == 4 and full["rows"] == paper["rows"]
@@ -115,7 +115,7 @@ def test_a_cell_measures_both_protocols_and_what_it_costs(root):
     assert found["device"] == "cpu"
 
 
-def test_pictures_that_are_scored_once_give_the_reports_of_all_protocols(root, fitted):
-    samples = read_category(root / "plain").samples
+def test_pictures_that_are_scored_once_give_the_reports_of_all_protocols(data_root, fitted):
+    samples = read_category(data_root / "plain").samples
     for report in evaluate_by_all(fitted, samples):
-        assert fitted.evaluate(root / "plain", report.protocol, progress=False) == report
+        assert fitted.evaluate(data_root / "plain", report.protocol, progress=False) == report

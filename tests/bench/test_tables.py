@@ -69,7 +69,7 @@ def test_the_paper_s_rows_stand_below_ours(result):
 SET = ["--set", "image_size=64", "--set", "batch_size=2", "--set", "precision=float32", "--no-progress"]
 
 
-def test_the_command_measures_a_matrix_and_never_twice(root, result, tmp_path, monkeypatch, capsys):
+def test_the_command_measures_a_matrix_and_never_twice(data_root, result, tmp_path, monkeypatch, capsys):
     measured = []
 
     def quickly(cells, output, jobs, work):
@@ -86,7 +86,7 @@ def test_the_command_measures_a_matrix_and_never_twice(root, result, tmp_path, m
             yield cell, read_result(cell, output)
 
     monkeypatch.setattr(destseg.bench.tables, "run_cells", quickly)
-    command = ["bench", "tables", str(root), "--seeds", "0", "-o", str(tmp_path / "out"), *SET]
+    command = ["bench", "tables", str(data_root), "--seeds", "0", "-o", str(tmp_path / "out"), *SET]
     assert main([*command, "--categories", "plain", "--set", "steps=[1,1]"]) == 0
     assert measured == ["plain, fast, seed 0"]
     printed = capsys.readouterr().out
@@ -138,15 +138,26 @@ def test_the_command_measures_a_matrix_and_never_twice(root, result, tmp_path, m
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_wrong_usage(root, tmp_path, monkeypatch, capsys, arguments, words):
+def test_wrong_usage(data_root, tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
-    assert main(["bench", "tables", str(root), *arguments]) == 2
+    assert main(["bench", "tables", str(data_root), *arguments]) == 2
     assert words in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_two_jobs_in_real_processes(root, tmp_path, capsys):
-    command = ["bench", "tables", str(root), "--seeds", "0", "1", "--jobs", "2", "-o", str(tmp_path / "out")]
+def test_two_jobs_in_real_processes(data_root, tmp_path, capsys):
+    command = [
+        "bench",
+        "tables",
+        str(data_root),
+        "--seeds",
+        "0",
+        "1",
+        "--jobs",
+        "2",
+        "-o",
+        str(tmp_path / "out"),
+    ]
     assert main([*command, *SET, "--set", "steps=[1,1]"]) == 0
     printed = capsys.readouterr().out
     assert all(rows(printed, name)[0][-1] == "2" for name in ("plain", "transistor_256", "all"))
