@@ -73,8 +73,12 @@ def build(job: Job) -> None:
     if job.dry:
         emulate(job)
     else:
+        import torch
+
+        major, minor = torch.cuda.get_device_capability()
+        wishes = {"DESTSEG_EXT": "1", "CUDAARCHS": f"{major}{minor}"}  # for this GPU only: it takes less time
         command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-        subprocess.run(command, cwd=ROOT, env=os.environ | {"DESTSEG_EXT": "1"}, check=True)
+        subprocess.run(command, cwd=ROOT, env=os.environ | wishes, check=True)
         subprocess.run([sys.executable, "-c", "from destseg import _C, _C_cuda"], cwd=ROOT, check=True)
     job.row(built_in_s=time.perf_counter() - begun)
 
