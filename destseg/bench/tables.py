@@ -182,7 +182,7 @@ def in_markdown(results: Sequence[Values]) -> str:
             for category, line in lines.items():
                 name = published_name(category)
                 figures = None if method in ABLATION else CATEGORIES.get(name)
-                text += [_row(category, line), *_published(figures, name)]
+                text += [_row(category, line), *_published(figures, f"DeSTSeg, {name}")]
                 failed = [
                     r for r in results if "error" in r and (r["method"], r["category"]) == (method, category)
                 ]

@@ -26,13 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--config", metavar="FILE", help=config)
     setting = "setting for all cells, of the model or of fit, such as steps=[300,400] or texture_source=DTD"
     add("--set", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help=setting)
-    add(
-        "--jobs",
-        type=int,
-        default=1,
-        metavar="N",
-        help="cells measured at once, with 1/N of the threads each",
+    jobs = (
+        "cells measured at once, each with 1/N of the threads and of the memory that a fit keeps pictures in"
     )
+    add("--jobs", type=read_whole_number, default=1, metavar="N", help=jobs)
     output = "folder for tables and results; cells whose results are there are not measured again"
     add("-o", "--output", default="destseg-tables", metavar="OUT", help=output)
     add_device(parser)

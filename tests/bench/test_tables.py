@@ -54,7 +54,7 @@ def test_the_paper_s_rows_stand_below_ours(result):
     methods = ["paper", "stpm", "fast", "ablation-7-ed+seg"]
     markdown = in_markdown([result("transistor_256", method, 0, 0.5) for method in methods])
     assert (
-        rows(markdown, "*paper: transistor*")
+        rows(markdown, "*paper: DeSTSeg, transistor*")
         == [["", "*89.1 ± 3.4*", "*64.8 ± 4.0*", "", "*78.3 ± 2.5*", "*49.6 ± 8.4*", "", "", "", ""]] * 6
     )  # both protocols, all methods but the ablation
     means = rows(markdown, "*paper: all 15 categories*")
