@@ -76,19 +76,19 @@ def test_steps_go_on_after_one_that_fails_or_hangs_and_what_was_measured_is_kept
 ):
     (tmp_path / "gpu_steps.py").write_text(STEPS)
     monkeypatch.setattr(script, "TOOLS", tmp_path)
-    monkeypatch.setattr(script, "LIMITS", {"fails": 2.0, "hangs": 1.0, "works": 20.0})
+    monkeypatch.setattr(script, "LIMITS", {"hangs": 3.0, "fails": 60.0, "works": 60.0})
     output = tmp_path / "gpu.json"
     begun = time.monotonic()
     assert script.main(["run", str(pack), str(output)]) == 1
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 55
     whole = json.loads(output.read_text())
     assert whole["unpacked"] == ["missing_package"] and (tmp_path / "gpu.site/missing_package").is_dir()
-    failed, hung, worked = (step["status"] for step in whole["steps"].values())
+    hung, failed, worked = (step["status"] for step in whole["steps"].values())
     assert (failed, worked) == ("failed with exit code 3", "done") and hung.startswith("stopped after ")
     rows = [{"a_b": 1.23456}, {"a_b": 2}]
     assert [step["rows"] for step in whole["steps"].values()] == [rows] * 3
     printed = capfd.readouterr().out
-    assert printed.endswith(f"could not be done: fails failed with exit code 3; hangs {hung}\n")
+    assert printed.endswith(f"could not be done: hangs {hung}; fails failed with exit code 3\n")
     child = pathlib.Path(f"/proc/{(tmp_path / 'child').read_text()}/stat")
     if sys.platform == "linux":
         assert not child.exists() or child.read_text().rsplit(")", 1)[1].split()[0] == "Z"
