@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from destseg.files import as_path
@@ -30,6 +30,17 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         if not is_plain or default in ("", argparse.SUPPRESS):
             return action.help
         return f"{action.help} (default: %(default)s)"
+
+
+def add_verbs(parser: argparse.ArgumentParser, dest: str, verbs: Mapping[str, Any]) -> None:
+    """Add commands, each a module as `destseg.cli` describes it; `dest` holds the name of the chosen one."""
+    commands = parser.add_subparsers(dest=dest, required=True, metavar="COMMAND", help="what to do")
+    for name, verb in verbs.items():
+        epilog = f"example: {verb.EXAMPLE}"
+        verb_parser = commands.add_parser(
+            name, help=verb.HELP, description=verb.HELP, epilog=epilog, formatter_class=HelpFormatter
+        )
+        verb.add_arguments(verb_parser)
 
 
 @contextlib.contextmanager

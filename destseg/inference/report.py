@@ -248,7 +248,7 @@ class Report(Metrics):
     def to_csv(self, path: str | Path) -> None:
         """Write one line per picture: name, defect, score, is_anomalous."""
         names = [field.name for field in dataclasses.fields(Row)]
-        _write_csv(path, names, [dataclasses.astuple(row) for row in self.rows])
+        write_csv(path, names, [dataclasses.astuple(row) for row in self.rows])
 
     def defects_to_csv(self, path: str | Path) -> None:
         """Write the lines of the table, as shares: defect, pictures, flagged, the metrics, instances.
@@ -258,7 +258,7 @@ class Report(Metrics):
         names, lines = [*COLUMNS, "instances"], []
         for defect, pictures, flagged, metrics in self.summaries():
             lines.append([defect, pictures, flagged, *(getattr(metrics, name, None) for name in names)])
-        _write_csv(path, ["defect", "pictures", "flagged", *names], _without_nan(lines))
+        write_csv(path, ["defect", "pictures", "flagged", *names], _without_nan(lines))
 
 
 def evaluate(  # noqa: PLR0913 - a caller names the few that matter to it
@@ -410,7 +410,8 @@ def _merge(parts: dict[str, Accumulator], names: list[str]) -> Accumulator:
     return joint
 
 
-def _write_csv(path: str | Path, header: list[str], lines: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: str | Path, header: list[str], lines: Iterable[Sequence[Any]]) -> None:
+    """Write a table, whole or not at all."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *lines])
     # Names that are not UTF-8 stay the bytes that they are.
