@@ -155,7 +155,7 @@ class DeSTSeg:
         steps: tuple[int, int] | None = None,
         batch_size: int | None = None,
         texture_source: Pictures | None = None,
-        rotate: float | str = 0,
+        rotate: float | str | None = None,
         progress: bool = True,
         resume: FilePath | None = None,
         *,
@@ -181,7 +181,9 @@ class DeSTSeg:
                 pictures.
             texture_source: pictures that lend their texture to the synthetic anomalies; by default textures
                 are made from `normal`.
-            rotate: 0, degrees either way, or "90" (quarter turns +-5), if real parts lie like that.
+            rotate: 0, degrees either way, or "90" (quarter turns +-5), if real parts lie like that; "auto":
+                any direction if the parts seem to lie in any, see `destseg.training.poses`, otherwise 0. By
+                default "auto" for "fast", 0 as published.
             progress: at a terminal or in a notebook, tell what is done and how long it will take, and show
                 progress bars. Elsewhere the log "destseg" gets the same at level INFO: what is done, and once
                 a minute how far it is.
@@ -231,13 +233,17 @@ class DeSTSeg:
         from destseg.model.construction import new_network, torch_device
         from destseg.training.fit import Run, train
         from destseg.training.outliers import outliers_of
+        from destseg.training.poses import settle_rotation
 
         device = torch_device(self.device)  # first: listing the pictures may take long
         sources = as_normals(normal)
         labels = dict(zip(sources, groups_of(sources, groups), strict=True))
         texture_sources = None if texture_source is None else as_pictures(texture_source)
-        preset, teacher = self.settings.preset, self.settings.teacher
-        say(f"{len(sources)} pictures found; preset {preset}, teacher {teacher}, on {device}", progress)
+        say(
+            f"{len(sources)} pictures found; preset {self.settings.preset}, teacher {self.settings.teacher}, "
+            f"on {device}",
+            progress,
+        )
         settings = self._settings_for(sources, progress)
         network = new_network(settings, self.teacher_weights, progress).to(device).eval()
         framing, textures = framing_of(settings), None
@@ -256,6 +262,7 @@ class DeSTSeg:
                 unit for source, unit in zip(store.sources, units, strict=True) if source not in outliers
             ]
             store = store.without(outliers)
+        schedule = settle_rotation(schedule, network.teacher_net, store, units, self.settings.seed, progress)
         training, calibrating = split(store.pictures, self.settings.seed, held_out, units)
         normals, held = store.subset(training), store.subset(calibrating)
         if len(set(units)) < store.pictures or (drop_outliers and outliers):
@@ -265,8 +272,9 @@ class DeSTSeg:
             textures = PictureStore(
                 texture_sources, Framing(framing.size, bit_depth=framing.bit_depth), memory, strict, progress
             )
-        resumed = None if resume is None else as_path(resume)
-        run = Run(workers, memory, progress, path, checkpoint_minutes, resumed)
+        run = Run(
+            workers, memory, progress, path, checkpoint_minutes, None if resume is None else as_path(resume)
+        )
         counts = {"pictures": len(sources), "left_out": len(sources) - readable}
         counts |= {"trained_on": normals.pictures, "calibrated_on": held.pictures}
         record = FitRecord.of(schedule, device.type, outliers=names, **counts)

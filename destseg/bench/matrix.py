@@ -121,7 +121,7 @@ def cells_of(
     cells = []
     for seed in dict.fromkeys(seeds):
         for category, folder in folders.items():
-            rotate = ROTATIONS.get(published_name(category), 0.0)
+            rotate = ROTATIONS.get(published_name(category))  # None: the preset's own
             common = {"rotate": rotate, **config.settings, **config.categories.get(category, {})}
             for method, values in methods.items():
                 cells.append(Cell(category, folder, method, seed, {**common, **values, **overrides}))

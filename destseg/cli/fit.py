@@ -79,7 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     textures = "pictures that lend their texture to synthetic anomalies (default: made from NORMAL)"
     add("--texture-source", metavar="DIR", help=textures)
     turn = 'rotate pictures by up to this many degrees either way; "90": by quarter turns, +-5 degrees'
-    add("--rotate", default=Schedule.rotate, help=turn)
+    turn += '; "auto": in any direction if the parts seem to lie so (default: auto with preset fast, else 0)'
+    add("--rotate", help=turn)
     add("--flip", default=Schedule.flip, choices=FLIPS, help="train on mirrored pictures, too")
     light = '"light": train on pictures whose light and place change a little, too'
     add("--augment", default=Schedule.augment, choices=AUGMENTATIONS, help=light)
