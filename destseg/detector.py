@@ -20,6 +20,8 @@ from destseg.inference.report import Report, evaluate
 from destseg.inference.robustness import with_robustness
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import predictions, stream
+from destseg.page.gallery import Gallery
+from destseg.page.rendering import html_table
 from destseg.pictures.advice import advice_on, advice_on_outliers
 from destseg.pictures.dataset import read_mvtec
 from destseg.pictures.decoding import Bytes, File
@@ -153,7 +155,7 @@ class DeSTSeg:
         steps: tuple[int, int] | None = None,
         batch_size: int | None = None,
         texture_source: Pictures | None = None,
-        rotate: float | str = 0,
+        rotate: float | str | None = None,
         progress: bool = True,
         resume: FilePath | None = None,
         *,
@@ -179,7 +181,9 @@ class DeSTSeg:
                 pictures.
             texture_source: pictures that lend their texture to the synthetic anomalies; by default textures
                 are made from `normal`.
-            rotate: 0, degrees either way, or "90" (quarter turns +-5), if real parts lie like that.
+            rotate: 0, degrees either way, or "90" (quarter turns +-5), if real parts lie like that; "auto":
+                any direction if the parts seem to lie in any, see `destseg.training.poses`, otherwise 0. By
+                default "auto" for "fast", 0 as published.
             progress: at a terminal or in a notebook, tell what is done and how long it will take, and show
                 progress bars. Elsewhere the log "destseg" gets the same at level INFO: what is done, and once
                 a minute how far it is.
@@ -229,13 +233,17 @@ class DeSTSeg:
         from destseg.model.construction import new_network, torch_device
         from destseg.training.fit import Run, train
         from destseg.training.outliers import outliers_of
+        from destseg.training.poses import settle_rotation
 
         device = torch_device(self.device)  # first: listing the pictures may take long
         sources = as_normals(normal)
         labels = dict(zip(sources, groups_of(sources, groups), strict=True))
         texture_sources = None if texture_source is None else as_pictures(texture_source)
-        preset, teacher = self.settings.preset, self.settings.teacher
-        say(f"{len(sources)} pictures found; preset {preset}, teacher {teacher}, on {device}", progress)
+        say(
+            f"{len(sources)} pictures found; preset {self.settings.preset}, teacher {self.settings.teacher}, "
+            f"on {device}",
+            progress,
+        )
         settings = self._settings_for(sources, progress)
         network = new_network(settings, self.teacher_weights, progress).to(device).eval()
         framing, textures = framing_of(settings), None
@@ -254,6 +262,7 @@ class DeSTSeg:
                 unit for source, unit in zip(store.sources, units, strict=True) if source not in outliers
             ]
             store = store.without(outliers)
+        schedule = settle_rotation(schedule, network.teacher_net, store, units, self.settings.seed, progress)
         training, calibrating = split(store.pictures, self.settings.seed, held_out, units)
         normals, held = store.subset(training), store.subset(calibrating)
         if len(set(units)) < store.pictures or (drop_outliers and outliers):
@@ -263,8 +272,9 @@ class DeSTSeg:
             textures = PictureStore(
                 texture_sources, Framing(framing.size, bit_depth=framing.bit_depth), memory, strict, progress
             )
-        resumed = None if resume is None else as_path(resume)
-        run = Run(workers, memory, progress, path, checkpoint_minutes, resumed)
+        run = Run(
+            workers, memory, progress, path, checkpoint_minutes, None if resume is None else as_path(resume)
+        )
         counts = {"pictures": len(sources), "left_out": len(sources) - readable}
         counts |= {"trained_on": normals.pictures, "calibrated_on": held.pictures}
         record = FitRecord.of(schedule, device.type, outliers=names, **counts)
@@ -418,6 +428,7 @@ class DeSTSeg:
         roi: Roi | None = None,
         robustness: bool = False,
         strict: bool = False,
+        gallery: bool = False,
     ) -> Report:
         """Compute the metrics on a directory in the MVTec layout.
 
@@ -430,15 +441,34 @@ class DeSTSeg:
             robustness: tell, too, what comes of the same pictures a little darker, brighter, shifted and
                 rotated, see `destseg.inference.robustness`. It takes five times as long.
             strict: raise at the first unreadable picture or mask instead of leaving it out with a warning.
+            gallery: keep a small picture of what was found in each, for `Report.to_html`: some 20 kB each.
         """
         scorer, framing, samples = self.scorer, framing_of(self.settings).within(roi), read_mvtec(dataset)
         promised = self.calibration_.promised_rate if self.calibration_ else None
         sources = [sample.source for sample in samples]
         with closing(stream(scorer, framing, sources, progress=progress)) as results:
-            report = evaluate(samples, results, protocol, self.threshold_, progress, promised, strict=strict)
-        if self.record_:
-            report = dataclasses.replace(report, outliers=self.record_.outliers)
+            options: dict[str, Any] = {"strict": strict}
+            options["gallery"] = Gallery(self.pixel_threshold_, len(samples)) if gallery else None
+            report = evaluate(samples, results, protocol, self.threshold_, progress, promised, **options)
+        outliers = self.record_.outliers if self.record_ else ()
+        known = {"test set": str(as_path(dataset))} | self.facts()
+        report = dataclasses.replace(report, outliers=outliers, calibration=self.calibration_, facts=known)
         return with_robustness(report, scorer, framing, samples, progress) if robustness else report
+
+    def facts(self) -> dict[str, str]:
+        """Tell in words what there is to know about the model, for pages and notebooks, each by a name."""
+        settings, engine = self.settings, "torch" if self._exported is None else self._exported.engine
+        height, width = settings.size
+        method = f"preset {settings.preset}, teacher {settings.teacher}, on {engine}"
+        known = {"method": method, "input": f"{height} x {width} pixels (height x width)"}
+        known |= {"region of interest": repr(settings.roi)} if settings.roi is not None else {}
+        known |= dict(line.split(": ", 1) for line in self.record_.lines()) if self.record_ else {}
+        promise = "no thresholds yet" if self.calibration_ is None else self.calibration_.promise()
+        return known | {"promise": promise}
+
+    def _repr_html_(self) -> str:
+        """Show what there is to know about the model in a notebook."""
+        return html_table(self.facts().items())
 
     def save(self, path: FilePath) -> None:
         """Write everything that `destseg.load` needs into one file, teacher included, whole or not at all.

@@ -12,6 +12,7 @@ PACKAGES = {  # the extra of the installation that brings a package, and the old
     "onnx": ("export", "1.17"),
     "onnxscript": ("export", "0.6"),
     "nncf": ("export", "2.17"),
+    "jinja2": ("report", "3.1"),
 }
 
 

@@ -108,6 +108,13 @@ class Bar:
         if notes:
             self._show(lambda shown: shown.set_postfix(notes, refresh=False))
 
+    def say(self, text: str) -> None:
+        """Show a line above the bar, or log it where there is none."""
+        if self._shown is None:
+            line_logger.info(text)
+        else:
+            self._show(lambda shown: shown.write(text, file=shown.fp))
+
     def update(self, count: int = 1) -> None:
         """Show that so much more is done."""
         self.done += count

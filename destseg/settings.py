@@ -205,7 +205,8 @@ class Schedule:
         object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, least=1))
         check_choice("flip", self.flip, FLIPS)
         check_choice("augment", self.augment, AUGMENTATIONS)
-        object.__setattr__(self, "rotate", checked_rotation(self.rotate))
+        turns = self.rotate if self.rotate == "auto" else checked_rotation(self.rotate)
+        object.__setattr__(self, "rotate", turns)
         switch = checked_switch("drop_outliers", self.drop_outliers)
         object.__setattr__(self, "drop_outliers", switch)
         if not 0 <= _number(self.held_out) <= 0.5:
@@ -214,13 +215,20 @@ class Schedule:
 
     @classmethod
     def of(
-        cls, preset: str, steps: tuple[int, int] | None, batch_size: int | None, **others: Any
+        cls,
+        preset: str,
+        steps: tuple[int, int] | None,
+        batch_size: int | None,
+        rotate: float | str | None = None,
+        **others: Any,
     ) -> "Schedule":
-        """Return a schedule; the preset's steps and batch size take the place of None."""
+        """Return a schedule; the preset's steps, batch size and rotation take the place of None."""
         default_steps, default_batch_size = SCHEDULES[preset]
+        default_rotation = "auto" if PRESETS[preset]["light"] else 0.0  # the others are as published
         return cls(
             default_steps if steps is None else steps,
             default_batch_size if batch_size is None else batch_size,
+            default_rotation if rotate is None else rotate,
             **others,
         )
 
@@ -296,7 +304,8 @@ def checked_rotation(rotate: Any) -> float | str:
     except (TypeError, ValueError):
         degrees = math.nan
     if not 0 <= degrees <= 180:
-        raise ValueError(f'rotate must be "90" (quarter turns) or degrees from 0 to 180, got {rotate!r}')
+        allowed = '"auto", "90" (quarter turns) or degrees from 0 to 180'
+        raise ValueError(f"rotate must be {allowed}, got {rotate!r}")
     return "90" if rotate == "90" else degrees
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from emulation import device, emulated_kernels  # noqa: F401
+from emulation import device, emulated_kernels, emulation_folder  # noqa: F401
 
 import destseg
 
@@ -107,6 +108,27 @@ def few_parts(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         picture += generator.normal(0, 6, (80, 96, 1))
         PIL.Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{k:02}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def data_root(few_parts: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Two categories, each of 12 normal pictures, and two good ones and two with a hole to test."""
+    root = tmp_path_factory.mktemp("root")
+    pictures = sorted(few_parts.iterdir())
+    mask = np.zeros((80, 96), bool)
+    mask[20:40, 30:60] = True
+    for category, normal in (("transistor_256", "train/good"), ("plain", "normal")):
+        for folder in (normal, "test/good", "test/hole", "ground_truth/hole"):
+            (root / category / folder).mkdir(parents=True)
+        for k, path in enumerate(pictures[:16]):
+            home = root / category / (normal if k < 12 else "test/good" if k < 14 else "test/hole")
+            shutil.copy(path, home)
+            if k >= 14:
+                pixels = np.array(PIL.Image.open(path))
+                pixels[mask] = 255
+                PIL.Image.fromarray(pixels).save(home / path.name)
+                PIL.Image.fromarray(mask).save(root / category / "ground_truth/hole" / path.name)
+    return root
 
 
 @pytest.fixture(scope="session")

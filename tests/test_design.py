@@ -19,7 +19,7 @@ CSRC = ROOT / "csrc"
 # Leftwards only: a module imports from its own wing and from those before it.
 WINGS = (
     {"settings", "files", "packages", "progress", "ops"},
-    {"pictures", "metrics"},
+    {"pictures", "metrics", "page"},
     {"inference"},
     {"model"},
     {"training"},
@@ -197,7 +197,12 @@ def test_every_verb_that_takes_long_has_the_switch_for_progress(verb):
     from destseg.cli import parser as command_parser
 
     assert VERBS.keys() - {"info"} == {"fit", "predict", "evaluate", "calibrate", "export", "bench", "demo"}
-    needed = {"fit": ["x", "-o", "y"], "predict": ["x", "y"], "evaluate": ["x", "y"], "export": ["x", "y"]}
+    needed = {
+        "fit": ["x", "-o", "y"],
+        "predict": ["x", "y"],
+        "evaluate": ["x", "y"],
+        "export": ["x", "y"],
+    } | {"bench": ["speed"]}
     for switch, expected in (([], True), (["--no-progress"], False)):
         arguments = [verb, *needed.get(verb, ["x"]), *switch]
         assert command_parser().parse_args(arguments).progress is expected

@@ -121,6 +121,20 @@ def test_a_bar_of_steps_shows_stage_and_loss(monkeypatch):
     assert "loss=0.5" in sys.stderr.getvalue()
 
 
+@watched
+def test_a_line_stands_above_the_bar_or_in_the_log(monkeypatch, caplog, kind):
+    monkeypatch.setattr(sys, "stderr", kind())
+    caplog.set_level(logging.INFO, logger="destseg.progress")
+    with Bar("cells", 2) as shown:
+        shown.say("the first is done")
+        shown.update()
+    assert "\rthe first is done\n" in sys.stderr.getvalue() and not caplog.messages
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Bar("cells", 2) as shown:
+        shown.say("the second is done")
+    assert caplog.messages == ["the second is done"] and not sys.stderr.getvalue()
+
+
 def test_a_bar_of_bytes_counts_them_in_larger_units(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     with Bar("weights.pth", 3_000_000, unit="B") as shown:

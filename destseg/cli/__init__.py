@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import destseg
 from destseg.cli import bench, calibrate, demo, evaluate, export, fit, info, predict
-from destseg.cli.arguments import HelpFormatter, UsageError
+from destseg.cli.arguments import UsageError, add_verbs
 from destseg.progress import is_watched, line_logger, write
 
 VERBS = {
@@ -57,11 +57,5 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command `destseg`; its options hold the verb's name in `verb`."""
     top = argparse.ArgumentParser("destseg", description=destseg.__doc__)
     top.add_argument("--version", action="version", version=f"destseg {destseg.__version__}")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="COMMAND")
-    for name, verb in VERBS.items():
-        epilog = f"example: {verb.EXAMPLE}"
-        verb_parser = verbs.add_parser(
-            name, help=verb.HELP, description=verb.HELP, epilog=epilog, formatter_class=HelpFormatter
-        )
-        verb.add_arguments(verb_parser)
+    add_verbs(top, "verb", VERBS)
     return top

@@ -6,12 +6,14 @@ The functions only read text. `destseg.settings` decides which values are allowe
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from destseg.files import as_path
 from destseg.settings import INFERENCE_PRECISIONS, TEACHERS, Schedule, Sides
 
-PICTURES = "directory of normal pictures, or the pictures themselves"
+PICTURES = "directory of normal pictures, or the pictures themselves; @FILE: those it lists, one path a line"
 SIDES = "in pixels, N or HEIGHTxWIDTH"
 
 
@@ -30,6 +32,17 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{action.help} (default: %(default)s)"
 
 
+def add_verbs(parser: argparse.ArgumentParser, dest: str, verbs: Mapping[str, Any]) -> None:
+    """Add commands, each a module as `destseg.cli` describes it; `dest` holds the name of the chosen one."""
+    commands = parser.add_subparsers(dest=dest, required=True, metavar="COMMAND", help="what to do")
+    for name, verb in verbs.items():
+        epilog = f"example: {verb.EXAMPLE}"
+        verb_parser = commands.add_parser(
+            name, help=verb.HELP, description=verb.HELP, epilog=epilog, formatter_class=HelpFormatter
+        )
+        verb.add_arguments(verb_parser)
+
+
 @contextlib.contextmanager
 def wrong_usage() -> Iterator[None]:
     """Turn errors into UsageError; verbs check their options within it, before they do anything else."""
@@ -37,6 +50,29 @@ def wrong_usage() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
+
+
+def read_lists(paths: Sequence[str]) -> list[str]:
+    """Return paths, with those of a list in place of @FILE: one a line, lines with # and empty ones left out.
+
+    They mean what they would mean on the command line; "./@name" is a path that begins with @.
+
+    Raises:
+        OSError: a list cannot be read.
+        ValueError: there is no path in it, or it is no text.
+    """
+    found: list[str] = []
+    for path in paths:
+        if not path.startswith("@"):
+            found.append(path)
+            continue
+        text = as_path(path[1:]).read_text("utf-8-sig", sys.getfilesystemencodeerrors())
+        lines = [line.strip() for line in text.split("\n")]
+        listed = [line for line in lines if line and not line.startswith("#")]
+        if not listed or "\0" in text:
+            raise ValueError(f"{path[1:]} must list pictures, one path a line, got {listed[:1] or 'none'}")
+        found += listed
+    return found
 
 
 def fields_of(kind: type, options: argparse.Namespace) -> dict[str, Any]:
@@ -67,6 +103,11 @@ def add_steps(parser: argparse.ArgumentParser, usual: str, default: Sequence[int
 def add_roi(parser: argparse.ArgumentParser) -> None:
     text = 'region of interest: a mask picture, or a polygon in pixels, "x,y x,y x,y"; nothing outside counts'
     parser.add_argument("--roi", type=read_roi, metavar="ROI", help=text)
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    text = "write a page for people, one HTML file: results, a threshold to move, and the pictures"
+    parser.add_argument("--report", metavar="FILE", help=text)
 
 
 def add_group(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from destseg.cli.arguments import (
     add_progress,
     add_roi,
     add_strict,
+    read_lists,
     wrong_usage,
 )
 from destseg.cli.output import check_output, finish, save, show, thresholds
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
         check_device(options.device)
         check_rate(options.false_positive_rate)
         check_groups(options.groups)
+        normal = read_lists(options.normal) or None
 
     from destseg.artifacts.formats import format_of
 
@@ -54,7 +56,6 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--roi: the graph in {options.model} judges whole pictures")
     check_output(options.output, form)
     model = destseg.load(options.model, options.device, options.inference_precision)
-    normal = options.normal or None
     choices = {"groups": options.groups, "strict": options.strict, "roi": options.roi}
     choices |= {"progress": options.progress}
     model.calibrate(normal, options.false_positive_rate, **choices)

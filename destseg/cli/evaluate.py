@@ -4,12 +4,20 @@ import argparse
 from functools import partial
 
 import destseg
-from destseg.cli.arguments import add_device, add_model, add_progress, add_roi, add_strict, wrong_usage
-from destseg.cli.output import check_output, finish, show
+from destseg.cli.arguments import (
+    add_device,
+    add_model,
+    add_progress,
+    add_report,
+    add_roi,
+    add_strict,
+    wrong_usage,
+)
+from destseg.cli.output import check_output, check_report, finish, show
 from destseg.settings import PROTOCOLS, check_device
 
 HELP = "Compute the metrics on a test set in the MVTec layout."
-EXAMPLE = "destseg evaluate part.destseg parts --json report.json --csv pictures.csv"
+EXAMPLE = "destseg evaluate part.destseg parts --report report.html --csv pictures.csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", metavar="FILE", help="write everything as JSON")
     add("--csv", metavar="FILE", help="write one line per picture")
     add("--defects-csv", metavar="FILE", help="write one line per defect, and one for all of them")
+    add_report(parser)
     robustness = "evaluate also pictures made a little darker, brighter, shifted and rotated"
     add("--robustness", action="store_true", help=robustness)
     add_roi(parser)
@@ -34,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
         check_device(options.device)
     for path in (options.json, options.csv, options.defects_csv):
         check_output(path)
+    check_report(options.report)
     model = destseg.load(options.model, options.device)
     report = model.evaluate(
         options.dataset,
@@ -42,8 +52,10 @@ def run(options: argparse.Namespace) -> int:
         roi=options.roi,
         robustness=options.robustness,
         strict=options.strict,
+        gallery=options.report is not None,
     )
     files = [(report.to_json, options.json), (report.to_csv, options.csv)]
     files.append((report.defects_to_csv, options.defects_csv))
+    files.append((partial(report.to_html, model=options.model), options.report))
     finish(partial(show, report.table()), *(partial(write, path) for write, path in files if path))
     return 0

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     model.export(options.output, precision=options.precision, progress=progress, **pictures)
     say(f"wrote {options.output}", progress)
     if options.precision == "int8":
-        from destseg.bench import int8_cost
+        from destseg.bench.speed import int8_cost
 
         quantised = destseg.load(options.output)
         show(int8_cost(model, quantised, options.normal, options.evaluate, progress))

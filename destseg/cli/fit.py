@@ -18,6 +18,7 @@ from destseg.cli.arguments import (
     add_strict,
     add_teacher,
     fields_of,
+    read_lists,
     read_number,
     read_sides,
     read_whole_number,
@@ -78,7 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     textures = "pictures that lend their texture to synthetic anomalies (default: made from NORMAL)"
     add("--texture-source", metavar="DIR", help=textures)
     turn = 'rotate pictures by up to this many degrees either way; "90": by quarter turns, +-5 degrees'
-    add("--rotate", default=Schedule.rotate, help=turn)
+    turn += '; "auto": in any direction if the parts seem to lie so (default: auto with preset fast, else 0)'
+    add("--rotate", help=turn)
     add("--flip", default=Schedule.flip, choices=FLIPS, help="train on mirrored pictures, too")
     light = '"light": train on pictures whose light and place change a little, too'
     add("--augment", default=Schedule.augment, choices=AUGMENTATIONS, help=light)
@@ -109,6 +111,7 @@ def run(options: argparse.Namespace) -> int:
         whole_number("workers", options.workers)
         check_amounts(checkpoint_minutes=options.checkpoint_minutes)
         check_groups(options.groups)
+        normal = read_lists(options.normal)
 
     from destseg.artifacts.formats import FORMATS
     from destseg.files import as_path
@@ -126,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
     model = destseg.DeSTSeg(**settings, device=options.device, teacher_weights=options.teacher_weights)
     try:
         model.fit(
-            options.normal if len(options.normal) > 1 else options.normal[0],
+            normal if len(normal) > 1 else normal[0],
             **schedule,
             groups=options.groups,
             texture_source=options.texture_source,

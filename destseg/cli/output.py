@@ -50,6 +50,15 @@ def check_output(path: str | None, model: "Format | None" = None) -> None:
         check_writable(path)
 
 
+def check_report(path: str | None) -> None:
+    """Raise, before hours of work, if a report page cannot be written: UsageError, or ImportError."""
+    check_output(path)
+    if path is not None:
+        from destseg.packages import import_package
+
+        import_package("jinja2")
+
+
 def show(text: str) -> None:
     """Print results. Where that fails, they land on standard error, and OSError says why.
 

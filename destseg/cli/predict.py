@@ -10,12 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import destseg
-from destseg.cli.arguments import add_device, add_model, add_progress, add_roi, add_strict, wrong_usage
-from destseg.cli.output import check_output, show
+from destseg.cli.arguments import (
+    add_device,
+    add_model,
+    add_progress,
+    add_report,
+    add_roi,
+    add_strict,
+    wrong_usage,
+)
+from destseg.cli.output import check_output, check_report, finish, show
 from destseg.progress import bar
 from destseg.settings import check_device
 
 if TYPE_CHECKING:
+    from destseg.inference.pages import PredictionsPage
     from destseg.inference.prediction import Prediction
 
 HELP = "Find defects and print one line of JSON per picture."
@@ -30,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     maps = "write anomaly maps, as 16-bit pictures or as arrays of float32"
     add("--maps", default="none", choices=["none", "png", "npy"], help=maps)
     add("--no-overlays", dest="overlays", action="store_false", help="write no overlay pictures")
+    add_report(parser)
     add_roi(parser)
     add_strict(parser)
     add_device(parser)
@@ -45,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     from destseg.pictures.store import attempt
 
     output = None if options.output is None else as_path(options.output)
+    check_report(options.report)
     if output is not None and (options.overlays or options.maps != "none"):
         check_output(str(output / "overlay.png"))
     model = destseg.load(options.model, options.device)
@@ -54,8 +65,11 @@ def run(options: argparse.Namespace) -> int:
     pictures = [path for path in paths if path not in old]
     names = _OutputNames([as_path(given) for given in options.pictures])
     unreadable, unwritten = 0, list[Exception]()
+    page = _page(model, options, len(pictures))
     results = model.predict_each(pictures, strict=options.strict, roi=options.roi, progress=options.progress)
     for source, result in bar(results, "predicting", len(pictures), wanted=options.progress):
+        if page is not None:
+            page.add(source.name, result)
         if isinstance(result, Exception):
             unreadable += 1
             show(json.dumps({"source": source.name, "error": str(result)}))
@@ -68,10 +82,24 @@ def run(options: argparse.Namespace) -> int:
                 line["error"] = str(error)
                 unwritten.append(error)
         show(json.dumps(line))
-    if unwritten:
-        some = f"{len(unwritten)} of {len(pictures)} pictures"
-        raise OSError(f"files of {some} are missing; the first: {unwritten[0]}")
+    last = [partial(_raise_first, unwritten, len(pictures))]
+    finish(*last, *([partial(page.to_html, options.report)] if page is not None else []))
     return 1 if unreadable else 0
+
+
+def _page(model: "destseg.DeSTSeg", options: argparse.Namespace, pictures: int) -> "PredictionsPage | None":
+    from destseg.inference.pages import PredictionsPage
+
+    if options.report is None or model.calibration_ is None:  # without it nothing is predicted
+        return None
+    return PredictionsPage(model.calibration_, model.facts(), options.model, pictures)
+
+
+def _raise_first(unwritten: Sequence[Exception], pictures: int) -> None:
+    """Raise OSError if the files of some pictures could not be written."""
+    if unwritten:
+        some = f"{len(unwritten)} of {pictures} pictures"
+        raise OSError(f"files of {some} are missing; the first: {unwritten[0]}")
 
 
 def _is_result(path: Path, output: Path) -> bool:

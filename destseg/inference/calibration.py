@@ -98,6 +98,22 @@ class Calibration:
         """The guaranteed rate, or None where nothing is guaranteed."""
         return None if self.trained_on else self.guaranteed_rate
 
+    def attainable(self) -> list[tuple[float, float, float]]:
+        """Return the thresholds that some wanted rate gives, rising, each with its rate and pixel threshold.
+
+        The rate is the one that is guaranteed at the threshold; `at_rate` of it gives both thresholds. None
+        is attainable where training saw the pictures.
+        """
+        if self.trained_on:
+            return []
+        shares, count = _shares(len(self.scores), self.groups)
+        levels, places = np.unique(self.scores, return_inverse=True)
+        below = np.cumsum(np.bincount(places, shares))  # sum of the shares of scores up to each level
+        rates = np.ceil((count + 1 - below) / (count + 1) * 1e6 - 1e-3) / 1e6  # written in six digits
+        pixel_levels = _at_rates(np.array(self.pixel_scores), rates, self.groups)
+        columns = (levels + TOLERANCE, rates, pixel_levels + TOLERANCE)
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
     def promise(self) -> str:
         """Say in words what the thresholds promise."""
         if self.trained_on:
@@ -268,11 +284,7 @@ def conformal_threshold(
         raise ValueError("calibration needs the score of at least one normal picture, got none")
     if not np.isfinite(scores).all():
         raise ValueError("calibration scores must be finite, got NaN or infinity")
-    shares, count = _shares(scores.size, groups)
-    order = np.argsort(scores)
-    wanted = (count + 1) * (1 - false_positive_rate) - 1e-9  # 1e-9: 0.9 * 10 is 9, not more
-    place = int(np.searchsorted(np.cumsum(shares[order]), wanted))
-    return float(scores[order[min(place, scores.size - 1)]])
+    return float(_at_rates(scores, false_positive_rate, groups))
 
 
 def p_value(score: float, scores: ArrayLike, groups: Sequence[int] | None = None) -> float:
@@ -283,6 +295,15 @@ def p_value(score: float, scores: ArrayLike, groups: Sequence[int] | None = None
     scores = np.asarray(scores, np.float64)
     shares, count = _shares(scores.size, groups)
     return float((1 + shares[scores + TOLERANCE >= score].sum()) / (count + 1))
+
+
+def _at_rates(scores: np.ndarray, rates: float | np.ndarray, groups: Sequence[int] | None) -> np.ndarray:
+    """Return the conformal threshold at a rate, or at each of some."""
+    shares, count = _shares(scores.size, groups)
+    order = np.argsort(scores)
+    wanted = (count + 1) * (1 - rates) - 1e-9  # 1e-9: 0.9 * 10 is 9, not more
+    places = np.searchsorted(np.cumsum(shares[order]), wanted)
+    return np.asarray(scores[order[np.minimum(places, scores.size - 1)]])
 
 
 def _shares(pictures: int, groups: Sequence[int] | None) -> tuple[np.ndarray, int]:

@@ -1,5 +1,6 @@
 """The prediction for one picture: verdict, anomaly map, regions, and an overlay for people."""
 
+import io
 import itertools
 import os
 from dataclasses import asdict, dataclass, field
@@ -13,24 +14,8 @@ import PIL.ImageFont
 
 from destseg.files import as_path, write_whole
 from destseg.ops.components import components
+from destseg.page.look import ANOMALOUS, NORMAL, OPACITY, OUTLINE, blend_heat
 
-# The heat's colours from faint to strong, dark violet to yellow, (red, green, blue) at equal steps. Lightness
-# rises all the way, so the order also reads in grey and to colour-blind eyes.
-_HEAT = np.array(
-    [
-        (40, 10, 90),
-        (90, 15, 120),
-        (145, 25, 115),
-        (195, 45, 85),
-        (230, 80, 45),
-        (248, 125, 20),
-        (252, 175, 30),
-        (250, 220, 80),
-    ],
-    dtype=np.float32,
-)
-_OUTLINE = (0, 240, 255)  # cyan: far from every colour of the heat
-_ANOMALOUS, _NORMAL = (255, 92, 72), (92, 214, 120)
 _SMALLEST_FONT = 9
 
 
@@ -79,7 +64,7 @@ class Prediction:
         """The 8-connected components of the mask, highest score first."""
         return _regions(self.mask, self.anomaly_map)
 
-    def overlay(self, *, opacity: float = 0.45, caption: bool = True) -> PIL.Image.Image:
+    def overlay(self, *, opacity: float = OPACITY, caption: bool = True) -> PIL.Image.Image:
         """Draw the anomaly over the picture, at the picture's own size.
 
         The map is blended in as heat where it exceeds half the pixel threshold. The mask is outlined. The
@@ -95,16 +80,22 @@ class Prediction:
         """
         if not 0 <= opacity <= 1:
             raise ValueError(f"opacity must lie in [0, 1], got {opacity}")
-        pixels = _blend_heat(self.image, self.anomaly_map, self.pixel_threshold, opacity)
+        pixels = blend_heat(self.image, self.anomaly_map, self.pixel_threshold, opacity)
         width = max(1, round(min(self.mask.shape) / 200))
         outline = _dilate(self.mask, width) & ~self.mask  # outside the mask: thin defects stay visible
         casing = _dilate(outline, max(1, width // 2)) & ~outline & ~self.mask
         pixels[casing] //= 3
-        pixels[outline] = _OUTLINE
+        pixels[outline] = OUTLINE
         picture = PIL.Image.fromarray(pixels)
         if caption:
             _draw_caption(picture, self)
         return picture
+
+    def _repr_png_(self) -> bytes:
+        """Show the overlay in a notebook."""
+        file = io.BytesIO()
+        self.overlay().save(file, format="PNG")
+        return file.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result, without its arrays, as plain Python values for one line of JSON.
@@ -173,26 +164,6 @@ def _regions(mask: np.ndarray, anomaly_map: np.ndarray) -> tuple[Region, ...]:
     )
 
 
-def _blend_heat(image: np.ndarray, anomaly_map: np.ndarray, threshold: float, opacity: float) -> np.ndarray:
-    """Paint the map over the picture: (h, w, 3) uint8."""
-    threshold = min(max(threshold, 1e-3), 1 - 1e-3)
-    pixels = image.copy()
-    where = anomaly_map > threshold / 2
-    level = anomaly_map[where]
-    # the mask starts at the same colour whatever the threshold, so overlays of several models can be compared
-    position = np.interp(level, [threshold / 2, threshold, 1], [0, 0.4, 1])
-    colour = _heat_colours(position)
-    alpha = opacity * np.interp(level, [threshold / 2, threshold, 1], [0, 0.6, 1])[:, None]
-    pixels[where] = np.rint((1 - alpha) * image[where] + alpha * colour).astype(np.uint8)
-    return pixels
-
-
-def _heat_colours(position: np.ndarray) -> np.ndarray:
-    """Interpolate the heat's colours: (k,) in [0, 1] -> (k, 3) in 0..255."""
-    steps = np.linspace(0, 1, len(_HEAT))
-    return np.stack([np.interp(position, steps, _HEAT[:, channel]) for channel in range(3)], axis=1)
-
-
 def _dilate(mask: np.ndarray, radius: int) -> np.ndarray:
     """Grow a mask by radius pixels, diagonals included."""
     for axis in (0, 1):
@@ -228,7 +199,7 @@ def _draw_caption(picture: PIL.Image.Image, prediction: Prediction) -> None:
     corners = [(x, y) for y in (0, picture.height - height) for x in (0, picture.width - width)]
     x, y = min(corners, key=lambda corner: _mask_area(prediction.mask, corner, (width, height)))
     draw.rectangle((x, y, x + width - 1, y + height - 1), fill=(16, 16, 20, 200))
-    colour = _ANOMALOUS if prediction.is_anomalous else _NORMAL
+    colour = ANOMALOUS if prediction.is_anomalous else NORMAL
     draw.text((x + margin, y + height / 2), text, font=font, fill=colour, anchor="lm")
 
 

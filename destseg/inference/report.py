@@ -1,8 +1,9 @@
-"""Evaluates a test set in the MVTec layout: metrics per defect, scores per picture."""
+"""Evaluates a test set in the MVTec layout: metrics per defect, curves, scores per picture."""
 
 import csv
 import dataclasses
 import functools
+import html
 import io
 import json
 import math
@@ -15,9 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from destseg.files import write_whole
+from destseg.files import FilePath, write_whole
+from destseg.inference.calibration import Calibration
+from destseg.inference.pages import UNKNOWN_MODEL, report_values
 from destseg.inference.scoring import Scored
-from destseg.metrics.accumulator import MEMORY, Accumulator, Metrics
+from destseg.metrics.accumulator import MEMORY, Accumulator, Metrics, metrics_of
+from destseg.metrics.intervals import share_interval
+from destseg.metrics.plots import Curve, plots
+from destseg.page.gallery import Gallery
+from destseg.page.rendering import html_table, write_page
 from destseg.pictures.dataset import Sample
 from destseg.pictures.folders import Source, name_some
 from destseg.pictures.masks import DoubtfulMasks, mask_scale, read_mask
@@ -29,6 +36,7 @@ from destseg.settings import PROTOCOLS, check_choice
 Move = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 """Moves a mask, (h, w) bool, as its picture of the given height and width was moved."""
 
+_NOT_PLAIN = ("curves", "calibration", "facts", "gallery")  # fields of Report that to_dict leaves out
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "iap", "iap90")
 
 
@@ -95,6 +103,10 @@ class Report(Metrics):
         outliers: names of normal pictures that stood far out when the model was fitted.
         has_masks: whether masks tell where defects are; without them there are no pixel metrics.
         left_out: why a picture or its mask could not be read, by the picture's name. These do not count.
+        curves: the curves behind the metrics by name, see `destseg.metrics.plots.plots`.
+        calibration: the model's; None without.
+        facts: what there is to know about the model, in words, by a name.
+        gallery: small pictures of what was found, for `to_html`; None if not asked for.
     """
 
     protocol: str
@@ -106,6 +118,10 @@ class Report(Metrics):
     robustness: dict[str, Outcome] | None = None
     has_masks: bool = True
     left_out: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict, repr=False, compare=False)
+    calibration: Calibration | None = field(default=None, repr=False, compare=False)
+    facts: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    gallery: Gallery | None = field(default=None, repr=False, compare=False)
 
     def flagged(self, defect: str) -> float:
         """Return the share of this folder's pictures called anomalous; nan without verdicts."""
@@ -135,12 +151,33 @@ class Report(Metrics):
 
     def table(self) -> str:
         """Return the metrics as lines of text, in percent: summaries, false alarms, changes."""
+        text = [*_aligned(self.cells()), *self.notes()]
+        if self.robustness is not None:
+            text += ["", *_aligned(self.changes())]
+        return "\n".join(text)
+
+    def cells(self) -> list[Sequence[str]]:
+        """Return the summaries as text, in percent, below a line of headings."""
         lines = [("defect", "pictures", "flagged", *(name.replace("_", " ") for name in COLUMNS))]
         for defect, pictures, flagged, metrics in self.summaries():
             shares = [flagged, *(getattr(metrics, name, None) for name in COLUMNS)]
             lines.append((defect, str(pictures), *map(_percent, shares)))
-        note = f"percent; protocol {self.protocol}: {PROTOCOLS[self.protocol]}; {self.instances} instances"
-        text = [*_aligned(lines), note, *self._about_false_alarms()]
+        return [*lines]
+
+    def changes(self) -> list[Sequence[str]]:
+        """Return what comes of the pictures under each change, as text likewise; empty if not asked for."""
+        if self.robustness is None:
+            return []
+        names = [field.name.replace("_", " ") for field in dataclasses.fields(Outcome)]
+        return [
+            ("pictures", *names),
+            *((name, *map(_percent, dataclasses.astuple(one))) for name, one in self.robustness.items()),
+        ]
+
+    def notes(self) -> list[str]:
+        """Return what there is to say about the summaries, in lines of text."""
+        protocol = f"protocol {self.protocol}: {PROTOCOLS[self.protocol]}"
+        text = [f"percent; {protocol}; {self.instances} instances", *self._about_false_alarms()]
         if self.outliers:
             text.append(f"among the normal pictures of the fit stood far out: {name_some(self.outliers)}")
         if not self.has_masks:
@@ -148,14 +185,7 @@ class Report(Metrics):
         if self.left_out:
             some = f"{len(self.left_out)} of {len(self.rows) + len(self.left_out)} pictures"
             text.append(f"left out {some}, which cannot be read: {name_some(list(self.left_out))}")
-        if self.robustness is not None:
-            names = [field.name.replace("_", " ") for field in dataclasses.fields(Outcome)]
-            changes = [
-                (change, *map(_percent, dataclasses.astuple(outcome)))
-                for change, outcome in self.robustness.items()
-            ]
-            text += ["", *_aligned([("pictures", *names), *changes])]
-        return "\n".join(text)
+        return text
 
     def _about_false_alarms(self) -> list[str]:
         """Compare the share of good pictures that were flagged with the promised rate, in lines of text."""
@@ -177,11 +207,38 @@ class Report(Metrics):
         return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain Python values; undefined metrics are None."""
+        """Return all but curves and what the page shows of the model, as plain Python values.
+
+        Undefined metrics are None.
+        """
         alarms = self.false_alarms
-        false_alarms = None if alarms is None else alarms._asdict()
-        values: dict[str, Any] = _without_nan(dataclasses.asdict(self) | {"false_alarms": false_alarms})
-        return values
+        names = [field.name for field in dataclasses.fields(self) if field.name not in _NOT_PLAIN]
+        values: dict[str, Any] = _without_nan({name: getattr(self, name) for name in names})
+        return values | {"false_alarms": None if alarms is None else alarms._asdict()}
+
+    def to_dataframe(self) -> dict[str, list[Any]]:
+        """Return the rows as columns by name, as `pandas.DataFrame` takes them: one value per picture."""
+        names = [field.name for field in dataclasses.fields(Row)]
+        return {name: [getattr(row, name) for row in self.rows] for name in names}
+
+    def to_html(self, path: FilePath, model: str = UNKNOWN_MODEL) -> None:
+        """Write a page for people: metrics, curves, a threshold to move, and the pictures if there are any.
+
+        It is one file, which needs no network. Pictures come with `DeSTSeg.evaluate(..., gallery=True)`.
+
+        Args:
+            path: the file.
+            model: the name of the model's file, which commands on the page name.
+
+        Raises:
+            ImportError: jinja2 is missing; the message names the command that installs it.
+            OSError: the file cannot be written.
+        """
+        write_page(path, report_values(self, model))
+
+    def _repr_html_(self) -> str:
+        """Show the table in a notebook."""
+        return html_table(self.cells()) + "".join(f"<p>{html.escape(note)}</p>" for note in self.notes())
 
     def to_json(self, path: str | Path) -> None:
         """Write everything as one JSON object."""
@@ -191,7 +248,7 @@ class Report(Metrics):
     def to_csv(self, path: str | Path) -> None:
         """Write one line per picture: name, defect, score, is_anomalous."""
         names = [field.name for field in dataclasses.fields(Row)]
-        _write_csv(path, names, [dataclasses.astuple(row) for row in self.rows])
+        write_csv(path, names, [dataclasses.astuple(row) for row in self.rows])
 
     def defects_to_csv(self, path: str | Path) -> None:
         """Write the lines of the table, as shares: defect, pictures, flagged, the metrics, instances.
@@ -201,10 +258,10 @@ class Report(Metrics):
         names, lines = [*COLUMNS, "instances"], []
         for defect, pictures, flagged, metrics in self.summaries():
             lines.append([defect, pictures, flagged, *(getattr(metrics, name, None) for name in names)])
-        _write_csv(path, ["defect", "pictures", "flagged", *names], _without_nan(lines))
+        write_csv(path, ["defect", "pictures", "flagged", *names], _without_nan(lines))
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - a caller names the few that matter to it
     samples: Sequence[Sample],
     results: Iterable[tuple[Source, Scored | Exception]],
     protocol: str = "full",
@@ -213,6 +270,8 @@ def evaluate(
     promised_rate: float | None = None,
     move: Move | None = None,
     strict: bool = False,
+    *,
+    gallery: Gallery | None = None,
 ) -> Report:
     """Compute the metrics of scored samples; their maps are held in memory one at a time.
 
@@ -232,6 +291,7 @@ def evaluate(
             the picture counts as normal in image AUROC if no other is in it.
         strict: raise at the first picture or mask that cannot be read, instead of leaving it out with a
             warning.
+        gallery: collects small pictures for `Report.to_html`; None: no pictures.
 
     Masks that are empty, or that look inverted, are named in a warning.
 
@@ -257,16 +317,21 @@ def evaluate(
             continue
         part = parts.setdefault(sample.defect, Accumulator(memory=share))
         part.update(*compared)
+        if gallery is not None and isinstance(scored, Scored):
+            gallery.add(sample.name, sample.path, scored.pixels, compared.maps[0], compared.masks[0])
         (score,) = compared.scores
         verdict = None if threshold is None else score > threshold
         rows.append(Row(sample.name, sample.defect, score, verdict))
     failures.report(len(samples))
     if move is None:  # else it was told when the pictures were evaluated as they are
         doubtful.report()
-    defects = {defect: _merge(parts, ["good", defect]) for defect in sorted(parts) if defect != "good"}
+    defects = {
+        defect: _merge(parts, ["good", defect]).compute() for defect in sorted(parts) if defect != "good"
+    }
     everything = _merge(parts, list(parts))
+    pixels, scores, labels = everything.curves(), everything.image_scores, everything.image_labels
     return Report(
-        **dataclasses.asdict(everything),
+        **dataclasses.asdict(metrics_of(pixels, scores, labels)),
         protocol=protocol,
         threshold=threshold,
         defects=defects,
@@ -274,35 +339,9 @@ def evaluate(
         promised_rate=promised_rate,
         has_masks=all(sample.mask_path for sample in samples if sample.is_anomalous),
         left_out=left_out,
+        curves=plots(pixels, scores, labels),
+        gallery=gallery,
     )
-
-
-def share_interval(count: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the exact interval of a probability after `count` successes in `trials` independent trials.
-
-    Source: Clopper & Pearson, "The use of confidence or fiducial limits" (1934).
-
-    Example:
-        >>> [round(bound, 3) for bound in share_interval(3, 20)]
-        [0.032, 0.379]
-    """
-    tail = (1 - level) / 2
-    numbers = np.arange(trials + 1)
-    factorials = np.concatenate([[0.0], np.cumsum(np.log(numbers[1:]))])
-    ways = factorials[-1] - factorials - factorials[::-1]  # logarithms of the binomial coefficients
-
-    def at_least(successes: int, probability: float) -> float:
-        logarithms = ways + numbers * math.log(probability) + (trials - numbers) * math.log1p(-probability)
-        return float(np.exp(logarithms[successes:]).sum())
-
-    def bound(successes: int, wanted: float) -> float:
-        low, high = 0.0, 1.0
-        for _ in range(60):  # the chance of at least so many successes rises with the probability
-            middle = (low + high) / 2
-            low, high = (middle, high) if at_least(successes, middle) < wanted else (low, middle)
-        return (low + high) / 2
-
-    return bound(count, tail) if count else 0.0, bound(count + 1, 1 - tail) if count < trials else 1.0
 
 
 class Compared(NamedTuple):
@@ -363,15 +402,16 @@ def _truth(
     return mask, bool(mask.any())
 
 
-def _merge(parts: dict[str, Accumulator], names: list[str]) -> Metrics:
+def _merge(parts: dict[str, Accumulator], names: list[str]) -> Accumulator:
     joint = Accumulator()
     for name in names:
         if name in parts:
             joint.merge(parts[name])
-    return joint.compute()
+    return joint
 
 
-def _write_csv(path: str | Path, header: list[str], lines: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: str | Path, header: list[str], lines: Iterable[Sequence[Any]]) -> None:
+    """Write a table, whole or not at all."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *lines])
     # Names that are not UTF-8 stay the bytes that they are.
@@ -399,6 +439,8 @@ def _percent(share: float | None) -> str:
 
 
 def _without_nan(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

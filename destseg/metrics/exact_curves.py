@@ -56,6 +56,11 @@ class Curves:
         """Return rising recall and its precision, one point per distinct score of a defect pixel."""
         return self.positives / max(self.positive_count, 1), self._precision
 
+    def instance_precision(self) -> tuple[Floats, Floats]:
+        """Return rising shares of instances found, 1 / k .. 1, and the precision behind `iap` at each."""
+        k = self.found_at.size
+        return np.arange(1, k + 1) / max(k, 1), self._instance_precision[::-1]
+
     def auroc(self) -> float:
         """Compute the area under the ROC curve; nan without defect pixels or without normal ones."""
         if not self.positive_count or not self.normal_count:

@@ -27,13 +27,13 @@ class Sample:
     """
 
     path: Path
-    defect: str
+    defect: str  # the folder it lies in; "good" for normal parts, whatever theirs is called
     mask_path: Path | None
     name: str  # its path below the data set's folder
 
     @property
     def is_anomalous(self) -> bool:
-        """Whether the picture lies in another folder than `good`."""
+        """Whether the picture lies in a folder of defects."""
         return self.defect != "good"
 
     @property
@@ -45,15 +45,15 @@ class Sample:
 def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
     """List the test pictures of a data set in the MVTec layout, sorted by defect and name.
 
-    Pictures lie in `test/<defect>/`, at any depth, those of normal parts in `test/good`. The mask of
+    Pictures lie in `test/<defect>/`, at any depth, those of normal parts in `test/good`, or in a folder that
+    `destseg.pictures.layouts.is_normal` knows, such as `ok`. The mask of
     `test/<defect>/<name>.<suffix>` is `ground_truth/<defect>/<name>_mask.<suffix>`, or else `<name>.<suffix>`
     in the same directory. Where there is no `ground_truth`, there are no masks. Warnings name pictures that
     lie in `test` itself, which are left out, and masks without a picture.
 
     Raises:
         FileNotFoundError: the `test` directory is missing, or a mask in `ground_truth`.
-        ValueError: `test` holds no pictures, or masks beside them, or normal ones in a folder that is not
-            called `good`, such as `OK`: they would count as defects.
+        ValueError: `test` holds no pictures, or masks beside them.
     """
     root = as_path(directory)
     test, truth = root / "test", root / TRUTH
@@ -67,13 +67,8 @@ def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
         paths = picture_paths(test)
     except ValueError as error:
         raise ValueError(f"{error}; {homes}") from error
-    kinds = {path: path.relative_to(test).parts[0] for path in paths if path.parent != test}
-    for kind in kinds.values():
-        if kind != "good" and is_normal(kind):
-            raise ValueError(
-                f"{test / kind} looks like a folder of normal pictures: they must lie in {test / 'good'}, "
-                "and all other folders hold defects; rename it"
-            )
+    folders = {path: path.relative_to(test).parts[0] for path in paths if path.parent != test}
+    kinds = {path: "good" if is_normal(folder) else folder for path, folder in folders.items()}
     refuse_masks(paths)
     loose = [path for path in paths if path not in kinds]
     if not kinds:
@@ -86,7 +81,9 @@ def read_mvtec(directory: str | os.PathLike[str]) -> list[Sample]:
         samples.append(Sample(path, kind, mask_path, path.relative_to(root).as_posix()))
     used = {sample.mask_path for sample in samples}
     unused = [
-        path for path in masks.values() if path not in used and path.relative_to(truth).parts[0] != "good"
+        path
+        for path in masks.values()
+        if path not in used and not is_normal(path.relative_to(truth).parts[0])
     ]
     warn_about("not used:", unused, "mask", "without a picture in the test set")
     return sorted(samples, key=lambda sample: (sample.defect, sample.path))

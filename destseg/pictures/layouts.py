@@ -22,6 +22,13 @@ def is_normal(folder: str) -> bool:
     return _is_one_of(NORMAL, folder)
 
 
+def normal_folder(root: Path) -> Path | None:
+    """Return the folder of a data set's normal pictures, train/good, train or normal; None without one."""
+    training = _child(root, TRAINING)
+    homes = filter(None, (training, root, _child(root, IMAGES)))
+    return next(filter(None, (_child(home, NORMAL) for home in homes)), training)
+
+
 def refuse_masks(paths: Sequence[Path], wanted: str = "test") -> None:
     """Raise ValueError if some pictures are masks, by their folder or, among several, by their names.
 
@@ -124,9 +131,7 @@ def _refusal(text: str, root: Path | None, wanted: str) -> ValueError:
     if root is not None and wanted == "test":
         place = _child(root, TEST) or _child(root, IMAGES)
     elif root is not None:
-        training = _child(root, TRAINING)
-        homes = filter(None, (training, root, _child(root, IMAGES)))
-        place = next(filter(None, (_child(home, NORMAL) for home in homes)), training)
+        place = normal_folder(root)
     kind = "pictures of parts" if wanted == "test" else "normal pictures"
     if place is None:
         return ValueError(f"{text}; pass files or folders of {kind} only")

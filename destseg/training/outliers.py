@@ -99,15 +99,19 @@ def _limit(count: int) -> float:
 
 
 @torch.inference_mode()
+def teacher_features(teacher: Teacher, pixels: np.ndarray) -> Tensor:
+    """Return unit features of levels 2 and 3 of (h, w, 3) uint8 pixels, (c, h_3, w_3) float32 on the CPU."""
+    images = normalise(pixels[None]).to(next(teacher.parameters()).device)
+    _, second, third = teacher(images)
+    levels = [F.normalize(F.adaptive_avg_pool2d(second, third.shape[-2:])), F.normalize(third)]
+    return torch.cat(levels, 1)[0].cpu() * 0.5**0.5
+
+
 def _features(teacher: Teacher, store: PictureStore, index: int) -> Tensor:
     """Return unit features of an input's positions that count, (positions, c) on the CPU."""
     pixels, counts = store.input(index)
-    images = normalise(pixels[None]).to(next(teacher.parameters()).device)
-    _, second, third = teacher(images)
-    size = third.shape[-2:]
-    levels = [F.normalize(F.adaptive_avg_pool2d(second, size)), F.normalize(third)]
-    features = torch.cat(levels, 1)[0].flatten(1).T.cpu() * 0.5**0.5
+    features = teacher_features(teacher, pixels)
     if counts is None:
-        return features
-    inside = F.adaptive_max_pool2d(torch.from_numpy(counts.astype(np.float32))[None], size)
-    return features[inside.flatten() > 0]
+        return features.flatten(1).T
+    inside = F.adaptive_max_pool2d(torch.from_numpy(counts.astype(np.float32))[None], features.shape[1:])
+    return features.flatten(1).T[inside.flatten() > 0]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 import destseg
-from destseg.bench import Side, export_everywhere, published_predictor, untrained
+from destseg.bench.speed import Side, export_everywhere, published_predictor, untrained
 
 SIDE = int(os.environ.get("DESTSEG_BENCHMARK_SIDE", "256"))
 PICTURES = 213  # of MVTec's transistor

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import PIL.Image
@@ -25,12 +26,17 @@ def test_evaluate_prints_a_table_and_writes_json_and_csv(model, few_parts, tmp_p
         tmp_path / "r.csv",
         "--defects-csv",
         tmp_path / "d.csv",
+        "--report",
+        tmp_path / "r.html",
     ]
     assert main(["evaluate", *map(str, [model, tmp_path, *written])]) == 0
     assert "image auroc" in (plain := capsys.readouterr().out) and "darkened" not in plain
     stored = json.loads((tmp_path / "r.json").read_text())
     assert stored["instances"] == 1 and stored["robustness"] is None
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 3
+    page = (tmp_path / "r.html").read_text()
+    assert page.count('"layers": "') == 2 and f"destseg calibrate {model} " in page
+    assert "pictures: 24 found" not in page and "<dd>24 found, none left out" in page
     assert [line.split(",")[0] for line in (tmp_path / "d.csv").read_text().splitlines()[1:]] == [
         "hole",
         "good",
@@ -66,3 +72,9 @@ def test_evaluate_needs_no_masks(model, few_parts, tmp_path, capsys):
     hole = printed.splitlines()[1].split()
     assert hole[:2] == ["hole", "2"] and float(hole[3]) >= 0 and hole[4:] == ["-"] * 5
     assert "no pixel metrics: " in printed
+
+
+def test_without_jinja2_evaluate_says_so_before_it_scores(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert main(["evaluate", str(model), "no data set", "--report", str(tmp_path / "r.html")]) == 1
+    assert "jinja2 is missing" in capsys.readouterr().err

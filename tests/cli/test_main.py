@@ -15,6 +15,7 @@ import torch
 import destseg
 import destseg.detector
 from destseg.cli import VERBS, main, parser
+from destseg.cli.bench import BENCHES
 from destseg.inference.calibration import FEWEST
 from destseg.settings import (
     AUGMENTATIONS,
@@ -80,8 +81,8 @@ def status_of(arguments):
         ([*FIT, "--held-out", "nan"], "fit: held_out must be a share between 0 and 0.5, got nan"),
         ([*FIT, "--false-positive-rate", "0"], "fit: false_positive_rate must lie between 0 and 1"),
         ([*CALIBRATE, "1"], "must lie between 0 and 1, exclusive, got 1.0"),
-        (["bench", "--size", "32"], "bench: image_size must be a number of pixels"),
-        (["bench", "--seconds", "-1"], "bench: seconds must be a number of at least 0, got -1"),
+        (["bench", "speed", "--size", "32"], "bench: image_size must be a number of pixels"),
+        (["bench", "speed", "--seconds", "-1"], "bench: seconds must be a number of at least 0, got -1"),
         (["demo", "--size", "32"], "demo: image_size must be a number of pixels"),
         (["demo", "--steps", "1", "-1"], "demo: steps must be two whole numbers"),
         (["demo", "--seed", "-1"], "demo: seed must be a whole number of at least 0, got -1"),
@@ -128,7 +129,7 @@ HANDED_TO = {  # what each verb hands its options to
     "evaluate": ["destseg.detector:load", "destseg.detector:DeSTSeg.evaluate"],
     "calibrate": ["destseg.detector:load", "destseg.detector:DeSTSeg.calibrate"],
     "export": ["destseg.detector:DeSTSeg.export"],
-    "bench": ["destseg.bench:table"],
+    "bench": ["destseg.bench.speed:table"],
     "demo": ["destseg.demo:run"],
 }
 
@@ -141,7 +142,7 @@ HANDED_TO = {  # what each verb hands its options to
         ["evaluate", "m", "d"],
         ["calibrate", "m"],
         ["export", "m", "o"],
-        ["bench"],
+        ["bench", "speed"],
         ["demo"],
     ],
     ids=lambda command: command[0],
@@ -204,6 +205,21 @@ def test_examples_are_right_usage(verb):
         del arguments[arguments.index(">") :]
     options = parser().parse_args(arguments)
     assert program == "destseg" and options.verb == verb
+
+
+@pytest.mark.parametrize("bench", BENCHES)
+def test_benches_have_an_example_help_and_the_switch_for_progress(bench, capsys):
+    verb = BENCHES[bench]
+    _, *arguments = shlex.split(verb.EXAMPLE)
+    for switch in ([], ["--no-progress"]):
+        options = parser().parse_args([*arguments, *switch])
+        assert (options.verb, options.bench, options.progress) == ("bench", bench, not switch)
+    made = argparse.ArgumentParser()
+    verb.add_arguments(made)
+    assert all(action.help for action in made._actions)
+    assert status_of(["bench", bench, "--help"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert verb.HELP in printed and f"example: {verb.EXAMPLE}" in printed
 
 
 @pytest.mark.parametrize("verb", VERBS)

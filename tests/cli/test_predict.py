@@ -22,6 +22,19 @@ def test_predict_names_the_pictures_it_cannot_read_and_goes_on(model, few_parts,
     assert "broken.png" in capsys.readouterr().err
 
 
+def test_predict_writes_a_page_of_what_it_could_read(model, few_parts, tmp_path, capsys):
+    (broken := tmp_path / "broken.png").write_bytes(b"no picture")
+    first, second, *_ = map(str, sorted(few_parts.iterdir()))
+    page = tmp_path / "new" / "page.html"
+    assert main(["predict", str(model), first, str(broken), second, "--report", str(page)]) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    text = page.read_text()
+    assert text.count('"layers": "') == 2 and first in text and second in text
+    assert f"left out, as it cannot be read: {broken}" in text and f"destseg calibrate {model} " in text
+    assert main(["predict", str(model), first, "--report", str(tmp_path)]) == 2
+    assert "is a folder; a file to write is wanted" in capsys.readouterr().err
+
+
 def test_pictures_of_the_same_name_do_not_overwrite_each_other(model, few_parts, tmp_path, capsys):
     picture = PIL.Image.open(sorted(few_parts.iterdir())[0])
     for path in ("a/x/1.png", "a/y/1.png", "a/y/1.bmp", "b/1.png", "c/1.png"):

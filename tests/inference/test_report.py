@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from destseg import metrics
-from destseg.inference.report import COLUMNS, Report, Row, evaluate, share_interval
+from destseg.inference.report import COLUMNS, Report, Row, evaluate
 from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Metrics
+from destseg.metrics.intervals import share_interval
 from destseg.pictures.dataset import read_mvtec
 from destseg.pictures.folders import Source
 from destseg.pictures.roi import RegionOfInterest
@@ -200,28 +201,14 @@ def test_the_outcome_is_that_of_all_pictures(dataset):
     )
 
 
-@pytest.mark.parametrize(
-    ("count", "trials", "expected"),
-    [
-        (0, 1, (0.0, 0.975)),
-        (1, 1, (0.025, 1.0)),
-        (0, 10, (0.0, 0.308497)),  # 1 - 0.025 ** 0.1
-        (3, 20, (0.032071, 0.378927)),
-        (5, 10, (0.187086, 0.812914)),
-        (20, 20, (0.831567, 1.0)),
-    ],
-)
-def test_known_intervals_of_a_share(count, trials, expected):
-    assert share_interval(count, trials) == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
-def test_intervals_are_those_of_the_beta_distribution(level):
-    beta, generator = pytest.importorskip("scipy.stats").beta, np.random.default_rng(0)
-    for trials in (2, 7, 50, 999, 5000):
-        count, tail = int(generator.integers(1, trials)), (1 - level) / 2
-        expected = beta.ppf(tail, count, trials - count + 1), beta.ppf(1 - tail, count + 1, trials - count)
-        assert share_interval(count, trials, level) == pytest.approx(expected, rel=1e-8)
+@pytest.mark.parametrize("protocol", ["full", "paper"])
+def test_curves_are_those_behind_the_metrics(dataset, protocol):
+    report = report_of(dataset, protocol)
+    area = {name: (np.diff(x) * (y[1:] + y[:-1]) / 2).sum() for name, (x, y, _) in report.curves.items()}
+    assert area["image_roc"] == pytest.approx(report.image_auroc)
+    assert area["pixel_roc"] == pytest.approx(report.pixel_auroc, abs=1e-3)
+    assert report.curves["instance_precision"].y.mean() == pytest.approx(report.iap)
+    assert report == report_of(dataset, protocol) and "curves" not in report.to_dict()
 
 
 def with_verdicts(flagged, pictures, promised_rate):

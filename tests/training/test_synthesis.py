@@ -124,7 +124,7 @@ def test_whether_clean_pictures_are_changed(arguments, changes):
 
 @pytest.mark.parametrize("rotate", ["around", -1, 181, float("nan"), "inf", None, [5]])
 def test_words_about_wrong_rotations(rotate):
-    words = r'rotate must be "90" \(quarter turns\) or degrees from 0 to 180, got '
+    words = r'rotate must be "auto", "90" \(quarter turns\) or degrees from 0 to 180, got '
     with pytest.raises(ValueError, match=words):
         Schedule((1, 1), 1, rotate=rotate)
     with pytest.raises(ValueError, match=words):

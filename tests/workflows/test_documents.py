@@ -38,9 +38,11 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "parts/test/crack").mkdir()
     PIL.Image.open(tmp_path / "new_pictures/0.png").save(tmp_path / "parts/test/crack/001.png")
     (tmp_path / "parts/ground_truth/crack").mkdir()
+    kept = sorted((tmp_path / "parts/test/good").iterdir())
     mask = np.zeros((256, 256), np.uint8)
     mask[80:120, 80:160] = 255
     PIL.Image.fromarray(mask).save(tmp_path / "parts/ground_truth/crack/001.png")
+    (tmp_path / "marks.txt").write_text("# false alarms\nparts/test/good/" + kept[0].name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(settings.SCHEDULES, "fast", ((1, 1), 2))
     return tmp_path
@@ -49,7 +51,7 @@ def workplace(tmp_path, monkeypatch):
 def commands(text):
     """Return the indented commands of a document."""
     joined = text.replace("\\\n", " ")
-    return [shlex.split(line)[1:] for line in re.findall(r"^ {4}(destseg .*)$", joined, re.M)]
+    return [shlex.split(line)[1:] for line in re.findall(r"^ {4,6}(destseg .*)$", joined, re.M)]
 
 
 @pytest.mark.slow

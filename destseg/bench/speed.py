@@ -3,8 +3,6 @@
 import itertools
 import logging
 import multiprocessing
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +16,7 @@ import destseg
 from destseg.artifacts.artifact import Artifact
 from destseg.artifacts.formats import EXPORTED, FORMATS, format_of, read
 from destseg.artifacts.int8_pictures import cost_table, synthetic_metrics
+from destseg.bench.processes import peak_memory, threads_of_children
 from destseg.detector import DeSTSeg, load
 from destseg.inference.calibration import Calibration
 from destseg.inference.stream import predictions
@@ -144,17 +143,16 @@ def measure(
     """Return what each side costs on one picture of the given height and width."""
     context = multiprocessing.get_context("spawn")
     ends, processes = [], []
-    threads = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(thread_count())  # the processes read it when they begin
     try:
-        for side in sides:
-            end, child_end = context.Pipe()
-            process = context.Process(target=_work, args=(side, size, child_end), daemon=True)
-            process.start()
-            child_end.close()
-            ends.append(end)
-            processes.append(process)
-            end.recv()  # it has warmed up: no side is measured while another loads
+        with threads_of_children(thread_count()):
+            for side in sides:
+                end, child_end = context.Pipe()
+                process = context.Process(target=_work, args=(side, size, child_end), daemon=True)
+                process.start()
+                child_end.close()
+                ends.append(end)
+                processes.append(process)
+                end.recv()  # it has warmed up: no side is measured while another loads
         times: list[list[float]] = [[] for _ in sides]
         for _ in bar(range(max(1, round(seconds / TURN))), "timing", wanted=progress):
             for end, side_times in zip(ends, times, strict=True):
@@ -167,8 +165,6 @@ def measure(
         for process in processes:
             process.join(PATIENCE)
     finally:
-        os.environ.pop("OMP_NUM_THREADS")
-        os.environ |= {} if threads is None else {"OMP_NUM_THREADS": threads}
         for process in processes:
             process.terminate()
             process.join()
@@ -195,19 +191,7 @@ def _work(side: Side, size: tuple[int, int], parent: Connection) -> None:
             predict(pixels)
             times.append(time.perf_counter() - start)
         parent.send(times)
-    parent.send(_peak_memory())
-
-
-def _peak_memory() -> int:
-    """Return the largest resident size of this process in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux; there getrusage would start with the parent's size
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return 1024 * int(lines["VmHWM"].split()[0])
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    parent.send(peak_memory())
 
 
 def published_predictor(path: Path) -> Callable[[np.ndarray], object]:
