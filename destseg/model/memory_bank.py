@@ -20,10 +20,11 @@ DISTANCES = 3  # channels of the output: by the second level, by the third, and 
 
 
 class Normal(NamedTuple):
-    """The teacher's features of one normal input, three levels of (1, c, h, w), and where they come from."""
+    """The teacher's features of one normal input, and where they come from."""
 
-    levels: list[Tensor]
+    levels: list[Tensor]  # three of (1, c_k, h_k, w_k)
     owner: int  # the number of the picture
+    counts: Tensor | None = None  # (h, w) bool, which pixels of the input count; None: all of them
 
 
 class MemoryBank(nn.Module):
@@ -75,12 +76,13 @@ class MemoryBank(nn.Module):
             seed: of the random numbers.
         """
         generator = np.random.default_rng([seed, count, 3])
-        parts: list[tuple[Tensor, Tensor]] = []
+        parts: list[tuple[Tensor, ...]] = []
         owners: list[int] = []
         for normal in normals:
-            second, third = (level[0] for level in _positions(normal.levels))
-            some = torch.from_numpy(generator.permutation(len(second))[: -(-SEEN // count)])
-            parts.append((second[some.to(second.device)], third[some.to(third.device)]))
+            inside = _inside(normal)
+            some = torch.from_numpy(generator.permutation(len(inside))[: -(-SEEN // count)])
+            some = inside[some.to(inside.device)]
+            parts.append(tuple(level[0, some] for level in _positions(normal.levels)))
             owners += [normal.owner] * len(some)
         seconds, thirds = (torch.cat(level) for level in zip(*parts, strict=True))
         chosen = farthest(torch.cat([seconds, thirds], 1), generator)
@@ -104,12 +106,20 @@ def farthest(features: Tensor, generator: np.random.Generator) -> Tensor:
     return torch.tensor(chosen, device=features.device).repeat(-(-KEPT // len(chosen)))[:KEPT]
 
 
+def _inside(normal: Normal) -> Tensor:
+    """Return the numbers of the second level's positions that count: half of whose pixels do, or the most."""
+    (height, width), device = normal.levels[1].shape[2:], normal.levels[1].device
+    if normal.counts is None:
+        return torch.arange(height * width, device=device)
+    share = F.adaptive_avg_pool2d(normal.counts[None].float(), (height, width)).flatten()
+    return (share >= min(0.5, float(share.max()))).nonzero()[:, 0].to(device)
+
+
 def _positions(taught: list[Tensor]) -> list[Tensor]:
     """Return the second and third level as unit vectors at the second's positions, (n, h * w, c) float32.
 
     Each position is the mean of the 3 x 3 around it.
     """
-    size = taught[1].shape[2:]
-    levels = [F.normalize(F.avg_pool2d(level.float(), 3, 1, 1), dim=1) for level in taught[1:]]
-    levels[1] = F.interpolate(levels[1], size=size, mode="bilinear", align_corners=False)
-    return [level.flatten(2).transpose(1, 2) for level in levels]
+    second, third = (F.avg_pool2d(level.float(), 3, 1, 1) for level in taught[1:])
+    third = F.interpolate(third, size=second.shape[2:], mode="bilinear", align_corners=False)
+    return [F.normalize(level, dim=1).flatten(2).transpose(1, 2) for level in (second, third)]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from destseg.model.memory_bank import Normal
@@ -16,6 +17,8 @@ from destseg.training.estimate import announce
 from destseg.training.synthesis import Synthesis
 from destseg.training.textures import PictureTextures, from_normals
 from destseg.training.trainer import new_trainer
+
+VIEWS, MOST_VIEWS = 200, 8  # draws that the memory bank sees, in all and of each input, where inputs change
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def train(
         augment=schedule.augment,
     )
     if network.memory_bank is not None:
-        network.memory_bank.fill(_features(network, normals), len(normals), settings.seed)
+        views = min(MOST_VIEWS, -(-VIEWS // len(normals))) if batch.changes_pictures else 1
+        network.memory_bank.fill(_features(network, batch, views), views * len(normals), settings.seed)
     trainer = new_trainer(
         network, batch, schedule.steps, settings.precision, settings.parts, run.memory, run.resume
     )
@@ -70,9 +74,12 @@ def train(
     return trainer.run(run.workers, run.progress, run.checkpoint, run.checkpoint_minutes)
 
 
-def _features(network: DeSTSegNet, normals: PictureStore) -> Iterator[Normal]:
-    """Yield the teacher's features of every input."""
+def _features(network: DeSTSegNet, synthesis: Synthesis, views: int) -> Iterator[Normal]:
+    """Yield the teacher's features of every input, of several draws of it if inputs change at each draw."""
     device = next(network.parameters()).device
-    for index in range(len(normals)):
-        images = normalise(normals[index][None]).to(device)
-        yield Normal(network.teacher_net(images), normals.picture_of(index))
+    for index in range(len(synthesis.normals)):
+        for view in range(views):
+            pixels, counts = synthesis.view(index, np.random.default_rng([synthesis.seed, index, view, 2]))
+            levels = network.teacher_net(normalise(np.ascontiguousarray(pixels)[None]).to(device))
+            inside = None if counts is None else torch.from_numpy(np.ascontiguousarray(counts))
+            yield Normal(levels, synthesis.normals.picture_of(index), inside)

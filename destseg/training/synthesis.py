@@ -112,6 +112,18 @@ class Synthesis:
     def input(self, index: int, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
         """Return an input and its ROI as a store does, both changed alike if that is wanted."""
         picture, roi = self.normals.input(index)
+        return self._changed(picture, roi, generator)
+
+    def view(self, index: int, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return what `input` does, but pixels brought in from outside never count."""
+        picture, roi = self.normals.input(index)
+        if roi is None and self.changes_pictures:
+            roi = np.ones(self.normals.size, bool)
+        return self._changed(picture, roi, generator)
+
+    def _changed(
+        self, picture: np.ndarray, roi: np.ndarray | None, generator: Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         if not self.changes_pictures:
             return picture, roi
         changes = draw_augmentation(generator, self.normals.size, self.rotate, self.flip, self.augment)

@@ -1,0 +1,113 @@
+"""The memory of normal features: distances by hand, what is kept, whom a picture is compared with."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from destseg.model.memory_bank import KEPT, MemoryBank, Normal, farthest
+from destseg.model.networks import CHANNELS, DeSTSegNet
+from destseg.settings import Settings
+
+SIZES = ((16, 24), (8, 12), (4, 6))
+
+
+def levels(n=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(n, channels, *size, generator=generator)
+        for channels, size in zip(CHANNELS, SIZES, strict=False)
+    ]
+
+
+def filled(normals, seed=0):
+    bank = MemoryBank(CHANNELS[1:3])
+    bank.fill(iter(normals), len(normals), seed)
+    return bank
+
+
+def by_hand(bank, taught, k):
+    """The distances of one position of the second level, by loops over what is kept."""
+    second, third = (F.avg_pool2d(level, 3, 1, 1) for level in taught[1:])
+    third = F.interpolate(third, size=second.shape[2:], mode="bilinear", align_corners=False)
+    second, third = F.normalize(second), F.normalize(third)
+    near = [
+        level[0].flatten(1)[:, k] @ kept.T for level, kept in ((second, bank.second), (third, bank.third))
+    ]
+    near.append((near[0] + near[1]) / 2)
+    return torch.stack([1 - similarity.max() for similarity in near])
+
+
+def test_distances_by_hand():
+    bank, taught = filled([Normal(levels(seed=k), k) for k in range(3)]), levels(seed=9)
+    taught[0] = taught[0][..., :8, :12]  # the output then has the second level's size
+    distances = bank(taught)
+    assert distances.shape == (1, 3, 8, 12)
+    for k in (0, 17, 95):
+        torch.testing.assert_close(distances[0].flatten(1)[:, k], by_hand(bank, taught, k))
+
+
+def test_distances_have_the_first_levels_size_and_every_input_its_own():
+    bank = filled([Normal(levels(seed=k), k) for k in range(3)])
+    both = bank(levels(2, seed=5))
+    assert both.shape == (2, 3, 16, 24) and both.dtype == torch.float32
+    one = bank([level[1:] for level in levels(2, seed=5)])
+    torch.testing.assert_close(both[1:], one)
+
+
+def test_what_is_kept_is_near():
+    normal = levels(seed=1)
+    bank = filled([Normal(normal, 0)])  # 96 positions: all are kept
+    assert bank(normal)[:, [0, 2]].max() < 1e-5
+    assert bank(levels(seed=2)).min() > 0.1
+
+
+def test_in_training_a_picture_is_compared_with_others_only():
+    first, second = levels(seed=1), levels(seed=2)
+    bank, alone = filled([Normal(first, 4), Normal(second, 7)]), filled([Normal(second, 7)])
+    assert bank(first).max() < 1e-5
+    torch.testing.assert_close(bank(first, torch.tensor([4])), alone(first))
+    torch.testing.assert_close(alone(first, torch.tensor([7])), alone(first))  # there is no other picture
+
+
+def test_only_positions_that_count_are_kept():
+    normal, counts = levels(seed=1), torch.zeros(64, 96, dtype=torch.bool)
+    counts[:, :48] = True  # the left half
+    bank = filled([Normal(normal, 0, counts)])
+    positions = F.normalize(F.avg_pool2d(normal[1], 3, 1, 1))[0]
+    similarity = (bank.second @ positions.flatten(1)).amax(0).reshape(8, 12)
+    assert (similarity[:, :6] > 0.9999).all() and (similarity[:, 6:] < 0.9).all()
+    counts[:] = False
+    counts[30:34, 40] = True  # of no position half of the pixels, but at least one position counts
+    assert len(filled([Normal(normal, 0, counts)]).second.unique(dim=0)) == 2
+
+
+def test_far_positions_are_chosen_and_few_come_again():
+    generator = np.random.default_rng(0)
+    clusters = F.normalize(torch.from_numpy(generator.standard_normal((KEPT // 2, 40))).float())
+    features = torch.cat([clusters, clusters.repeat(20, 1) + 0.001])
+    chosen = farthest(features, generator)
+    assert len(chosen) == KEPT and len(set((chosen[: KEPT // 2] % (KEPT // 2)).tolist())) == KEPT // 2
+    assert farthest(features[:3], generator).tolist().count(0) in (KEPT // 3, KEPT // 3 + 1)
+
+
+def test_the_same_seed_keeps_the_same():
+    normals = [Normal(levels(seed=k), k) for k in range(8)]
+    first, again, other = filled(normals), filled(normals), filled(normals, seed=1)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    assert not torch.equal(first.second, other.second)
+
+
+@pytest.mark.parametrize(("preset", "kept"), [("fast", True), ("paper", False), ("stpm", False)])
+def test_which_networks_have_one(preset, kept):
+    assert (DeSTSegNet(**Settings(preset).parts).memory_bank is not None) is kept
+    assert DeSTSegNet(**Settings(preset, memory_bank=False).parts).memory_bank is None
+    assert DeSTSegNet(**Settings(preset, segmentation=False).parts).memory_bank is None
+
+
+def test_the_network_fuses_its_distances():
+    network, images = DeSTSegNet(**Settings().parts).eval(), torch.randn(1, 3, 64, 64)
+    before = network(images).probability
+    network.memory_bank.second.fill_(1)
+    assert not torch.equal(network(images).probability, before)
