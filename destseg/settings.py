@@ -13,27 +13,9 @@ from numbers import Real
 from typing import Any
 
 PRESETS: dict[str, dict[str, bool]] = {
-    "paper": {
-        "denoising": True,
-        "encoder_decoder": True,
-        "segmentation": True,
-        "light": False,
-        "memory_bank": False,
-    },
-    "fast": {
-        "denoising": True,
-        "encoder_decoder": True,
-        "segmentation": True,
-        "light": True,
-        "memory_bank": True,
-    },
-    "stpm": {
-        "denoising": False,
-        "encoder_decoder": False,
-        "segmentation": False,
-        "light": False,
-        "memory_bank": False,
-    },
+    "paper": {"denoising": True, "encoder_decoder": True, "segmentation": True, "light": False},
+    "fast": {"denoising": True, "encoder_decoder": True, "segmentation": True, "light": True},
+    "stpm": {"denoising": False, "encoder_decoder": False, "segmentation": False, "light": False},
 }
 SCHEDULES = {  # steps of the two training stages, and pictures per step
     "paper": ((1000, 4000), 32),
@@ -58,6 +40,7 @@ SMALLEST_SIDE = 64  # below it the student's fourth stage has a single position 
 MOST_PIXELS = 4096**2  # of the network's input, whose features take many times its memory
 MOST_SEED = 2**63 - 1  # that torch takes
 MOST_ENLARGED = 4  # the largest factor that a tile is enlarged by: memory grows with its square
+FEW_PICTURES = 100  # normal ones: with fewer the memory bank gains more than it costs, see docs/quality.md
 MOST_OVERLAP = 0.75  # the largest share of a tile's side that a neighbouring tile covers, too
 
 Sides = int | tuple[int, int]
@@ -79,7 +62,8 @@ class Settings:
         denoising, encoder_decoder, segmentation: parts of the network, to be switched off in ablations; None:
             as the preset has them.
         memory_bank: the segmentation network also compares with kept features of normal pictures, see
-            `destseg.model.memory_bank`; None: as the preset has it, and without segmentation there is none.
+            `destseg.model.memory_bank`. None: `fit` decides; the light network has it where there are fewer
+            than FEW_PICTURES normal pictures.
         tile: for large pictures, the side of the tiles that become one input each, in pixels of the picture,
             or (height, width); None: the whole picture becomes one input.
         overlap: least share of a tile's side that neighbouring tiles have in common, 0 to 0.75.
@@ -129,6 +113,8 @@ class Settings:
             if name != "light":
                 value = getattr(self, name)
                 self._set(name, default if value is None else checked_switch(name, value))
+        if self.memory_bank is not None:
+            self._set("memory_bank", checked_switch("memory_bank", self.memory_bank))
         self._set("seed", whole_number("seed", self.seed, most=MOST_SEED))
         self._set("image_size", one_or_two(input_size(self.image_size)))
         self._set("overlap", checked_overlap(self.overlap))
@@ -154,7 +140,15 @@ class Settings:
     @property
     def parts(self) -> dict[str, bool]:
         """Which parts the network has: the arguments of `destseg.model.networks.DeSTSegNet`."""
-        return {name: getattr(self, name, default) for name, default in PRESETS[self.preset].items()}
+        preset = {name: getattr(self, name, default) for name, default in PRESETS[self.preset].items()}
+        return preset | {"memory_bank": bool(self.memory_bank)}
+
+    def for_pictures(self, count: int) -> "Settings":
+        """Return the settings to fit so many normal pictures with: the memory bank is decided."""
+        if self.memory_bank is not None:
+            return self
+        light = PRESETS[self.preset]["light"]
+        return dataclasses.replace(self, memory_bank=light and count < FEW_PICTURES)
 
     def stored(self) -> dict[str, Any]:
         """Return the settings as a file holds them: numbers, strings, lists; the ROI in its stored form."""

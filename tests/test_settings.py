@@ -21,7 +21,7 @@ from destseg.settings import (
     whole_number,
 )
 
-SWITCHES = ("denoising", "encoder_decoder", "segmentation", "memory_bank")
+SWITCHES = ("denoising", "encoder_decoder", "segmentation")
 TRIANGLE = [[0.0, 0.0], [30.0, 0.0], [0.0, 30.0]]
 NAN = math.nan
 
@@ -57,7 +57,7 @@ def test_a_teacher_left_open_is_the_presets_and_stored_by_name(preset, teacher):
 def test_switches_left_open_are_the_presets(preset):
     own = settings.PRESETS[preset]
     assert switches(Settings(preset)) == tuple(own[name] for name in SWITCHES)
-    assert Settings(preset).parts == own
+    assert Settings(preset).parts == own | {"memory_bank": False}
 
 
 @pytest.mark.parametrize("preset", settings.PRESETS)
@@ -66,8 +66,19 @@ def test_switches_left_open_are_the_presets(preset):
 def test_a_switch_that_is_given_goes_before_the_preset(preset, name, value):
     made = Settings(preset, **{name: value})
     assert getattr(made, name) is bool(value)
-    assert made.parts == settings.PRESETS[preset] | {name: bool(value)}
-    assert set(made.parts) == {*SWITCHES, "light"}
+    assert made.parts == settings.PRESETS[preset] | {"memory_bank": False, name: bool(value)}
+    assert list(made.parts) == ["denoising", "encoder_decoder", "segmentation", "light", "memory_bank"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "count", "decided"), [("fast", 99, True), ("fast", 100, False), ("paper", 9, False)]
+)
+def test_few_pictures_get_a_memory_bank_unless_it_is_given(preset, count, decided):
+    assert Settings(preset).memory_bank is None
+    assert Settings(preset).for_pictures(count) == Settings(preset, memory_bank=decided)
+    for given in (False, True):
+        asked = Settings(preset, memory_bank=given)
+        assert asked.for_pictures(count) == asked and asked.parts["memory_bank"] is given
 
 
 def test_the_largest_inputs_and_seeds():
@@ -224,9 +235,10 @@ def test_a_region_is_stored_as_what_makes_it_again():
 
 
 def test_what_an_older_file_lacks_takes_the_default_of_that_time():
-    assert Settings.from_stored({}) == Settings.from_stored({"tile": None}) == Settings("paper", "resnet18")
+    old = Settings("paper", "resnet18", memory_bank=False)
+    assert Settings.from_stored({}) == Settings.from_stored({"tile": None}) == old
     found = Settings.from_stored({"preset": "fast", "image_size": [64, 64]})
-    assert found == Settings("fast", "resnet18", image_size=64)
+    assert found == Settings("fast", "resnet18", image_size=64, memory_bank=False)
 
 
 def test_unknown_and_impossible_settings_of_a_file_are_refused():
@@ -241,14 +253,14 @@ def test_unknown_and_impossible_settings_of_a_file_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("preset", "steps", "batch_size"),
-    [("paper", (1000, 4000), 32), ("fast", (600, 800), 8), ("stpm", (1000, 4000), 32)],
+    ("preset", "steps", "batch_size", "rotate"),
+    [("paper", (1000, 4000), 32, 0), ("fast", (600, 800), 8, "auto"), ("stpm", (1000, 4000), 32, 0)],
 )
-def test_a_schedule_left_open_is_the_presets(preset, steps, batch_size):
+def test_a_schedule_left_open_is_the_presets(preset, steps, batch_size, rotate):
     own = Schedule.of(preset, None, None)
     assert (own.steps, own.batch_size) == (steps, batch_size)
-    assert Schedule.of(preset, (1, 2), None) == Schedule((1, 2), batch_size)
-    assert Schedule.of(preset, None, 5, flip="both") == Schedule(steps, 5, flip="both")
+    assert Schedule.of(preset, (1, 2), None) == Schedule((1, 2), batch_size, rotate)
+    assert Schedule.of(preset, None, 5, flip="both") == Schedule(steps, 5, rotate, flip="both")
     assert set(settings.SCHEDULES) == set(settings.PRESETS)
 
 
@@ -283,7 +295,10 @@ def test_the_default_of_a_schedule():
             for augment in ("strong", None, True)
         ),
         *(
-            ({"rotate": turn}, f'rotate must be "90" (quarter turns) or degrees from 0 to 180, got {turn!r}')
+            (
+                {"rotate": turn},
+                f'rotate must be "auto", "90" (quarter turns) or degrees from 0 to 180, got {turn!r}',
+            )
             for turn in ("around", -1, 181, NAN, "inf", None, [5])
         ),
         *(

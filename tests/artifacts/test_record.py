@@ -33,7 +33,7 @@ def test_its_stored_form_is_plain_and_gives_it_back():
         ("batch_size", 0, "batch_size must be a whole number of at least 1, got 0"),
         ("augment", "strong", "augment must be one of '', light, got 'strong'"),
         ("flip", 3, "flip must be one of '', horizontal, vertical, both, got 3"),
-        ("rotate", [5], 'rotate must be "90" (quarter turns) or degrees from 0 to 180, got [5]'),
+        ("rotate", [5], 'rotate must be "auto", "90" (quarter turns) or degrees from 0 to 180, got [5]'),
         ("device", {"a": 1}, "device must be auto, cpu, cuda, cuda:1 or the like, got {'a': 1}"),
         ("outliers", "a.png", "outliers must be a list of names, got 'a.png'"),
         ("outliers", [3], "outliers must be a list of names, got [3]"),

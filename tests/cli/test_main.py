@@ -69,7 +69,7 @@ def status_of(arguments):
         (["evaluate", "m", "p", "--device", "gpu"], "evaluate: device must be auto"),
         (["calibrate", "m", "--device", "gpu"], "calibrate: device must be auto"),
         (["demo", "--device", "gpu"], "demo: device must be auto"),
-        ([*FIT, "--rotate", "x"], 'fit: rotate must be "90" (quarter turns) or degrees from 0 to 180'),
+        ([*FIT, "--rotate", "x"], 'fit: rotate must be "auto", "90" (quarter turns)'),
         ([*FIT, "--steps", "-1", "1"], "fit: steps must be two whole numbers"),
         ([*FIT, "--steps", "1.5", "1"], "--steps: must be a whole number, got '1.5'"),
         ([*FIT, "--batch-size", "0"], "fit: batch_size must be a whole number of at least 1, got 0"),
