@@ -540,7 +540,8 @@ class DeSTSeg:
         else:
             from destseg.model.construction import loaded_network
 
-            model._take(loaded_network(settings, artifact.network, str(artifact.path)), artifact.losses)
+            network = loaded_network(settings, artifact.network, str(artifact.path), exact=True)
+            model._take(network, artifact.losses)
         model.calibration_, model.record_ = artifact.calibration, artifact.record
         return model
 

@@ -98,15 +98,21 @@ def read_tensors(path: FilePath) -> dict[str, Any]:
 
 
 def matching_tensors(
-    expected: Mapping[str, Tensor], given: Mapping[str, object], source: str
+    expected: Mapping[str, Tensor], given: Mapping[str, object], source: str, exact: bool = False
 ) -> dict[str, Tensor]:
-    """Return the tensors that a network expects, in its dtypes, from a state dict that may hold more.
+    """Return the tensors that a network expects, in its dtypes, from a state dict.
+
+    The state dict may hold more, unless it must be `exact`.
 
     Counters of batches may be missing: torch versions differ in them, and evaluation does not use them.
 
     Raises:
-        ValueError: a tensor is missing or has another shape; the message names the first.
+        ValueError: a tensor is missing, not expected, has another shape or kind of numbers, or NaN or
+            infinity in it; the message names the first.
     """
+    others = sorted(map(str, given.keys() - expected.keys()))
+    if exact and others:
+        raise ValueError(f"{source} does not belong to this network: it has {others[0][:100]}")
     found = {}
     for name, tensor in expected.items():
         value = given.get(name)
@@ -118,7 +124,11 @@ def matching_tensors(
             raise ValueError(
                 f"{source}: the tensor {name} must have shape {tuple(tensor.shape)}, got {tuple(value.shape)}"
             )
+        if value.is_floating_point() != tensor.is_floating_point() or value.is_complex():
+            raise ValueError(f"{source}: the tensor {name} must be of {tensor.dtype}, got {value.dtype}")
         found[name] = value.to(tensor.dtype)  # a checkpoint may be in half precision
+        if not found[name].isfinite().all():
+            raise ValueError(f"{source}: the tensor {name} must be finite, got NaN or infinity")
     return found
 
 
