@@ -153,6 +153,14 @@ def test_matching_tensors_have_the_expected_dtypes_and_nothing_more():
     assert found["norm.num_batches_tracked"].item() == 4
 
 
+def test_exact_tensors_are_those_and_no_others():
+    given = {"weight": torch.ones(2, 3), "more": torch.zeros(9)}
+    with pytest.raises(ValueError, match=r"^part\.pth does not belong to this network: it has more$"):
+        matching_tensors(EXPECTED, given, "part.pth", exact=True)
+    del given["more"]
+    assert matching_tensors(EXPECTED, given, "part.pth", exact=True).keys() == EXPECTED.keys()
+
+
 def test_counters_of_batches_may_be_missing():
     found = matching_tensors(EXPECTED, {"weight": torch.ones(2, 3)}, "part.pth")
     assert found["norm.num_batches_tracked"].item() == 0
@@ -165,6 +173,18 @@ def test_counters_of_batches_may_be_missing():
         ({}, r"^part\.pth lacks the tensor weight of shape \(2, 3\)$"),
         ({"weight": "text"}, r"^part\.pth lacks the tensor weight of shape \(2, 3\)$"),
         ({"weight": torch.zeros(6)}, r"^part\.pth: the tensor weight must have shape \(2, 3\), got \(6,\)$"),
+        (
+            {"weight": torch.zeros(2, 3).int()},
+            r"^part\.pth: .* weight must be of torch.float32, got torch.int32$",
+        ),
+        (
+            {"weight": torch.zeros(2, 3) + 0j},
+            r"^part\.pth: .* weight must be of torch.float32, got torch.complex",
+        ),
+        (
+            {"weight": torch.full((2, 3), torch.nan)},
+            r"^part\.pth: .* weight must be finite, got NaN or infinity",
+        ),
     ],
 )
 def test_missing_and_misshapen_tensors_are_named(given, words):
