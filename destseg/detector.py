@@ -501,6 +501,8 @@ class DeSTSeg:
         from destseg.artifacts.export import export, wanted_format
 
         form = wanted_format(path, format, precision)
+        for part in form.files(as_path(path)):
+            check_writable(part)  # before minutes of work
         artifact = dataclasses.replace(self._artifact(), precision=precision)
         options: dict[str, Any] = {"strict": strict, "calibration": calibration, "progress": progress}
         export(self.network_, artifact, path, form, normal, **options)
