@@ -123,7 +123,7 @@ def read(path: Path, plan: Plan) -> dict[str, Any]:
     changed = [
         f"{name} was {repr(then.get(name))[:100]}, now {now[name]!r}"
         for name in now
-        if isinstance(then.get(name), Tensor) or then.get(name) != now[name]
+        if not _equal(then.get(name), now[name])
     ]
     if changed:
         raise ValueError(f"{path} belongs to another run: {'; '.join(changed)}")
@@ -146,16 +146,24 @@ def load_optimizer(path: Path, optimizer: Optimizer, stored: Mapping[str, Any]) 
         then = [[group.get(name) for name in rates] for group in stored["param_groups"]]
         kinds = {kind for values in stored["state"].values() for kind in values}
         given = {f"{place}": next(iter(values.values())) for place, values in stored["state"].items()}
-    except (AttributeError, KeyError, TypeError, StopIteration):
+    except (AttributeError, KeyError, TypeError, StopIteration, RuntimeError):  # the last one of tensors
         raise ValueError(f"{path}: its optimizer must tell its options and momentum") from None
     kind = "momentum" if settles(optimizer) else "momentum_buffer"
-    if then != [[group.get(name) for name in rates] for group in options] or kinds != {kind}:
+    if not _equal(then, [[group.get(name) for name in rates] for group in options]) or kinds != {kind}:
         raise ValueError(f"{path}: its optimizer has other options, or keeps other things, than it has now")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     expected = {f"{place}": parameter.detach() for place, parameter in enumerate(parameters)}
     momentum = matching_tensors(expected, given, f"{path}: its optimizer", exact=True)
     state = {int(place): {kind: value} for place, value in momentum.items()}
     optimizer.load_state_dict({"state": state, "param_groups": options})
+
+
+def _equal(stored: object, expected: object) -> bool:
+    """Whether a value from a file is the expected one; there may be tensors in it, which do not compare."""
+    try:
+        return bool(stored == expected)
+    except RuntimeError:
+        return False
 
 
 @contextmanager

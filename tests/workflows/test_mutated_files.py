@@ -94,6 +94,14 @@ CHECKPOINTS = {
         lambda c: c | {"plan": c["plan"] | {"seed": c["losses"]}},
         "belongs to another run: seed was tensor",
     ),
+    "a tensor within the plan": (
+        lambda c: c | {"plan": c["plan"] | {"steps": [c["losses"], 8]}},
+        r"belongs to another run: steps was \[tensor",
+    ),
+    "a tensor for the optimizer": (
+        lambda c: c | {"optimizer": c["optimizer"] | {"state": c["losses"]}},
+        "its optimizer must tell its options and momentum",
+    ),
     "infinite weight": (
         lambda c: c | {"network": c["network"] | {"student_net.bias": c["losses"][:2] / 0}},
         r"its network: the tensor student_net\.bias must be finite",
