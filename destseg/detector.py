@@ -531,6 +531,8 @@ class DeSTSeg:
         from destseg.artifacts.export import export, wanted_format
 
         form = wanted_format(path, format, precision)
+        for part in form.files(as_path(path)):
+            check_writable(part)  # before minutes of work
         artifact = dataclasses.replace(self._artifact(), precision=precision)
         options: dict[str, Any] = {"strict": strict, "calibration": calibration, "progress": progress}
         export(self.network_, artifact, path, form, normal, **options)
@@ -570,7 +572,8 @@ class DeSTSeg:
         else:
             from destseg.model.construction import loaded_network
 
-            model._take(loaded_network(settings, artifact.network, str(artifact.path)), artifact.losses)
+            network = loaded_network(settings, artifact.network, str(artifact.path), exact=True)
+            model._take(network, artifact.losses)
         model.calibration_, model.record_ = artifact.calibration, artifact.record
         return model
 

@@ -38,6 +38,7 @@ DEVICE = re.compile(r"auto|(cpu|mps)(:0)?|(cuda|xpu)(:(0|[1-9]\d?))?")
 
 SMALLEST_SIDE = 64  # below it the student's fourth stage has a single position left to normalise over
 MOST_PIXELS = 4096**2  # of the network's input, whose features take many times its memory
+MOST_SIDE = 2**20  # of a tile, more than any picture has
 MOST_SEED = 2**63 - 1  # that torch takes
 MOST_ENLARGED = 4  # the largest factor that a tile is enlarged by: memory grows with its square
 FEW_PICTURES = 100  # normal ones: with fewer the memory bank gains more than it costs, see docs/quality.md
@@ -274,7 +275,7 @@ def check_device(device: str) -> str:
 def whole_number(name: str, value: Any, least: int = 0, most: int | None = None) -> int:
     """Return a whole number from `least` to `most` as a Python int; `name` is for the error."""
     try:
-        number = int(operator.index(value))
+        number = least - 1 if isinstance(value, bool) else int(operator.index(value))
     except TypeError:
         number = least - 1
     if number < least or (most is not None and number > most):
@@ -294,8 +295,8 @@ def checked_switch(name: str, value: Any) -> bool:
 def checked_rotation(rotate: Any) -> float | str:
     """Return "90", or degrees as a number: "5" and 5 are the same."""
     try:
-        degrees = float(rotate)
-    except (TypeError, ValueError):
+        degrees = math.nan if isinstance(rotate, bool) else float(rotate)
+    except (TypeError, ValueError, OverflowError):
         degrees = math.nan
     if not 0 <= degrees <= 180:
         allowed = '"auto", "90" (quarter turns) or degrees from 0 to 180'
@@ -324,6 +325,8 @@ def checked_tile(tile: Any, size: tuple[int, int], keep_aspect: bool) -> tuple[i
         sides = two_sides(tile)
     except ValueError as error:
         raise ValueError(f"tile must be a number of pixels or (height, width), got {tile!r}") from error
+    if max(sides) > MOST_SIDE:
+        raise ValueError(f"tile must have sides of at most {MOST_SIDE} pixels, got {tile!r}")
     if any(side * MOST_ENLARGED < wanted for side, wanted in zip(sides, size, strict=True)):
         least = tuple(math.ceil(wanted / MOST_ENLARGED) for wanted in size)
         raise ValueError(f"tile must be at least a quarter of the input, {least}, got {tile!r}")

@@ -5,6 +5,8 @@ import errno
 import json
 import os
 import re
+import signal
+import stat
 import subprocess
 import sys
 
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 import destseg
+from destseg import files
 from destseg.files import as_path, check_writable, write_whole
 from destseg.model.tensorfile import write_tensors
 
@@ -214,3 +217,168 @@ def test_a_pipe_is_written_itself_and_not_replaced(tmp_path):
     assert os.read(reader, 9) == b"x"
     os.close(reader)
     assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1
+
+
+needs_links = pytest.mark.skipif(os.name == "nt", reason="links, modes and owners are POSIX")
+
+
+@needs_links
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/a").write_bytes(b"before")
+    (tmp_path / "folder").symlink_to("far")
+    for name, target in (("link", "folder/a"), ("dangling", "far/new")):
+        (tmp_path / name).symlink_to(target)
+        assert check_writable(tmp_path / name) == tmp_path / name
+        write_whole(tmp_path / name, lambda file: file.write(b"x"))
+        assert os.readlink(tmp_path / name) == target
+        assert (tmp_path / target).read_bytes() == b"x"
+    (tmp_path / "round").symlink_to("round")
+    for write in (check_writable, lambda path: write_whole(path, lambda file: file.write(b"x"))):
+        with pytest.raises(OSError, match=r"round cannot be written: .*symbolic links"):
+            write(tmp_path / "round")
+    assert sorted(path.name for path in (tmp_path / "far").iterdir()) == ["a", "new"]
+
+
+@needs_links
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_permissions_stay_and_are_never_wider(tmp_path, mode):
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+    path.chmod(mode)
+    if os.access(path, os.W_OK):  # also for root, who may write everything
+
+        def write(file):
+            assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
+            file.write(b"x")
+
+        write_whole(path, write)
+        assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"x", mode)
+
+
+def test_a_file_that_may_not_be_written_is_not_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everything
+    for write in (check_writable, lambda path: write_whole(path, lambda file: file.write(b"x"))):
+        with pytest.raises(PermissionError, match=r"a cannot be written: .*it is read-only"):
+            write(path)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
+
+
+@needs_links
+def test_the_owner_stays_where_that_is_allowed(tmp_path, monkeypatch):
+    asked = []
+
+    def refuse(path, owner, group):
+        asked.append((owner, group))
+        raise PermissionError
+
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+    old = path.stat()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "chown", refuse)
+        write_whole(path, lambda file: file.write(b"x"))
+    assert asked == [(old.st_uid, old.st_gid), (-1, old.st_gid)] and path.read_bytes() == b"x"
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 54321)
+        write_whole(path, lambda file: file.write(b"y"))
+        assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
+
+
+@needs_links
+def test_the_file_and_then_its_new_name_are_on_the_disk(tmp_path, monkeypatch):
+    done, sync, replace = [], os.fsync, os.replace
+
+    def fsync(descriptor):
+        sync(descriptor)
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+
+    def rename(source, target):
+        replace(source, target)
+        done.append("rename")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", rename)
+    write_whole(tmp_path / "a", lambda file: file.write(b"x"))
+    assert done == ["file", "rename", "folder"]
+
+
+@needs_links
+def test_what_is_printed_to_a_file_is_added_to_and_not_replaced(tmp_path):
+    """The shell holds that file open: what takes its place would be all that is left of the output."""
+    code = (
+        "import sys; from destseg.files import write_whole; print('table', flush=True); "
+        "write_whole(sys.argv[1], lambda file: file.write(b'report ')); print('end')"
+    )
+    for path in ("/dev/stdout", tmp_path / "out"):
+        with open(tmp_path / "out", "wb") as out:
+            subprocess.run([sys.executable, "-c", code, str(path)], stdout=out, check=True)
+        assert (tmp_path / "out").read_text() == "table\nreport end\n"
+
+
+WRITER = """
+import sys, time
+from destseg.files import write_whole
+def write(file):
+    file.write(b"x" * 1000)
+    print("writing", flush=True)
+    time.sleep(60)
+write_whole(sys.argv[1], write)
+"""
+linux = pytest.mark.skipif(not os.path.exists("/proc/self/ns/pid"), reason="asks Linux for processes")
+
+
+@linux
+def test_what_a_killed_writer_leaves_is_removed_by_the_next_and_what_others_write_is_not(tmp_path):
+    def hidden():
+        return sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("."))
+
+    def start():
+        command = [sys.executable, "-c", WRITER, str(tmp_path / "a")]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert writer.stdout.readline() == "writing\n"
+        return writer
+
+    def write():
+        files._tidied.clear()  # as in a new process
+        write_whole(tmp_path / "a", lambda file: file.write(b"new"))
+
+    (tmp_path / "a").write_bytes(b"old")
+    killed, living = start(), start()
+    try:
+        found = dict(zip((files.TEMPORARY.fullmatch(name)[2] for name in hidden()), hidden(), strict=True))
+        assert found.keys() == {str(killed.pid), str(living.pid)}
+        mine, others = found[str(killed.pid)], [found[str(living.pid)]]
+        here, number, _ = files.TEMPORARY.fullmatch(mine).groups()
+        # Of a process of another computer with the same number, and of nobody.
+        others += [mine.replace(here, "0123456789ab"), ".destseg-0123456789abcdef", ".destseg-notes"]
+        reused = mine.replace(f"-{number}-", f"-{os.getpid()}-")  # by this process, which began later
+        for name in (*others[1:], reused):
+            (tmp_path / name).touch()
+        killed.kill()
+        os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)  # dead, but its parent has not asked yet
+        assert (tmp_path / "a").read_bytes() == b"old" and hidden() == sorted([mine, reused, *others])
+        write()
+        assert hidden() == sorted(others) and (tmp_path / "a").read_bytes() == b"new"
+        (tmp_path / mine).touch()
+        write_whole(tmp_path / "b", lambda file: file.write(b"x"))
+        assert mine in hidden()  # a folder is looked through once in a process: it may be large
+        killed.wait()
+        write()
+        assert hidden() == sorted(others)
+    finally:
+        for writer in (killed, living):
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
+            writer.stdout.close()
+
+
+def test_a_process_of_another_user_is_not_taken_for_dead(monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    assert files._is_dead(os.getpid(), 5) and not files._is_dead(os.getpid(), files._start(os.getpid()))
+    monkeypatch.setattr(os, "kill", refuse)
+    assert not files._is_dead(os.getpid(), 5) and not files._is_dead(10**30, 5)

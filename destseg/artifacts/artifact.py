@@ -23,6 +23,7 @@ IMAGES, MAPS = "images", "maps"  # the input and output of the network within th
 KEY = "destseg"  # under which an exported file holds its description
 DESCRIPTION = "destseg export 2"
 WITHOUT_CHECKSUM = "destseg export 1"  # of earlier versions
+MOST_WORDS = 300  # letters of an error's reason
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,8 @@ def why_unreadable(error: Exception) -> str:
     """Say in words what is wrong with a file's content, from the error that it raised."""
     if isinstance(error, KeyError):
         return f"it lacks {error.args[0]}"
-    if isinstance(error, ValueError):
-        return str(error)
-    return f"an entry has another form than expected ({error})"
+    reason = str(error) if isinstance(error, ValueError) else f"an entry has another form ({error})"
+    return reason if len(reason) <= MOST_WORDS else f"{reason[:MOST_WORDS]} ..."  # a file may hold anything
 
 
 def mapping_in(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from destseg.artifacts.artifact import (
     stored_versions,
     why_unreadable,
 )
-from destseg.inference.calibration import Calibration
+from destseg.inference.calibration import Calibration, stored_numbers
 from destseg.packages import import_package
 
 KIND = "destseg model 1"
@@ -52,7 +52,7 @@ def read(path: Path) -> Artifact:
             calibration=None if stored is None else Calibration.from_stored(stored),
             versions=stored_versions(content),
             record=stored_record(content),
-            losses=list(map(float, content["losses"].tolist())),
+            losses=list(stored_numbers(content, "losses")),
             network=mapping_in(content, "network"),
             path=path.absolute(),
         )

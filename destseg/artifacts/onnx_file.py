@@ -1,5 +1,6 @@
 """Exported models as ONNX files, run by onnxruntime. Only export needs the package onnx."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from destseg.artifacts.artifact import (
 )
 from destseg.artifacts.digest import sealed
 from destseg.artifacts.int8 import quantise_convolutions, stays_float32
-from destseg.artifacts.protobuf import VARINT, Field, Message
+from destseg.artifacts.protobuf import MOST_FIELDS, VARINT, Field, Message
 from destseg.files import write_whole
 from destseg.inference.scorer import Scorer
 from destseg.ops.kernels import thread_count
@@ -78,10 +79,10 @@ def read(path: Path) -> Artifact:
     graph = path.read_bytes()
     try:
         model = Message.decode(graph)
+        check_graph(model)
         entries = model.messages(METADATA)
         texts = {entry.first(ENTRY_KEY): entry.first(ENTRY_VALUE) for entry in entries}
         text = texts.get(KEY.encode(), b"null").decode()
-        check_graph(model)
     except ValueError as error:
         raise damage_error(path, error) from error
 
@@ -98,31 +99,44 @@ def check_graph(model: Message) -> None:
     """Raise ValueError if a model holds what `write` never writes, above all control flow and external data.
 
     A loop need not end, and onnxruntime would look for external data in the current folder. A field may come
-    several times, and readers differ in which they take, so all are looked at.
+    several times, and readers differ in which they take, so all are looked at, one after the other: few bytes
+    may hold many.
     """
-    _check_fields(model, MODEL_FIELDS, "it")
+    left = MOST_FIELDS
+    for message, allowed, name in _parts(model):
+        left -= len(message.fields)
+        if left < 0:
+            raise ValueError(f"it has more than {MOST_FIELDS} fields")
+        for field in message.fields:
+            if field.number not in allowed:
+                raise ValueError(f"{name} has a field {field.number}")
+
+
+def _parts(model: Message) -> Iterator[tuple[Message, set[int], str]]:
+    """Yield all messages of a model with the fields that they may have and their names."""
+    yield model, MODEL_FIELDS, "it"
+    for entry in model.messages(METADATA):
+        yield entry, {ENTRY_KEY, ENTRY_VALUE}, "its metadata"
     for graph in model.messages(GRAPH):
-        _check_fields(graph, GRAPH_FIELDS, "its graph")
-        tensors = graph.messages(INITIALIZER)
+        yield graph, GRAPH_FIELDS, "its graph"
         for node in graph.messages(NODE):
-            operator = f"an operator {_name(node, OPERATOR)}"
-            _check_fields(node, NODE_FIELDS, operator)
-            for domain in node.all(DOMAIN):
-                if domain not in (b"", b"ai.onnx"):
-                    raise ValueError(f"{operator} is of {domain.decode(errors='replace')}, not of ONNX")
-            for attribute in node.messages(ATTRIBUTE):
-                _check_fields(attribute, ATTRIBUTE_FIELDS, f"control flow or the like: {operator}")
-                tensors += attribute.messages(ATTRIBUTE_TENSOR)
-        for tensor in tensors:
-            _check_fields(
-                tensor, TENSOR_FIELDS, f"values in another file: tensor {_name(tensor, TENSOR_NAME)}"
-            )
+            yield from _parts_of_node(node)
+        yield from map(_tensor, graph.messages(INITIALIZER))
 
 
-def _check_fields(message: Message, allowed: set[int], name: str) -> None:
-    for field in message.fields:
-        if field.number not in allowed:
-            raise ValueError(f"{name} has a field {field.number}")
+def _parts_of_node(node: Message) -> Iterator[tuple[Message, set[int], str]]:
+    operator = f"an operator {_name(node, OPERATOR)}"
+    yield node, NODE_FIELDS, operator
+    for domain in node.all(DOMAIN):
+        if domain not in (b"", b"ai.onnx"):
+            raise ValueError(f"{operator} is of {domain.decode(errors='replace')}, not of ONNX")
+    for attribute in node.messages(ATTRIBUTE):
+        yield attribute, ATTRIBUTE_FIELDS, f"control flow or the like: {operator}"
+        yield from map(_tensor, attribute.messages(ATTRIBUTE_TENSOR))
+
+
+def _tensor(tensor: Message) -> tuple[Message, set[int], str]:
+    return tensor, TENSOR_FIELDS, f"values in another file: tensor {_name(tensor, TENSOR_NAME)}"
 
 
 def _name(message: Message, number: int) -> str:

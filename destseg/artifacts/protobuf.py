@@ -4,7 +4,7 @@ An ONNX file is one message. With this, a PC that only runs models can change th
 onnx. Source: https://protobuf.dev/programming-guides/encoding
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types: how a value is written
@@ -70,9 +70,9 @@ class Message:
         found = [field.value for field in self.fields if field.number == number]
         return [bytes(value) for value in found if not isinstance(value, int)]
 
-    def messages(self, number: int) -> "list[Message]":
-        """Return every message with this field number."""
-        return [field.message() for field in self.fields if field.number == number]
+    def messages(self, number: int) -> "Iterator[Message]":
+        """Yield every message with this field number."""
+        return (field.message() for field in self.fields if field.number == number)
 
     def first(self, number: int) -> bytes:
         """Return the first of `all`, or no bytes."""

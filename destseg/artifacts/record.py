@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from destseg.settings import Schedule, check_device, whole_number
+from destseg.settings import MOST_SEED, Schedule, check_device, whole_number
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class FitRecord:
             if field.default is MISSING:
                 values[field.name]  # a KeyError names what is missing
         for name in ("pictures", "left_out", "trained_on", "calibrated_on"):
-            values[name] = whole_number(name, values[name])
+            values[name] = whole_number(name, values[name], most=MOST_SEED)
         shared = {field.name for field in fields(Schedule)} & values.keys()
         schedule = Schedule(**{name: values[name] for name in shared})  # which checks them
         values |= {name: getattr(schedule, name) for name in shared}

@@ -4,8 +4,8 @@ import argparse
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,11 @@ def run(options: argparse.Namespace) -> int:
     old = {path for path in paths if output is not None and _is_result(path, output)}
     warn_about("left out:", list(old), "result", "of an earlier run")
     pictures = [path for path in paths if path not in old]
-    names = _OutputNames([as_path(given) for given in options.pictures])
+    used = [*paths, *(as_path(given) for given in (options.model, options.roi) if isinstance(given, str))]
+    endings = ["_overlay.png"] * options.overlays + [f"_map.{options.maps}"] * (options.maps != "none")
+    names = _OutputNames(
+        output or Path(), [as_path(given) for given in options.pictures], set(used) - old, endings
+    )
     unreadable, unwritten = 0, list[Exception]()
     page = _page(model, options, len(pictures))
     results = model.predict_each(pictures, strict=options.strict, roi=options.roi, progress=options.progress)
@@ -76,8 +80,7 @@ def run(options: argparse.Namespace) -> int:
             continue
         line = result.to_dict()
         if output is not None:
-            base = output / names.of(source.name)
-            write = partial(_write, result, base, options.maps, options.overlays, line)
+            write = partial(_write, result, names.of(source.name), line)
             if (error := attempt(write, source.name)) is not None:
                 line["error"] = str(error)
                 unwritten.append(error)
@@ -103,43 +106,80 @@ def _raise_first(unwritten: Sequence[Exception], pictures: int) -> None:
 
 
 def _is_result(path: Path, output: Path) -> bool:
-    """Whether a picture is an overlay or a map that `_write` wrote."""
-    place = Path(os.path.abspath(output))
+    """Whether a picture is an overlay or a map that `_write` wrote: only those say who made them."""
     written = path.suffix == ".png" and path.stem.endswith(("_overlay", "_map"))
-    return written and Path(os.path.abspath(path)).is_relative_to(place)
+    if not written or not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(output)):
+        return False
+
+    import PIL.Image
+
+    from destseg.inference.prediction import SOFTWARE
+
+    try:
+        with PIL.Image.open(path, formats=["PNG"]) as image:
+            return image.info.get("Software") == SOFTWARE
+    except Exception:  # it cannot be read, which is told when it is to be
+        return False
 
 
-def _write(result: "Prediction", base: Path, maps: str, overlays: bool, line: dict[str, Any]) -> None:
+def _write(result: "Prediction", paths: Sequence[Path], line: dict[str, Any]) -> None:
     """Write the wanted files of one picture, and add their paths to its line."""
     from destseg.files import write_whole
-    from destseg.inference.prediction import write_map
+    from destseg.inference.prediction import save_png, write_map
 
-    if overlays:
-        path = base.with_name(base.name + "_overlay.png")
-        write_whole(path, lambda file: result.overlay().save(file, format="PNG"))
-        line["overlay"] = str(path)
-    if maps != "none":
-        path = base.with_name(f"{base.name}_map.{maps}")
-        write_map(path, result.anomaly_map)
-        line["map"] = str(path)
+    for path in paths:
+        if path.stem.endswith("_overlay"):
+            write_whole(path, lambda file: save_png(result.overlay(), file))
+            line["overlay"] = str(path)
+        else:
+            write_map(path, result.anomaly_map)
+            line["map"] = str(path)
 
 
 class _OutputNames:
-    """Gives each picture a path below the output folder, as it has below its input folder."""
+    """Gives each picture its files below the output folder, where it lies below its input folder.
 
-    def __init__(self, given: Sequence[Path]) -> None:
-        self.folders = [path for path in given if path.is_dir()]
-        self.taken: set[Path] = set()
-        self.numbers: dict[Path, Iterator[int]] = {}  # the next numbers: each is tried once
+    Args:
+        output: the folder.
+        given: the pictures and folders of them, as the user named them.
+        used: files that are read, over which nothing is written.
+        endings: how the names of a picture's files end.
+    """
 
-    def of(self, source: str) -> Path:
-        path = Path(source)
+    def __init__(self, output: Path, given: Sequence[Path], used: Iterable[Path], endings: list[str]) -> None:
+        self.output, self.used, self.endings = output, used, endings
+        self.folders = [os.path.abspath(path) for path in given if path.is_dir()]
+        self.taken: set[str] = set()
+        self.numbers: dict[str, Iterator[int]] = {}  # the next numbers: each is tried once
+
+    def of(self, source: str) -> list[Path]:
+        path = Path(os.path.abspath(source))  # without "..", which would lead out of the folder
         inside = [path.relative_to(folder) for folder in self.folders if path.is_relative_to(folder)]
-        relative = inside[0] if inside else Path(path.name)
-        stem = relative.with_suffix("")
+        relative = str(inside[0]) if inside else path.name
+        stem = os.path.splitext(relative)[0]
+        folder, name = os.path.split(relative)
         numbers = self.numbers.setdefault(stem, itertools.count(2))
-        numbered = (stem.with_name(f"{stem.name}_{k}") for k in numbers)
-        candidates = itertools.chain([stem, relative.with_name(relative.name.replace(".", "_"))], numbered)
-        chosen = next(candidate for candidate in candidates if candidate not in self.taken)
-        self.taken.add(chosen)
-        return chosen
+        numbered = (f"{stem}_{k}" for k in numbers)
+        for candidate in itertools.chain([stem, os.path.join(folder, name.replace(".", "_"))], numbered):
+            files = [self.output / f"{candidate}{ending}" for ending in self.endings]
+            if candidate not in self.taken and not any(map(self._is_used, files)):
+                break
+        self.taken.add(candidate)
+        return files
+
+    def _is_used(self, path: Path) -> bool:
+        """Whether a file, by this name or another, is one of those that are read."""
+        return (identity := _identity(path)) is not None and identity in self._identities
+
+    @cached_property
+    def _identities(self) -> set[tuple[int, int] | None]:
+        return {_identity(path) for path in self.used}
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file, whatever links lead to it; None if there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino

@@ -40,7 +40,7 @@ from destseg.inference.scoring import Scored
 from destseg.pictures.folders import Source
 from destseg.pictures.store import Failures
 from destseg.progress import bar
-from destseg.settings import check_rate, checked_switch
+from destseg.settings import check_rate, checked_switch, whole_number
 
 logger = logging.getLogger("destseg")
 
@@ -143,18 +143,21 @@ class Calibration:
     def from_stored(cls, stored: Mapping[str, Any]) -> "Calibration":
         """Make a calibration from its stored form; scores may also be tensors, as in the first files.
 
-        Raises KeyError for an entry that is missing, and ValueError or another error for one that cannot be.
+        Raises KeyError for an entry that is missing, and ValueError for one that cannot be.
         """
-        scores, pixel_scores = (tuple(map(float, stored[name])) for name in ("scores", "pixel_scores"))
+        scores, pixel_scores = (stored_numbers(stored, name) for name in ("scores", "pixel_scores"))
         if len(scores) != len(pixel_scores):
             counts = f"{len(pixel_scores)} and {len(scores)}"
             raise ValueError(f"calibration needs as many pixel scores as scores, got {counts}")
-        rate = float(stored["false_positive_rate"])
+        rate = stored["false_positive_rate"]  # the last loop checks it
+        for name in ("threshold", "pixel_threshold"):  # which follow from the rest
+            if name in stored:
+                stored_numbers({name: [stored[name]]}, name)
         # The first files did not say whether training saw the pictures, nor did they know groups.
         trained_on = checked_switch("trained_on", stored.get("trained_on", False))
         groups = stored.get("groups")
         if groups is not None:
-            groups = tuple(map(int, groups))
+            groups = tuple(whole_number("groups", group, most=len(scores)) for group in groups)
         for values in (scores, pixel_scores):
             conformal_threshold(values, rate, groups)  # which checks them
         return cls(scores, pixel_scores, rate, trained_on, groups)
@@ -304,6 +307,21 @@ def _at_rates(scores: np.ndarray, rates: float | np.ndarray, groups: Sequence[in
     wanted = (count + 1) * (1 - rates) - 1e-9  # 1e-9: 0.9 * 10 is 9, not more
     places = np.searchsorted(np.cumsum(shares[order]), wanted)
     return np.asarray(scores[order[np.minimum(places, scores.size - 1)]])
+
+
+def stored_numbers(stored: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    """Return an entry of a file's content that must be a list, or a tensor (m,), of finite numbers.
+
+    Raises KeyError if it is missing, and ValueError if it is anything else.
+    """
+    values = stored[name]
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(values, (list, tuple)) or any(type(value) not in (int, float) for value in values):
+        raise ValueError(f"its {name} must be a list of numbers, got {values!r}")
+    numbers = tuple(map(float, values))
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"its {name} must be finite, got NaN or infinity")
+    return numbers
 
 
 def _shares(pictures: int, groups: Sequence[int] | None) -> tuple[np.ndarray, int]:

@@ -5,18 +5,20 @@ import itertools
 import os
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
+import PIL.PngImagePlugin
 
 from destseg.files import as_path, write_whole
 from destseg.ops.components import components
 from destseg.page.look import ANOMALOUS, NORMAL, OPACITY, OUTLINE, blend_heat
 
 _SMALLEST_FONT = 9
+SOFTWARE = "destseg"  # what overlays and maps say in their PNG files
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,14 @@ def write_map(path: str | os.PathLike[str], anomaly_map: np.ndarray) -> None:
         write_whole(path, lambda file: np.save(file, anomaly_map.astype(np.float32)))
     else:
         levels = np.rint(anomaly_map.astype(np.float64) * 65535).astype(np.uint16)
-        write_whole(path, lambda file: PIL.Image.fromarray(levels).save(file, format="PNG"))
+        write_whole(path, lambda file: save_png(PIL.Image.fromarray(levels), file))
+
+
+def save_png(image: PIL.Image.Image, file: BinaryIO) -> None:
+    """Write an overlay or a map as PNG that says who made it, so that it is not taken for a picture."""
+    made_by = PIL.PngImagePlugin.PngInfo()
+    made_by.add_text("Software", SOFTWARE)
+    image.save(file, format="PNG", pnginfo=made_by)
 
 
 def _regions(mask: np.ndarray, anomaly_map: np.ndarray) -> tuple[Region, ...]:

@@ -7,10 +7,11 @@ from destseg.inference.calibration import Calibration
 from destseg.inference.prediction import Prediction
 from destseg.inference.scorer import Scorer
 from destseg.inference.scoring import Scored, score
+from destseg.pictures.decoding import UnreadableImage
 from destseg.pictures.folders import Source
 from destseg.pictures.framing import Framing
 from destseg.pictures.prefetch import prefetch
-from destseg.pictures.store import Picture, attempt, read
+from destseg.pictures.store import TOO_LARGE, Picture, attempt, read
 
 DECODERS = 2  # threads that decode and scale ahead, if the scorer takes one input at a time
 MOST_DECODERS = 16  # the same if it takes batches; at most one per processor
@@ -52,7 +53,13 @@ def stream(
 
     def score_all(batch: list[Read]) -> list[Result]:
         readable = [picture for _, picture in batch if not isinstance(picture, Exception)]
-        scored = iter(score(scorer, framing, readable, progress))
+        try:
+            scored = iter(score(scorer, framing, readable, progress))
+        except MemoryError:  # for one of them, which alone is left out
+            if len(batch) > 1:
+                return [result for item in batch for result in score_all([item])]
+            name = batch[0][0].name
+            return [(batch[0][0], UnreadableImage(f"{name}: {TOO_LARGE}"))]
         return [
             (source, picture if isinstance(picture, Exception) else next(scored)) for source, picture in batch
         ]

@@ -54,12 +54,14 @@ def random_network(settings: Settings) -> DeSTSegNet:
         return DeSTSegNet(**settings.parts).float()  # whatever the default dtype
 
 
-def loaded_network(settings: Settings, state: Mapping[str, object], source: str) -> DeSTSegNet:
-    """Make a network from a state dict, which may hold more tensors than needed.
+def loaded_network(
+    settings: Settings, state: Mapping[str, object], source: str, exact: bool = False
+) -> DeSTSegNet:
+    """Make a network from a state dict, which may hold more tensors than needed unless it must be `exact`.
 
-    Raises ValueError, naming `source` and the first tensor that is missing or has another shape.
+    Raises ValueError, naming `source`, where `matching_tensors` does.
     """
     with torch.device("meta"):  # takes no memory and draws no numbers: every tensor is replaced
         network = DeSTSegNet(**settings.parts).float()
-    network.load_state_dict(matching_tensors(network.state_dict(), state, source), assign=True)
+    network.load_state_dict(matching_tensors(network.state_dict(), state, source, exact), assign=True)
     return network

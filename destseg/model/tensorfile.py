@@ -1,6 +1,10 @@
-"""Files of tensors, written whole or not at all, and read without unpickling anything."""
+"""Files of tensors, written whole or not at all, and read without unpickling anything.
 
-import re
+A file ends in the SHA-256 of all before it, as the comment of torch's zip file, which torch does not read.
+"""
+
+import hashlib
+import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +14,12 @@ from torch import Tensor
 
 import destseg
 from destseg.files import FilePath, as_path, write_whole
-from destseg.model.storages import check_storages
+from destseg.model.torchfile import MOST_OPERATIONS, PLAIN, ForeignContentError, read_content
 from destseg.packages import import_package
 
-PLAIN = (bool, int, float, str, type(None))
+DIGITS = 64  # of the checksum
+SEALED = "ends in its checksum"  # an entry of the content; without it, files of earlier versions have none
+MOST_BYTES = 2 << 30  # of a file
 
 
 def versions() -> dict[str, str]:
@@ -27,8 +33,11 @@ def write_tensors(path: FilePath, content: dict[str, Any]) -> None:
     Arrays become tensors, and numpy's numbers become Python's. Raises TypeError, naming the value, for any
     other type: `read_tensors` would refuse the whole file.
     """
-    content = _plain(content, "content")
-    write_whole(path, lambda file: torch.save(content, file))
+    file = io.BytesIO()
+    torch.save(_plain(content, "content") | {SEALED: True}, file)
+    whole = file.getvalue()[:-2] + DIGITS.to_bytes(2, "little")  # the comment's size
+    digest = hashlib.sha256(whole).hexdigest().encode()
+    write_whole(path, lambda file: file.write(whole + digest))
 
 
 def _plain(value: Any, name: str) -> Any:
@@ -63,36 +72,47 @@ def read_tensors(path: FilePath) -> dict[str, Any]:
     path = as_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"{path} must have at most {MOST_BYTES} bytes, got {size}")
     with open(path, "rb") as file:  # outside the try: a file that may not be read is not damaged
-        try:
-            check_storages(file)
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch's zip reader and unpickler raise errors of many types
-            if "weights_only" in str(error):  # torch's text tells how to load it all the same, which runs it
-                found = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", str(error))
-                what = f" ({found[1] or found[2]})" if found else ""
-                held = f"it holds other things than tensors and plain values{what}"
-                raise ValueError(f"{path} cannot be loaded: {held}; nothing of it was executed") from None
-            reason = str(error).strip().split("\n")[0][:200]
-            raise ValueError(
-                f"{path} is damaged, truncated or not a file of tensors and plain values ({reason})"
-            ) from error
+        whole = file.read()
+    try:
+        content = read_content(whole)
+        _check_values(content)
+        if isinstance(content, dict) and content.pop(SEALED, False):
+            digest = hashlib.sha256(memoryview(whole)[:-DIGITS]).hexdigest()
+            if digest.encode() != whole[-DIGITS:]:
+                raise ValueError("its checksum does not hold")
+    except ForeignContentError as error:
+        held = f"it holds other things than tensors and plain values ({error})"
+        raise ValueError(f"{path} cannot be loaded: {held}; nothing of it was executed") from None
+    except Exception as error:  # zip files and pickles are refused with errors of many types
+        reason = str(error).strip().split("\n")[0][:200]
+        raise ValueError(
+            f"{path} is damaged, truncated or not a file of tensors and plain values ({reason})"
+        ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a dict of tensors, got {type(content).__name__}")
-    _check_tensors(content, path)
     return content
 
 
 def matching_tensors(
-    expected: Mapping[str, Tensor], given: Mapping[str, object], source: str
+    expected: Mapping[str, Tensor], given: Mapping[str, object], source: str, exact: bool = False
 ) -> dict[str, Tensor]:
-    """Return the tensors that a network expects, in its dtypes, from a state dict that may hold more.
+    """Return the tensors that a network expects, in its dtypes, from a state dict.
+
+    The state dict may hold more, unless it must be `exact`.
 
     Counters of batches may be missing: torch versions differ in them, and evaluation does not use them.
 
     Raises:
-        ValueError: a tensor is missing or has another shape; the message names the first.
+        ValueError: a tensor is missing, not expected, has another shape or kind of numbers, or NaN or
+            infinity in it; the message names the first.
     """
+    others = sorted(map(str, given.keys() - expected.keys()))
+    if exact and others:
+        raise ValueError(f"{source} does not belong to this network: it has {others[0][:100]}")
     found = {}
     for name, tensor in expected.items():
         value = given.get(name)
@@ -104,20 +124,26 @@ def matching_tensors(
             raise ValueError(
                 f"{source}: the tensor {name} must have shape {tuple(tensor.shape)}, got {tuple(value.shape)}"
             )
+        if value.is_floating_point() != tensor.is_floating_point() or value.is_complex():
+            raise ValueError(f"{source}: the tensor {name} must be of {tensor.dtype}, got {value.dtype}")
         found[name] = value.to(tensor.dtype)  # a checkpoint may be in half precision
+        if not found[name].isfinite().all():
+            raise ValueError(f"{source}: the tensor {name} must be finite, got NaN or infinity")
     return found
 
 
-def _check_tensors(content: Any, path: FilePath) -> None:
-    """Raise ValueError for a tensor larger than its bytes in the file: copies of it could take all memory."""
-    values, seen = [content], set()
+def _check_values(content: Any) -> None:
+    """Raise ValueError where content cannot be what `write_tensors` wrote.
+
+    It may be small and yet, where lists hold one another, without end for who prints or compares it.
+    """
+    values, count = [content], 0
     while values:
         value = values.pop()
-        if isinstance(value, Tensor):
-            wanted = value.numel() * value.element_size()
-            if value.layout != torch.strided or value.is_meta or wanted > value.untyped_storage().nbytes():
-                shape = tuple(value.shape)
-                raise ValueError(f"{path} holds a tensor of shape {shape} that is larger than its bytes")
-        elif isinstance(value, (Mapping, list, tuple, set)) and id(value) not in seen:
-            seen.add(id(value))  # a list may hold itself
-            values += value.values() if isinstance(value, Mapping) else value
+        if isinstance(value, (dict, list, tuple)):
+            count += len(value)
+            if count > MOST_OPERATIONS:
+                raise ValueError(f"it holds more than {MOST_OPERATIONS} values, or a list that holds itself")
+            values += value.values() if isinstance(value, dict) else value
+        elif not isinstance(value, (Tensor, *PLAIN)):
+            raise ForeignContentError(getattr(value, "name", type(value).__name__))

@@ -21,6 +21,7 @@ logger = logging.getLogger("destseg")
 T = TypeVar("T")
 
 MEMORY = 2 << 30  # bytes of decoded pictures that a store keeps
+TOO_LARGE = "there is not enough memory for this picture"
 FINE = 512  # pixels along a side, above which some are enough to tell which levels a picture has
 
 
@@ -218,7 +219,7 @@ def attempt(read: Callable[[], T], name: str) -> T | Exception:
     except (OSError, ValueError, TypeError) as error:
         return error
     except MemoryError:
-        return UnreadableImage(f"{name}: there is not enough memory for this picture")
+        return UnreadableImage(f"{name}: {TOO_LARGE}")
 
 
 def _view(source: Source, framing: Framing) -> tuple[View, bytes]:

@@ -3,7 +3,7 @@
 import signal
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from destseg.model.networks import DeSTSegNet
-from destseg.model.tensorfile import read_tensors, write_tensors
+from destseg.model.tensorfile import matching_tensors, read_tensors, write_tensors
+from destseg.training.optimizers import settles
 from destseg.training.synthesis import Synthesis
 from destseg.training.textures import PictureTextures
 
@@ -78,6 +79,12 @@ def checksum(network: nn.Module) -> int:
     return total
 
 
+def learnt_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Return all tensors of a network but the teacher's, which do not change, by name."""
+    weights = network.state_dict().items()
+    return {name: value for name, value in weights if not name.startswith("teacher_net.")}
+
+
 def write(
     path: Path,
     plan: Plan,
@@ -87,11 +94,10 @@ def write(
     losses: Sequence[Tensor],
 ) -> None:
     """Write the state of training, whole or not at all; without the teacher, which does not change."""
-    weights = network.state_dict().items()
     state = {
         "format": FORMAT,
         "plan": plan.stored(),
-        "network": {name: value for name, value in weights if not name.startswith("teacher_net.")},
+        "network": learnt_tensors(network),
         "optimizer": optimizer.state_dict() if optimizer else {},
         "average": dict(average.state_dict()) if average else {},
         "losses": torch.stack(list(losses)).cpu() if losses else torch.empty(0),
@@ -110,13 +116,54 @@ def read(path: Path, plan: Plan) -> dict[str, Any]:
     state = read_tensors(path)
     if state.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this version of destseg")
+    for name in ("plan", "network", "optimizer", "average"):
+        if not isinstance(state.get(name), dict):
+            raise ValueError(f"{path}: its {name} must be a dict, got {type(state.get(name)).__name__}")
     then, now = NEW_OPTIONS | state["plan"], plan.stored()
     changed = [
-        f"{name} was {then.get(name)!r}, now {now[name]!r}" for name in now if then.get(name) != now[name]
+        f"{name} was {repr(then.get(name))[:100]}, now {now[name]!r}"
+        for name in now
+        if not _equal(then.get(name), now[name])
     ]
     if changed:
         raise ValueError(f"{path} belongs to another run: {'; '.join(changed)}")
+    losses, most = state.get("losses"), sum(plan.steps)
+    if not isinstance(losses, Tensor) or losses.ndim != 1 or not losses.is_floating_point():
+        raise ValueError(f"{path}: its losses must be one number for each step")
+    if len(losses) > most or not losses.isfinite().all():
+        raise ValueError(f"{path}: its losses must be up to {most} finite numbers")
     return state
+
+
+def load_optimizer(path: Path, optimizer: Optimizer, stored: Mapping[str, Any]) -> None:
+    """Give a new optimizer the stored momentum of every parameter.
+
+    Raises ValueError, naming the file, unless it is the state of an optimizer with the same options.
+    """
+    options = optimizer.state_dict()["param_groups"]
+    rates = ("params", "momentum", "weight_decay", *(() if settles(optimizer) else ("lr",)))
+    try:
+        then = [[group.get(name) for name in rates] for group in stored["param_groups"]]
+        kinds = {kind for values in stored["state"].values() for kind in values}
+        given = {f"{place}": next(iter(values.values())) for place, values in stored["state"].items()}
+    except (AttributeError, KeyError, TypeError, StopIteration, RuntimeError):  # the last one of tensors
+        raise ValueError(f"{path}: its optimizer must tell its options and momentum") from None
+    kind = "momentum" if settles(optimizer) else "momentum_buffer"
+    if not _equal(then, [[group.get(name) for name in rates] for group in options]) or kinds != {kind}:
+        raise ValueError(f"{path}: its optimizer has other options, or keeps other things, than it has now")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    expected = {f"{place}": parameter.detach() for place, parameter in enumerate(parameters)}
+    momentum = matching_tensors(expected, given, f"{path}: its optimizer", exact=True)
+    state = {int(place): {kind: value} for place, value in momentum.items()}
+    optimizer.load_state_dict({"state": state, "param_groups": options})
+
+
+def _equal(stored: object, expected: object) -> bool:
+    """Whether a value from a file is the expected one; there may be tensors in it, which do not compare."""
+    try:
+        return bool(stored == expected)
+    except RuntimeError:
+        return False
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from destseg.files import FilePath, as_path
 from destseg.model.networks import DeSTSegNet
+from destseg.model.tensorfile import matching_tensors
 from destseg.ops.similarity import cosine_distances
 from destseg.progress import Bar
 from destseg.training import checkpoint, optimizers
@@ -189,18 +190,23 @@ class Trainer:
 
     def _keep_average(self, step: int) -> None:
         """In a stage's last quarter, average the weights; at its end, replace them by their average."""
-        if self.optimizer is None or optimizers.settles(self.optimizer):
+        if self.average is None and not self._averaged(step):
             return
-        stage = 0 if step < self.plan.steps[0] else 1
-        end, network = sum(self.plan.steps[: stage + 1]), self._trained_network(stage == 0)
-        if step < end - self.plan.steps[stage] // AVERAGED_SHARE:
-            return
+        network = self._trained_network(step < self.plan.steps[0])
         if self.average is None:
             self.average = AveragedModel(network, use_buffers=True)
         optimizers.update_average(self.average, network)
-        if step == end - 1:
+        if not self._averaged(step):
             network.load_state_dict(self.average.module.state_dict())
             self.average = None
+
+    def _averaged(self, step: int) -> int:
+        """Return of how many steps there is an average after this one: of none after the last of a stage."""
+        if self.optimizer is None or optimizers.settles(self.optimizer):
+            return 0
+        stage = 0 if step < self.plan.steps[0] else 1
+        end = sum(self.plan.steps[: stage + 1])
+        return 0 if step == end - 1 else max(0, step + 1 - end + self.plan.steps[stage] // AVERAGED_SHARE)
 
     def _trained_network(self, student_stage: bool) -> nn.Module:
         network = self.network.student_net if student_stage else self.network.segmentation_net
@@ -278,12 +284,20 @@ class Trainer:
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint written by `save`; raises what `checkpoint.read` raises."""
         state = checkpoint.read(path, self.plan)
-        self.network.load_state_dict(state["network"], strict=False)
+        expected = checkpoint.learnt_tensors(self.network)
+        weights = matching_tensors(expected, state["network"], f"{path}: its network", exact=True)
+        self.network.load_state_dict(weights, strict=False)
         self.losses = list(state["losses"].to(self.device))
         student_stage = len(self.losses) <= self.plan.steps[0]
-        if state["optimizer"]:
+        averaged = 0
+        if self.losses:
             self.optimizer = self._enter(student_stage)
-            self.optimizer.load_state_dict(state["optimizer"])
-        if state["average"]:
+            checkpoint.load_optimizer(path, self.optimizer, state["optimizer"])
+            averaged = self._averaged(len(self.losses) - 1)
+        if averaged:
             self.average = AveragedModel(self._trained_network(student_stage), use_buffers=True)
-            self.average.load_state_dict(state["average"])
+            expected = self.average.state_dict()
+            tensors = matching_tensors(expected, state["average"], f"{path}: its average", exact=True)
+            self.average.load_state_dict(tensors)
+        if averaged != (int(self.average.n_averaged) if self.average else len(state["average"])):
+            raise ValueError(f"{path}: its average must be that of {averaged} steps")

@@ -108,7 +108,18 @@ WHOLE = json.loads(
         (changed(WHOLE, [1], "settings"), "its settings must be a mapping, got list"),
         (changed(WHOLE, 5, "calibration"), "its calibration must be a mapping, got int"),
         (changed(WHOLE, "x", "record"), "its record must be a mapping, got str"),
-        (changed(WHOLE, 5, "calibration", "scores"), "an entry has another form than expected"),
+        (changed(WHOLE, 5, "calibration", "scores"), "its scores must be a list of numbers, got 5"),
+        (changed(WHOLE, ["0.1", 0.2], "calibration", "scores"), "its scores must be a list of numbers"),
+        (changed(WHOLE, "12", "calibration", "pixel_scores"), "its pixel_scores must be a list of numbers"),
+        (changed(WHOLE, "high", "calibration", "threshold"), "its threshold must be a list of numbers"),
+        (changed(WHOLE, "0.1", "calibration", "false_positive_rate"), "false_positive_rate must lie between"),
+        (changed(WHOLE, [0, 2.5], "calibration", "groups"), "groups must be a whole number of at least 0"),
+        (changed(WHOLE, 7, "calibration", "groups"), "an entry has another form"),
+        (changed(WHOLE, True, "settings", "seed"), "seed must be a whole number of at least 0, got True"),
+        (changed(WHOLE, 2**40, "settings", "tile"), "tile must have sides of at most 1048576 pixels, got"),
+        (changed(WHOLE, True, "record", "rotate"), 'rotate must be "90" '),
+        (changed(WHOLE, 2**70, "record", "pictures"), "pictures must be a whole number of at least 0, up"),
+        (changed(WHOLE, "x" * 10**5, "settings", "preset"), "preset must be one of"),
         (changed(WHOLE, "much", "settings", "image_size"), "image_size must be"),
         (changed(WHOLE, [1], "versions"), "its versions must be a mapping, got list"),
         (changed(WHOLE, 2, "versions", "torch"), "its version of torch must be a text, got 2"),
@@ -118,11 +129,11 @@ WHOLE = json.loads(
         ),
         (
             changed(WHOLE, [0.1, math.nan], "calibration", "scores"),
-            "calibration scores must be finite",
+            "its scores must be finite",
         ),
         (
             changed(WHOLE, [math.inf] * 2, "calibration", "pixel_scores"),
-            "calibration scores must be finite",
+            "its pixel_scores must be finite",
         ),
         (
             changed(WHOLE, [0.1], "calibration", "pixel_scores"),
@@ -141,6 +152,7 @@ def test_what_is_missing_or_unknown_in_a_file_is_said_in_a_sentence(content, wor
     with pytest.raises(ValueError) as refused:
         artifact_of(json.dumps(content))
     assert str(refused.value).startswith(prefix + words)
+    assert len(str(refused.value)) < 1000
     stored = content | {"format": "destseg model 1", "losses": torch.zeros(1), "network": {}}
     write_tensors(tmp_path / "m", stored)
     if "calibration" not in content:  # a fitted model may have none

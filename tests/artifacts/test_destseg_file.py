@@ -112,6 +112,12 @@ def test_settings_of_a_newer_version_are_refused(fitted, tmp_path):
         destseg.load(tmp_path / "m")
 
 
+def test_settings_of_another_network_are_refused(fitted, tmp_path):
+    rewritten(fitted, tmp_path / "m", segmentation=False)
+    with pytest.raises(ValueError, match=r"m does not belong to this network: it has segmentation_net\."):
+        destseg.load(tmp_path / "m")
+
+
 def test_a_region_that_is_a_path_is_refused(fitted, tmp_path):
     rewritten(fitted, tmp_path / "m", roi=str(tmp_path / "mask.png"))
     with pytest.raises(ValueError, match="roi must be points or a mask in a file, got str"):

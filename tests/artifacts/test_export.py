@@ -30,6 +30,21 @@ def test_engines_predict_what_the_model_predicts(light, exported, ending, size):
 
 
 @pytest.mark.parametrize("ending", NAMES)
+def test_names_as_long_as_is_allowed_are_written(exported, tmp_path, ending):
+    path = tmp_path / ("a" * (255 - len(ending)) + ending)
+    model = destseg.load(exported(ending))
+    model.save(path)
+    assert read(path).calibration == model.calibration_
+
+
+def test_a_file_beside_that_cannot_be_written_is_told_before_any_work(light, tmp_path, monkeypatch):
+    monkeypatch.setattr("destseg.artifacts.export.trace", lambda *_: pytest.fail("work was done"))
+    (tmp_path / "part.bin").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"part\.bin is a folder; a file to write is wanted"):
+        light.export(tmp_path / "part.xml")
+
+
+@pytest.mark.parametrize("ending", NAMES)
 def test_the_picture_that_defines_the_threshold_is_normal_in_every_engine(light, exported, ending, tmp_path):
     """At one rate or another every calibration picture does, and engines round scores up as often as down."""
     model, normal = destseg.load(exported(ending)), pictures((64, 96), 12, seed=1)  # those of the calibration

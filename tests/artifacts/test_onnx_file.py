@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -174,3 +175,13 @@ def test_a_description_that_takes_all_recursion_is_refused(exported, tmp_path):
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ValueError, match=r"x\.onnx was not exported by this version of destseg"):
         onnx_file.read(path)
+
+
+def test_few_bytes_that_hold_many_fields_are_refused_at_once(tmp_path):
+    path, started = tmp_path / "x.onnx", time.monotonic()
+    node = Message([Field(onnx_file.NODE_OUTPUT, b"")] * 50_000).encode()
+    graph = Message([Field(onnx_file.NODE, node)] * 100).encode()
+    path.write_bytes(Message([Field(onnx_file.GRAPH, graph)]).encode())
+    with pytest.raises(ValueError, match=r"x\.onnx is damaged, .*it has more than 100000 fields"):
+        onnx_file.read(path)
+    assert time.monotonic() - started < 4  # five million fields would take far longer

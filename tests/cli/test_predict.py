@@ -1,6 +1,8 @@
 """`destseg predict` on the command line: what it prints, and the names of the files it writes."""
 
 import json
+import os
+import pathlib
 import time
 
 import PIL.Image
@@ -63,10 +65,11 @@ def test_results_of_an_earlier_run_are_no_pictures(
 
 
 def test_names_of_many_outputs_take_no_time():
-    names, started = _OutputNames([]), time.monotonic()
-    found = [names.of(f"{folder}/part.1.png") for folder in range(2000)]
+    names, started = _OutputNames(pathlib.Path("o"), [], [], ["_map.npy"]), time.monotonic()
+    found = [names.of(f"{folder}/part.1.png")[0] for folder in range(2000)]
     assert time.monotonic() - started < 3  # trying all names for each picture took 10 seconds and more
-    assert [str(path) for path in found[:4]] == ["part.1", "part_1_png", "part.1_2", "part.1_3"]
+    stems = ["part.1", "part_1_png", "part.1_2", "part.1_3"]
+    assert [path.as_posix() for path in found[:4]] == [f"o/{stem}_map.npy" for stem in stems]
     assert len(set(found)) == 2000
 
 
@@ -112,3 +115,60 @@ def test_what_is_left_out_of_a_folder_is_told_once(model, few_parts, tmp_path, c
         picture.convert("RGB").save(tmp_path / name)
     assert main(["predict", str(model), str(tmp_path)]) == 0
     assert [message for message in caplog.messages if "b.ppm" in message] == caplog.messages[:1]
+
+
+@pytest.fixture
+def folder(few_parts, tmp_path, monkeypatch):
+    """The current folder, with three pictures, two of them named as the overlay and map of one would be."""
+    monkeypatch.chdir(tmp_path)
+    for k, name in enumerate(("a.png", "a_overlay.png", "a_png_map.png")):
+        PIL.Image.open(sorted(few_parts.iterdir())[k]).save(name)
+    return tmp_path
+
+
+def files_in(*folders):
+    paths = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("output", [".", "link", "out"])
+def test_no_picture_is_written_over(model, folder, capsys, output):
+    """The output folder is that of the pictures, under this or another name, or holds links to them."""
+    before = files_in(folder)
+    (folder / "link").symlink_to(folder)
+    (folder / "out").mkdir()
+    (folder / "out/a_overlay.png").symlink_to(folder / "a_png_map.png")
+    (folder / "roi_map.png").write_bytes(before["a_overlay.png"])
+    pictures = [str(folder / name) for name in before]
+    command = ["predict", str(model), *pictures, "-o", output, "--maps", "png", "--roi"]
+    for roi in ("roi_map.png", "0,0 90,0 90,70"):  # the second run writes over the results of the first
+        assert main([*command, roi]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [line["source"] for line in lines] == pictures
+        assert files_in(folder).items() >= before.items()
+        written = {os.path.realpath(line[kind]) for line in lines for kind in ("overlay", "map")}
+        assert len(written) == 6 and not written & set(pictures)
+    assert os.readlink(folder / "out/a_overlay.png") == str(folder / "a_png_map.png")
+
+
+def test_a_picture_named_like_a_result_is_a_picture(model, folder, capsys, caplog):
+    for count in (3, 3):  # results are known by what they say, not by their names
+        assert main(["predict", str(model), ".", "-o", "."]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == count
+    assert caplog.text.count("left out: 3 results of an earlier run") == 1
+
+
+def test_nothing_is_written_outside_the_output_folder(model, few_parts, tmp_path, monkeypatch, capsys):
+    picture = PIL.Image.open(sorted(few_parts.iterdir())[0])
+    for name in ("here/a.png", "other/q.png", "here/...png", "here/..png", "here/.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture.save(tmp_path / name, format="PNG")
+    monkeypatch.chdir(tmp_path / "here")
+    before = set(tmp_path.rglob("*"))
+    given = [".", "../other/q.png", "../here/../other/q.png", "...png", "..png", ".png"]
+    assert main(["predict", str(model), *given, "-o", "out/in", "--maps", "npy"]) in (0, 1)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    written = {path for path in tmp_path.rglob("*") if path not in before and path.is_file()}
+    assert {path.parent for path in written} == {tmp_path / "here/out/in"}
+    told = {os.path.abspath(line[kind]) for line in lines for kind in ("overlay", "map") if kind in line}
+    assert told == set(map(str, written)) and len(told) >= 6

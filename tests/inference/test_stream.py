@@ -347,7 +347,7 @@ class Failing(Grey):
     def maps(self, pixels):
         maps = super().maps(pixels)
         if len(self.counts) > 1:
-            raise MemoryError("of the GPU")
+            raise RuntimeError("of the GPU")
         return maps
 
 
@@ -355,11 +355,11 @@ class Failing(Grey):
 @pytest.mark.parametrize("batch", [1, 4])
 def test_an_error_of_the_scorer_is_the_callers_and_ends_the_threads(folder, batch):
     found = []
-    with pytest.raises(MemoryError, match="of the GPU"):
+    with pytest.raises(RuntimeError, match="of the GPU"):
         for source, _ in stream(Failing(batch), Framing(SIZE), as_pictures(folder)):
             found.append(source.name)
     assert found in ([str(folder / f"{k}.png") for k in range(batch)], [])  # two batches at a time may fail
-    with pytest.raises(MemoryError, match="of the GPU"):
+    with pytest.raises(RuntimeError, match="of the GPU"):
         list(predictions(Failing(batch), Framing(SIZE), CALIBRATION, as_pictures(folder)))
 
 
@@ -379,6 +379,27 @@ def test_a_map_too_large_for_memory_ends_nothing(folder, batch, monkeypatch):
             assert str(result) == f"{source.name}: there is not enough memory for this picture"
         else:
             assert isinstance(result, Prediction)
+
+
+@pytest.mark.usefixtures("no_threads_are_left")
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_picture_too_large_to_score_is_left_out_and_no_other(folder, batch, monkeypatch):
+    """As the map of one of many tiles may be."""
+
+    def score_some(scorer, framing, pictures, progress):
+        if any(picture.view.size == SHAPES[1] for picture in pictures):
+            raise MemoryError
+        return score(scorer, framing, pictures, progress)
+
+    monkeypatch.setattr("destseg.inference.stream.score", score_some)
+    sources = as_pictures(folder)
+    results = list(stream(Grey(batch), Framing(SIZE), sources))
+    assert [source for source, _ in results] == list(sources)
+    for k, (source, result) in enumerate(results):
+        if k % 3 == 1:
+            assert str(result) == f"{source.name}: there is not enough memory for this picture"
+        else:
+            assert isinstance(result, Scored)
 
 
 @pytest.mark.usefixtures("no_threads_are_left")

@@ -1,9 +1,12 @@
 """Files of tensors: what is written is read again, the rest is refused, and nothing in a file is executed."""
 
 import datetime
+import io
 import pathlib
 import pickle
+import time
 import traceback
+import warnings
 import zipfile
 from fractions import Fraction
 
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from destseg.model.tensorfile import matching_tensors, read_tensors, write_tensors
+from destseg.model.tensorfile import SEALED, matching_tensors, read_tensors, write_tensors
 
 
 def test_what_is_written_is_read_again(tmp_path):
@@ -150,6 +153,14 @@ def test_matching_tensors_have_the_expected_dtypes_and_nothing_more():
     assert found["norm.num_batches_tracked"].item() == 4
 
 
+def test_exact_tensors_are_those_and_no_others():
+    given = {"weight": torch.ones(2, 3), "more": torch.zeros(9)}
+    with pytest.raises(ValueError, match=r"^part\.pth does not belong to this network: it has more$"):
+        matching_tensors(EXPECTED, given, "part.pth", exact=True)
+    del given["more"]
+    assert matching_tensors(EXPECTED, given, "part.pth", exact=True).keys() == EXPECTED.keys()
+
+
 def test_counters_of_batches_may_be_missing():
     found = matching_tensors(EXPECTED, {"weight": torch.ones(2, 3)}, "part.pth")
     assert found["norm.num_batches_tracked"].item() == 0
@@ -162,6 +173,18 @@ def test_counters_of_batches_may_be_missing():
         ({}, r"^part\.pth lacks the tensor weight of shape \(2, 3\)$"),
         ({"weight": "text"}, r"^part\.pth lacks the tensor weight of shape \(2, 3\)$"),
         ({"weight": torch.zeros(6)}, r"^part\.pth: the tensor weight must have shape \(2, 3\), got \(6,\)$"),
+        (
+            {"weight": torch.zeros(2, 3).int()},
+            r"^part\.pth: .* weight must be of torch.float32, got torch.int32$",
+        ),
+        (
+            {"weight": torch.zeros(2, 3) + 0j},
+            r"^part\.pth: .* weight must be of torch.float32, got torch.complex",
+        ),
+        (
+            {"weight": torch.full((2, 3), torch.nan)},
+            r"^part\.pth: .* weight must be finite, got NaN or infinity",
+        ),
     ],
 )
 def test_missing_and_misshapen_tensors_are_named(given, words):
@@ -202,18 +225,129 @@ def test_an_old_pickle_is_refused_in_the_same_words(tmp_path):
 )
 def test_tensors_larger_than_their_bytes_are_refused(tmp_path, tensor):
     """A list or an array of such a tensor would take all memory."""
+    kind = "sparse" if tensor.is_sparse else "meta"
+    words = (
+        rf"\(it holds a tensor of shape \(1000000, .* that is larger than its bytes|_rebuild_{kind}_tensor"
+    )
     for content in ({"a": tensor}, {"a": [{"b": (1, tensor)}]}):
         torch.save(content, tmp_path / "m")
-        with pytest.raises(
-            ValueError, match=r"m holds a tensor of shape \(1000000, .* that is larger than its bytes"
-        ):
+        with pytest.raises(ValueError, match=words):
             read_tensors(tmp_path / "m")
 
 
-def test_parts_of_tensors_and_lists_within_themselves_are_read(tmp_path):
+def test_parts_of_tensors_are_read(tmp_path):
     whole = torch.arange(12.0).reshape(3, 4)
-    around: list[object] = [whole.T, whole[1:, ::2], torch.nn.Parameter(whole)]
-    around.append(around)
-    torch.save({"a": around}, tmp_path / "m")
+    parts = [whole.T, whole[1:, ::2], torch.nn.Parameter(whole), whole[:0], torch.tensor(5)]
+    torch.save({"a": parts}, tmp_path / "m")
     found = read_tensors(tmp_path / "m")["a"]
-    assert found[3] is found and all(torch.equal(a, b) for a, b in zip(found[:3], around[:3], strict=True))
+    assert all(torch.equal(a, b) and a.stride() == b.stride() for a, b in zip(found, parts, strict=True))
+
+
+def doubled(times, pair):
+    """Return a value of a few bytes a doubling in a file, and without end for who prints or compares it."""
+    value = pair(0, 1)
+    for _ in range(times):
+        value = pair(value, value)
+    return value
+
+
+def test_content_without_end_is_refused_at_once(tmp_path):
+    around: list[object] = [1]
+    around.append(around)
+    started = time.monotonic()
+    for value in (doubled(100, lambda *pair: pair), doubled(100, lambda *pair: [*pair]), around):
+        torch.save({"a": value}, tmp_path / "m")
+        assert (tmp_path / "m").stat().st_size < 5000
+        with pytest.raises(ValueError, match=r"m is damaged, .*it holds more than 500000 values, or a list "):
+            read_tensors(tmp_path / "m")
+    (tmp_path / "m").write_bytes(pickled_archive(b"\x80\x02}" + b"K\x01K\x02s" * 300_000 + b"."))
+    with pytest.raises(ValueError, match=r"m is damaged, .*it holds more than 500000 values\)"):
+        read_tensors(tmp_path / "m")
+    assert time.monotonic() - started < 8
+
+
+def pickled_archive(pickled):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"}" + b"(K\x00K\x01t" * 2 + b"K\x05s",  # a tuple as a key
+        b"N(K\x00K\x01tR",  # a call of nothing
+        b"K\x01K\x02s",
+        b"}K\x01a",
+        b"\x85",
+        b"}}b}bK\x01",
+        b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R",
+        b"ctorch\nfloat32\n",
+        b"ccollections\nOrderedDict\n(K\x01tR",
+    ],
+)
+def test_what_torch_save_never_writes_is_refused(tmp_path, program):
+    (tmp_path / "m").write_bytes(pickled_archive(b"\x80\x02" + program + b"."))
+    with pytest.raises(
+        ValueError, match=r"m (is damaged, truncated|cannot be loaded: it holds other things)"
+    ):
+        read_tensors(tmp_path / "m")
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "m", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}.")
+        archive.writestr("archive/data/0", bytes(1 << 20))
+    with pytest.raises(ValueError, match=r"m is damaged, .*its records are compressed"):
+        read_tensors(tmp_path / "m")
+    whole = pickled_archive(b"\x80\x02}.")
+    place = whole.index(b"PK\x01\x02") + 20  # the two sizes in the list of records
+    (tmp_path / "m").write_bytes(whole[:place] + b"\xff\xff\xff\x7f" * 2 + whole[place + 8 :])
+    with pytest.raises(ValueError, match=r"m is damaged, .*its records lie over one another"):
+        read_tensors(tmp_path / "m")
+
+
+def test_records_exchanged_or_named_twice_are_found(tmp_path):
+    """Each has a checksum of its own, which holds."""
+    path = tmp_path / "m"
+    write_tensors(path, {"a": torch.zeros(100), "b": torch.ones(100)})
+    whole = path.read_bytes()
+    for names, words in (
+        ({"archive/data/0": "archive/data/1", "archive/data/1": "archive/data/0"}, "checksum does not hold"),
+        ({"archive/data/0": "archive/data/1"}, "two of its records have the same name"),
+        ({}, "checksum does not hold"),  # a file that is packed anew has lost it
+    ):
+        with zipfile.ZipFile(io.BytesIO(whole)) as given, zipfile.ZipFile(path, "w") as changed:
+            for name in given.namelist():
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    changed.writestr(names.get(name, name), given.read(name))
+        with pytest.raises(ValueError, match=f"m is damaged, .*{words}"):
+            read_tensors(path)
+    attributes = bytearray(whole)
+    attributes[whole.index(b"PK\x01\x02") + 38] ^= 0x10  # "a folder": torch would not read its bytes
+    path.write_bytes(attributes)
+    with pytest.raises(ValueError, match=r"m is damaged, .*checksum does not hold"):
+        read_tensors(path)
+    path.write_bytes(whole)
+    assert read_tensors(path).keys() == torch.load(path, weights_only=True).keys() - {SEALED} == {"a", "b"}
+
+
+def test_a_bit_of_an_entry_changes_no_tensor_of_an_earlier_version(tmp_path):
+    """They have no checksum of all; torch takes uninitialised memory for what it holds to be a folder."""
+    path, values = tmp_path / "m", torch.arange(100.0)
+    torch.save({"a": values}, path)
+    whole = bytearray(path.read_bytes())
+    place = -1
+    while (place := whole.find(b"PK\x01\x02", place + 1)) >= 0:
+        whole[place + 38] ^= 0x10
+    path.write_bytes(whole)
+    assert torch.equal(read_tensors(path)["a"], values)
+
+
+def test_a_file_larger_than_any_model_is_not_read(tmp_path):
+    with open(tmp_path / "m", "wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(ValueError, match=r"m must have at most 2147483648 bytes, got 3221225472"):
+        read_tensors(tmp_path / "m")
