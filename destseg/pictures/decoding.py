@@ -21,6 +21,7 @@ import PIL.ImageOps
 from destseg.files import as_path
 from destseg.pictures.arrays import Tensor, as_array
 from destseg.pictures.limit import check_size, decoding, lock_over_forks, without_limit
+from destseg.pictures.tiff import check_values, unknown_kind, white_is_zero
 from destseg.settings import BIT_DEPTHS
 
 
@@ -97,7 +98,7 @@ def to_rgb(image: Image, name: str | None = None, bit_depth: int | None = None) 
             reason = "Pillow keeps the upper 8 of 16 bits of a colour: pass the file or its bytes"
             raise ValueError(f"{name}: {reason}")
         with _decode_lock(image), _readable(name), decoding(image):
-            image = PIL.ImageOps.exif_transpose(image)  # always a copy
+            image = upright(image)
         return _from_pillow(image, name, bit_depth)
     pixels = as_array(image, name)
     if pixels.dtype == np.bool_:
@@ -137,7 +138,7 @@ def highest_value(image: Image) -> int | None:
         return None
     name = str(getattr(image, "filename", "") or "Pillow image")
     with _decode_lock(image), _readable(name), decoding(image):
-        highest = int(np.asarray(image).max())
+        highest = int(np.asarray(upright(image)).max())
     return highest if highest < 1 << 16 else None  # 32-bit data, which `to_rgb` refuses
 
 
@@ -203,8 +204,23 @@ def read_image(image: str | os.PathLike[str] | Bytes | File, name: str | None = 
             )
             _warn_once(("pages", None), f"{name}: holds {pages} {text}")
         with decoding(picture):
-            PIL.ImageOps.exif_transpose(picture, in_place=True)
-    return picture
+            return upright(picture, in_place=True)
+
+
+def upright(picture: PIL.Image.Image, in_place: bool = False) -> PIL.Image.Image:
+    """Return a copy of a picture, turned as its EXIF orientation says, in which 0 is black.
+
+    With `in_place` the picture itself is turned, and returned where possible; this saves memory.
+    """
+    turned = picture
+    if in_place:
+        PIL.ImageOps.exif_transpose(picture, in_place=True)
+    else:
+        turned = PIL.ImageOps.exif_transpose(picture)
+    if turned.mode == "I;16" and white_is_zero(picture):
+        turned = PIL.Image.fromarray(np.invert(np.asarray(turned)))
+    turned.format = picture.format
+    return turned
 
 
 def pages_of(picture: PIL.Image.Image) -> int:
@@ -220,7 +236,7 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         FileNotFoundError, IsADirectoryError, UnreadableImage: as `read_image`, as far as the header tells.
     """
-    path = _check_file(Path(path))
+    path = check_file(Path(path))
     with _readable(str(path)), open(path, "rb") as file:
         picture = _open(file)
         turned = picture.getexif().get(PIL.ExifTags.Base.Orientation, 1) != 1
@@ -251,9 +267,13 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _open(file: BinaryIO) -> PIL.Image.Image:
     """Open a picture; nothing is decoded yet."""
-    with without_limit() as limit:
-        picture = PIL.Image.open(file, formats=FORMATS)
+    try:
+        with without_limit() as limit:
+            picture = PIL.Image.open(file, formats=FORMATS)
+    except PIL.UnidentifiedImageError:
+        raise ValueError(unknown_kind(file) or "it is no PNG, JPEG, TIFF, BMP or WebP file") from None
     check_size(picture, limit)
+    check_values(picture)
     return picture
 
 
@@ -343,9 +363,6 @@ def _readable(name: str) -> Iterator[None]:
         yield
     except MemoryError:
         raise
-    except PIL.UnidentifiedImageError:
-        reason = "it is no PNG, JPEG, TIFF, BMP or WebP file"
-        raise UnreadableImage(f"{name} cannot be read as a picture: {reason}") from None
     except Exception as error:  # OSError, SyntaxError, KeyError, struct.error, zlib.error, ...
         reason = str(error) or "its file is closed"  # which Pillow merely asserts
         raise UnreadableImage(f"{name} cannot be read as a picture: {reason}") from error
@@ -370,17 +387,23 @@ def _from_pillow(picture: PIL.Image.Image, name: str, bit_depth: int | None) -> 
     return to_rgb(values, name, bit_depth)
 
 
-def _check_file(path: Path) -> Path:
+def check_file(path: Path) -> Path:
+    """Return the path of a regular file, or of a link to one; reading a pipe or a device may never end.
+
+    Raises FileNotFoundError, IsADirectoryError, or UnreadableImage for a pipe, a socket or a device.
+    """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; a picture file is wanted")
     if not path.exists():
         raise FileNotFoundError(f"there is no picture file {path}")
+    if not path.is_file():
+        raise UnreadableImage(f"{path} cannot be read as a picture: it is a pipe, a socket or a device")
     return path
 
 
 def _data_of(image: str | os.PathLike[str] | Bytes | File) -> Bytes:
     if isinstance(image, (str, os.PathLike)):
-        return _check_file(as_path(image)).read_bytes()
+        return check_file(as_path(image)).read_bytes()
     return image if isinstance(image, BYTES) else read_file(image)
 
 

@@ -11,11 +11,19 @@ from typing import TypeAlias, TypeGuard
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
 from destseg.files import as_path
 from destseg.pictures.arrays import Tensor, as_array, is_tensor
-from destseg.pictures.decoding import BYTES, Image, file_name, is_file, pages_of, read_file
+from destseg.pictures.decoding import (
+    BYTES,
+    Image,
+    check_file,
+    file_name,
+    is_file,
+    pages_of,
+    read_file,
+    upright,
+)
 from destseg.pictures.layouts import namesakes, refuse_masks, refuse_others
 from destseg.pictures.limit import without_limit
 
@@ -137,6 +145,8 @@ def as_pictures(source: Pictures) -> list[Source]:
 
     Raises:
         FileNotFoundError: a path leads nowhere.
+        UnreadableImage: a path leads to a pipe, a socket or a device. Those in a folder are listed: whoever
+            reads the pictures leaves them out by name.
         ValueError: there is no picture, an array is not a picture, or some are masks.
         TypeError: source is of another type.
     """
@@ -309,7 +319,7 @@ def _sources_of(item: Image, name: str) -> list[Source]:
             return [Source(str(picture), picture) for picture in picture_paths(path)]
         if not path.exists():
             raise FileNotFoundError(f"there is no picture or directory {path}")
-        return [Source(str(path), path)]
+        return [Source(str(path), check_file(path))]
     if isinstance(item, PIL.Image.Image):
         return [Source(str(getattr(item, "filename", "") or name), item)]
     if is_file(item):  # read at once: it may be closed before its turn comes
@@ -365,5 +375,5 @@ def _copied(item: Image) -> Image:
         return bytes(item)
     if isinstance(item, PIL.Image.Image) and (pages_of(item) > 1 or not getattr(item, "tile", None)):
         with contextlib.suppress(Exception):  # of a damaged one, as whoever decodes it tells
-            return PIL.ImageOps.exif_transpose(item)  # which copies it, or its present page
+            return upright(item)  # a copy of it, or of its present page
     return item.clone() if is_tensor(item) else item
