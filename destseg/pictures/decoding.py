@@ -20,7 +20,7 @@ import PIL.ImageOps
 
 from destseg.files import as_path
 from destseg.pictures.arrays import Tensor, as_array
-from destseg.pictures.limit import check_size, decoding, lock_over_forks, without_limit
+from destseg.pictures.limit import budget, check_size, decoding, lock_over_forks, without_limit
 from destseg.pictures.tiff import check_values, unknown_kind, white_is_zero
 from destseg.settings import BIT_DEPTHS
 
@@ -86,20 +86,39 @@ def to_rgb(image: Image, name: str | None = None, bit_depth: int | None = None) 
         >>> to_rgb(np.array([[0.0, 1.0]])).tolist()
         [[[0, 0, 0], [255, 255, 255]]]
     """
+    with rgb_within_budget(image, name, bit_depth) as pixels:
+        return pixels
+
+
+@contextlib.contextmanager
+def rgb_within_budget(
+    image: Image, name: str | None = None, bit_depth: int | None = None
+) -> Iterator[np.ndarray]:
+    """Yield what `to_rgb` returns; what is done with the pixels within is part of the budget of decoding."""
     if isinstance(image, (str, os.PathLike, *BYTES)) or is_file(image):
         name = name or _name_of(image)
         data = _data_of(image)
-        picture = read_image(data, name)
-        wide = wide_colour(data, name) if picture.format in WIDE_FORMATS else None
-        return _from_pillow(picture, name, bit_depth) if wide is None else to_rgb(wide, name, bit_depth)
-    if isinstance(image, PIL.Image.Image):
+        with _decoded(data, name) as picture:
+            wide = wide_colour(data, name) if picture.format in WIDE_FORMATS else None
+            if wide is None:
+                yield _from_pillow(picture, name, bit_depth)
+            else:
+                yield _from_array(wide, name, bit_depth)
+    elif isinstance(image, PIL.Image.Image):
         name = name or str(getattr(image, "filename", "") or "Pillow image")
         if bit_depth not in (None, 16) and _is_wide_colour(image):  # known until its pixels are loaded
             reason = "Pillow keeps the upper 8 of 16 bits of a colour: pass the file or its bytes"
             raise ValueError(f"{name}: {reason}")
-        with _decode_lock(image), _readable(name), decoding(image):
-            image = upright(image)
-        return _from_pillow(image, name, bit_depth)
+        with budget.taken(image):
+            with _decode_lock(image), _readable(name), decoding(image):
+                image = upright(image)
+            yield _from_pillow(image, name, bit_depth)
+    else:
+        yield _from_array(image, name, bit_depth)
+
+
+def _from_array(image: Any, name: str | None, bit_depth: int | None) -> np.ndarray:
+    """Return the pixels of an array or a tensor."""
     pixels = as_array(image, name)
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
@@ -127,7 +146,8 @@ def highest_value(image: Image) -> int | None:
         data = _data_of(image)
         with _readable(name):
             picture = _open(io.BytesIO(data))
-        wide = wide_colour(data, name) if picture.format in WIDE_FORMATS else None
+        with budget.taken(picture):
+            wide = wide_colour(data, name) if picture.format in WIDE_FORMATS else None
         if wide is not None:
             return int(wide.max())
         image = picture
@@ -137,7 +157,7 @@ def highest_value(image: Image) -> int | None:
     if not _is_wide_grey(image):
         return None
     name = str(getattr(image, "filename", "") or "Pillow image")
-    with _decode_lock(image), _readable(name), decoding(image):
+    with budget.taken(image), _decode_lock(image), _readable(name), decoding(image):
         highest = int(np.asarray(upright(image)).max())
     return highest if highest < 1 << 16 else None  # 32-bit data, which `to_rgb` refuses
 
@@ -192,19 +212,25 @@ def read_image(image: str | os.PathLike[str] | Bytes | File, name: str | None = 
         FileNotFoundError, IsADirectoryError: the path leads to no file.
         UnreadableImage: the file is no such picture, damaged or too large; the message gives the reason.
     """
-    name = name or _name_of(image)
-    data = _data_of(image)
+    with _decoded(_data_of(image), name or _name_of(image)) as picture:
+        return picture
+
+
+@contextlib.contextmanager
+def _decoded(data: Bytes, name: str) -> Iterator[PIL.Image.Image]:
+    """Decode a file as `read_image` does; what is done with its pixels within is part of the budget."""
     if not data:
         raise UnreadableImage(f"{name} cannot be read as a picture: it is empty")
     with _readable(name):
         picture = _open(io.BytesIO(data))
-        if picture.format == "TIFF" and (pages := pages_of(_open(io.BytesIO(data)))) > 1:
-            text = (
-                "pages, of which only the first is read; PIL.ImageSequence.Iterator(image) gives all of them"
-            )
-            _warn_once(("pages", None), f"{name}: holds {pages} {text}")
-        with decoding(picture):
-            return upright(picture, in_place=True)
+    with budget.taken(picture):
+        with _readable(name):
+            if picture.format == "TIFF" and (pages := pages_of(_open(io.BytesIO(data)))) > 1:
+                text = "pages, of which only the first is read; PIL.ImageSequence.Iterator(image) gives all"
+                _warn_once(("pages", None), f"{name}: holds {pages} {text}")
+            with decoding(picture):
+                picture = upright(picture, in_place=True)
+        yield picture
 
 
 def upright(picture: PIL.Image.Image, in_place: bool = False) -> PIL.Image.Image:
@@ -378,13 +404,14 @@ def _from_pillow(picture: PIL.Image.Image, name: str, bit_depth: int | None) -> 
         else:
             # palettes: straight to RGB, Pillow warns of transparency; premultiplied colours need dividing
             detour = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}.get(picture.mode)
-            return np.array((picture.convert(detour) if detour else picture).convert("RGB"))
+            picture = picture.convert(detour) if detour else picture
+            return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
     if picture.mode == "I":  # 32-bit integers: older Pillow returns 16-bit grey as these
         low, high = values.min(), values.max()
         if low < 0 or high > 65535:
             raise ValueError(f"{name}: integer pixels must lie in 0..65535, got {low}..{high}")
         values = values.astype(np.uint16)
-    return to_rgb(values, name, bit_depth)
+    return _from_array(values, name, bit_depth)
 
 
 def check_file(path: Path) -> Path:

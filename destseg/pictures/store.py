@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from destseg.pictures.decoding import UnreadableImage, depth_of, highest_value, to_rgb
+from destseg.pictures.decoding import UnreadableImage, depth_of, highest_value, rgb_within_budget
 from destseg.pictures.folders import Source
 from destseg.pictures.framing import Frame, Framing, View
 from destseg.pictures.prefetch import prefetch
@@ -41,10 +41,10 @@ def read(
     """
     if source.error is not None:
         raise source.error
-    pixels = to_rgb(source.image, source.name, framing.bit_depth)
-    if change is not None:
-        pixels = change(pixels)
-    view = framing.view(pixels)
+    with rgb_within_budget(source.image, source.name, framing.bit_depth) as pixels:
+        if change is not None:
+            pixels = change(pixels)
+        view = framing.view(pixels)
     try:
         framing.roi_mask(view)
         if framing.roi is not None:

@@ -136,6 +136,7 @@ def test_odd_pictures_are_read_as_everybody_sees_them(tmp_path, kind):
     assert read_size(path) == np.shape(pixels)[:2]
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # so Pillow calls a TIFF file without tags
 @pytest.mark.parametrize("kind", REFUSED)
 def test_broken_pictures_are_refused_by_name_and_reason(tmp_path, kind):
     data, reason = REFUSED[kind]
@@ -185,6 +186,7 @@ def test_what_is_no_file_is_never_opened(tmp_path, make):
         as_pictures(path)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX only")
 def test_a_folder_of_them_gives_its_pictures_and_names_all_others(tmp_path, caplog):
     for make in SPECIAL:

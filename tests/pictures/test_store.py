@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from destseg.pictures.decoding import UnreadableImage, to_rgb
+from destseg.pictures.decoding import UnreadableImage, rgb_within_budget
 from destseg.pictures.folders import as_pictures
 from destseg.pictures.framing import Framing
 from destseg.pictures.roi import RegionOfInterest
@@ -123,9 +123,9 @@ def test_a_picture_too_large_for_memory_is_left_out_by_name(folder, monkeypatch,
     def decode(image, name, bit_depth):
         if name.endswith("2.png"):
             raise MemoryError
-        return to_rgb(image, name, bit_depth)
+        return rgb_within_budget(image, name, bit_depth)
 
-    monkeypatch.setattr("destseg.pictures.store.to_rgb", decode)
+    monkeypatch.setattr("destseg.pictures.store.rgb_within_budget", decode)
     assert levels(PictureStore(as_pictures(folder), Framing(SIZE))) == [0, 10, 30]
     words = f"{folder / '2.png'}: there is not enough memory for this picture"
     assert caplog.messages[0] == f"left out: {words}"
