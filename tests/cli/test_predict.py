@@ -1,11 +1,13 @@
 """`destseg predict` on the command line: what it prints, and the names of the files it writes."""
 
+import itertools
 import json
 import time
 
 import PIL.Image
 import pytest
 
+import destseg
 from destseg.cli import main
 from destseg.cli.predict import _OutputNames
 
@@ -99,3 +101,16 @@ def test_what_is_left_out_of_a_folder_is_told_once(model, few_parts, tmp_path, c
         picture.convert("RGB").save(tmp_path / name)
     assert main(["predict", str(model), str(tmp_path)]) == 0
     assert [message for message in caplog.messages if "b.ppm" in message] == caplog.messages[:1]
+
+
+def test_an_interrupted_prediction_ends_as_such(model, few_parts, monkeypatch, capsys):
+    real = destseg.DeSTSeg.predict_each
+
+    def stop_after_two(self, *arguments, **options):
+        yield from itertools.islice(real(self, *arguments, **options), 2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(destseg.DeSTSeg, "predict_each", stop_after_two)
+    assert main(["predict", str(model), str(few_parts)]) == 130  # an unreadable picture gives 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 2 and printed.err.endswith("destseg predict: interrupted\n")
