@@ -87,21 +87,22 @@ class Synthesis:
     def drawn(
         self,
         step: int,
-        take: Callable[[int, Generator], tuple[Any, np.ndarray | None]],
+        take: Callable[[int, Generator], tuple[int, Any, np.ndarray | None]],
         texture: Callable[[Generator], Any],
     ) -> Drawn:
         """Draw the ingredients of batch number `step`.
 
         Args:
             step: the batch's number.
-            take: returns the picture and the ROI of an index, in any form.
+            take: returns the index, the picture and the ROI of an index, in any form; those of another one
+                where that picture cannot be read any more.
             texture: draws a texture, in any form.
         """
         drawn = Drawn([], [], [], [], [])
         for k in range(self.batch_size):
             generator = np.random.default_rng([self.seed, step, k])
             index = self._index(step * self.batch_size + k)
-            picture, roi = take(index, generator)
+            index, picture, roi = take(index, generator)
             drawn.pictures.append(picture)
             drawn.rois.append(roi)
             drawn.textures.append(texture(generator))
@@ -109,13 +110,13 @@ class Synthesis:
             drawn.indices.append(index)
         return drawn
 
-    def input(self, index: int, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return an input and its ROI as a store does, both changed alike if that is wanted."""
-        picture, roi = self.normals.input(index)
+    def input(self, index: int, generator: Generator) -> tuple[int, np.ndarray, np.ndarray | None]:
+        """Return `PictureStore.readable_input`, picture and ROI changed alike if that is wanted."""
+        index, picture, roi = self.normals.readable_input(index)
         if not self.changes_pictures:
-            return picture, roi
+            return index, picture, roi
         changes = draw_augmentation(generator, self.normals.size, self.rotate, self.flip, self.augment)
-        return augment_picture(picture, changes), None if roi is None else augment_roi(roi, changes)
+        return index, augment_picture(picture, changes), None if roi is None else augment_roi(roi, changes)
 
     def clean(self, indices: Iterable[int]) -> Tensor:
         """Return the clean inputs of these indices, as stored, (n, 3, h, w) float32 normalised."""

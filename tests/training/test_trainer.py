@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import pathlib
+import shutil
 
 import pytest
 import torch
@@ -53,6 +55,29 @@ def test_the_same_seed_gives_the_same_model_whatever_the_workers_and_the_memory(
         for workers, memory in ((2, MEMORY), (0, 0))
     )
     assert_same_weights(again, kept)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_picture_that_is_gone_while_training_runs_is_left_out_by_name(
+    few_parts, tmp_path, monkeypatch, caplog, strict
+):
+    parts = shutil.copytree(few_parts, tmp_path / "parts")
+    real_step = Trainer.step
+
+    def step(self, number, batch):
+        if number == 0:
+            for source in self.synthesis.normals.sources[:2]:
+                pathlib.Path(source.name).unlink(missing_ok=True)
+        return real_step(self, number, batch)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    options = {"steps": (8, 1), "batch_size": 4, "memory": 0, "workers": 0}
+    if strict:
+        with pytest.raises(FileNotFoundError, match=r"there is no picture file .*\.png"):
+            fit(parts, strict=True, **options)
+    else:
+        assert len(fit(parts, **options).losses_) == 9
+        assert sum("left out from now on: there is no picture file" in text for text in caplog.messages) == 2
 
 
 def test_another_seed_gives_another_model(uninterrupted, few_parts):
