@@ -6,6 +6,7 @@ No other module asks whether there is a terminal, or shows a bar.
 import contextlib
 import functools
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -16,6 +17,7 @@ T = TypeVar("T")
 logger = logging.getLogger("destseg")
 line_logger = logging.getLogger("destseg.progress")  # apart: the command line listens to these alone
 
+CONTROL = re.compile(r"[\x00-\x1f\x80-\x9f]")  # characters that a terminal obeys
 LINE_EVERY = 60.0  # seconds between two lines in the log
 
 
@@ -52,10 +54,18 @@ def say(text: str, wanted: bool = True) -> None:
 
 
 def write(text: str) -> None:
-    """Print a line on standard error, if there is one that can be written."""
+    """Print lines, control characters escaped, on standard error, if there is one that can be written."""
     if sys.stderr is not None:  # print would take standard output in its place
         with contextlib.suppress(Exception):  # of an object that is no stream, or whose window is gone
-            print(text, file=sys.stderr)
+            print(printable(text), file=sys.stderr)
+
+
+def printable(text: str, but: str = "\n") -> str:
+    r"""Escape control characters, as `\x1b`, but for some: files and their names may hold them.
+
+    A terminal would obey them, and a line break could make a message of one's own.
+    """
+    return CONTROL.sub(lambda found: found[0] if found[0] in but else repr(found[0])[1:-1], text)
 
 
 class Bar:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import destseg
 from destseg.cli import bench, calibrate, demo, evaluate, export, fit, info, predict
 from destseg.cli.arguments import UsageError, add_verbs
-from destseg.progress import is_watched, line_logger, write
+from destseg.progress import is_watched, line_logger, printable, write
 
 VERBS = {
     "demo": demo,
@@ -28,10 +28,15 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return 0, or 1 if it failed, or 2 for wrong usage; argparse exits with 2, too."""
+    """Run one command and return its exit status.
+
+    0; 1 if it failed; 2 for wrong usage, with which argparse exits, too; 130 if it was interrupted by Ctrl-C.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):  # so that no file's name is one that cannot be printed
         sys.stdout.reconfigure(errors="backslashreplace")
-    logging.basicConfig(format="destseg: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("destseg: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     if not is_watched():  # results do not depend on kernels: only people hear that they are missing
         logging.getLogger("destseg.ops").setLevel(logging.ERROR)
     options = parser().parse_args(arguments)
@@ -42,15 +47,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough, see `destseg.cli.output.show`
         return 1
     except UsageError as error:
-        write(f"destseg {verb}: {error}")
+        write(printable(f"destseg {verb}: {error}", but=""))
         return 2
     except (ValueError, OSError, RuntimeError, TypeError, ImportError) as error:
-        write(f"destseg {verb}: {error}")
+        write(printable(f"destseg {verb}: {error}", but=""))
     except MemoryError:
         write(f"destseg {verb}: there is not enough memory")
     except KeyboardInterrupt as interruption:  # with what the verb has to say about it
         write(": ".join([f"destseg {verb}", "interrupted", *map(str, interruption.args)]))
+        return 130  # as shells call it
     return 1
+
+
+class _OneLine(logging.Formatter):
+    """Writes each message in one line, control characters escaped."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return printable(super().formatMessage(record), but="")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from typing import Any
 
 import destseg
 from destseg.cli.output import show, thresholds
+from destseg.progress import printable
 
 HELP = "Describe this installation, or a model."
 EXAMPLE = "destseg info part.destseg"
@@ -18,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    show("\n".join(_installation() if options.model is None else _model(options.model)))
+    lines = _installation() if options.model is None else _model(options.model)
+    show("\n".join(printable(line, but="") for line in lines))
     return 0
 
 

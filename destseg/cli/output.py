@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from destseg.cli.arguments import wrong_usage
-from destseg.progress import write
+from destseg.progress import printable, write
 
 if TYPE_CHECKING:
     from destseg.artifacts.artifact import Format
@@ -60,12 +60,13 @@ def check_report(path: str | None) -> None:
 
 
 def show(text: str) -> None:
-    """Print results. Where that fails, they land on standard error, and OSError says why.
+    """Print results, control characters escaped. Where that fails, they land on standard error.
 
-    Raises BrokenPipeError, and prints no more, where nobody reads on, as in `destseg info part | head -1`.
+    Raises OSError, which says why it failed, or
+    BrokenPipeError, and prints no more, where nobody reads on, as in `destseg info part | head -1`.
     """
     try:
-        print(text, flush=True)
+        print(printable(text), flush=True)
     except (OSError, ValueError) as error:  # ValueError: of a stream that is closed, or cannot write a name
         if isinstance(error, OSError):
             with contextlib.suppress(OSError, ValueError):  # so that flushing at exit cannot fail

@@ -1,6 +1,5 @@
 """From pictures to anomaly maps and scores, for prediction, calibration and evaluation alike."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from destseg.pictures.roi import RegionOfInterest
 from destseg.pictures.store import Picture
 from destseg.progress import bar
 
+ROUNDING = 1e-3  # by which the maps of engines may leave [0, 1]
 PATIENCE = 2.0  # seconds before a progress bar appears for a picture in tiles
 TOP_SHARE = 100 / (256 * 256)  # of the pixels of one input: the paper's 100 of 256 x 256
 
@@ -46,7 +46,7 @@ def score(
 
     With many frames it takes long, and `progress` shows how far it is.
 
-    Raises RuntimeError where the network gives NaN, which would exceed no threshold and count as normal.
+    Raises RuntimeError where the network or the engine gives NaN, or anything else but maps in [0, 1].
     """
     views = [picture.view for picture in pictures]
     return [
@@ -69,21 +69,34 @@ def framed_maps(
     for first in bar(firsts, "tiles", leave=False, delay=PATIENCE, wanted=progress and len(firsts) > 1):
         batch = places[first : first + scorer.batch]
         inputs = np.stack([framing.cut(views[k], frame) for k, frame in batch])
-        for (k, frame), frame_map in zip(batch, scorer.maps(inputs), strict=True):
+        for (k, frame), frame_map in zip(batch, _checked(scorer.maps(inputs), inputs.shape), strict=True):
             maps[k][frame.rows, frame.columns] += frame.weights * frame_map[frame.inside]
     return [whole.clip(max=1, out=whole) for whole in maps]  # rounding may take sums of weights above 1
+
+
+def _checked(maps: np.ndarray, inputs: tuple[int, ...]) -> np.ndarray:
+    """Return the maps that a scorer made of inputs of this shape; raise RuntimeError if they are no maps.
+
+    An exported graph may compute anything. NaN would exceed no threshold and count as normal.
+    """
+    if maps.dtype != np.float32 or maps.shape != inputs[:3]:
+        raise RuntimeError(f"maps must be float32 of shape {inputs[:3]}, got {maps.dtype} of {maps.shape}")
+    low, high = maps.min(), maps.max()
+    if np.isnan(low):
+        raise RuntimeError(
+            "the network gives NaN: its training has diverged, or its weights are damaged; "
+            'fit again, with precision="float32" or another seed. On a GPU inference_precision="float16" may '
+            "be too narrow for them: calibrate with another one"
+        )
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise RuntimeError(f"maps must lie in [0, 1], got values from {low:g} to {high:g}: export again")
+    return maps if low >= 0 and high <= 1 else maps.clip(0, 1)
 
 
 def _scored(picture: Picture, anomaly_map: np.ndarray, framing: Framing) -> Scored:
     counts = framing.roi_mask(picture.view)
     values = anomaly_map if counts is None else anomaly_map[counts]
     image_score, pixel_score = scores(values, framing.size)
-    if not math.isfinite(image_score):
-        raise RuntimeError(
-            "the network gives NaN: its training has diverged, or its weights are damaged; "
-            'fit again, with precision="float32" or another seed. On a GPU inference_precision="float16" may '
-            "be too narrow for them: calibrate with another one"
-        )
     return Scored(picture.pixels, picture.view.size, anomaly_map, image_score, pixel_score, framing.roi)
 
 

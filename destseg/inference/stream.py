@@ -43,7 +43,7 @@ def stream(
         take: gives the pictures that a store keeps; by default each is decoded.
         progress: show a progress bar for a picture of many tiles.
 
-    Raises RuntimeError where the network gives NaN.
+    Raises RuntimeError where the network gives no maps in [0, 1].
     """
     in_batches, alone = scorer.batch > 1, _is_alone(sources)
     decoders = min(MOST_DECODERS, os.cpu_count() or 1) if in_batches else DECODERS

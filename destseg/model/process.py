@@ -3,9 +3,16 @@
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
+
+R = TypeVar("R")
+
+_others = ThreadPoolExecutor(1, "destseg")  # starts its thread when it is first needed
 
 
 def check_process() -> None:
@@ -21,6 +28,21 @@ def check_process() -> None:
             'without --preload); or start processes by multiprocessing.get_context("spawn"); or call '
             "torch.set_num_threads(1) in this one. Exported models need none of this"
         )
+
+
+def in_one_thread(compute: Callable[[], R]) -> R:
+    """Call a function in the main thread, or else in the one that computes for all other threads.
+
+    OpenMP keeps a team of threads for each thread that computes: sixteen that predict would start sixteen
+    times as many as there are cores. Where torch uses a single thread there are no teams, and each computes
+    for itself.
+
+    Raises RuntimeError where `check_process` does.
+    """
+    check_process()
+    if torch.get_num_threads() == 1 or threading.current_thread() is threading.main_thread():
+        return compute()
+    return _others.submit(compute).result()
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """The scorers that compute with torch: on a CPU, on a GPU, and as the published implementation does."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -8,7 +10,7 @@ from destseg.model.construction import torch_device
 from destseg.model.gpu_scorer import GpuScorer
 from destseg.model.networks import DeSTSegNet, fold_normalisations, resize
 from destseg.model.normalisation import normalise
-from destseg.model.process import check_process, plain_torch
+from destseg.model.process import check_process, in_one_thread, plain_torch
 
 
 class TorchScorer:
@@ -25,10 +27,12 @@ class TorchScorer:
     def __init__(self, network: DeSTSegNet, size: tuple[int, int]) -> None:
         self.network, self.size = fold_normalisations(network), size
 
-    @plain_torch()
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """See `Scorer.maps`."""
-        check_process()
+        return in_one_thread(partial(self._maps, pixels))
+
+    @plain_torch()
+    def _maps(self, pixels: np.ndarray) -> np.ndarray:
         weights = next(self.network.parameters())
         with torch.inference_mode():
             images = normalise(torch.from_numpy(pixels).to(weights.device))

@@ -20,7 +20,8 @@ import PIL.ImageOps
 
 from destseg.files import as_path
 from destseg.pictures.arrays import Tensor, as_array
-from destseg.pictures.limit import check_size, decoding, lock_over_forks, without_limit
+from destseg.pictures.limit import budget, check_size, decoding, lock_over_forks, without_limit
+from destseg.pictures.tiff import check_values, unknown_kind, white_is_zero
 from destseg.settings import BIT_DEPTHS
 
 
@@ -85,20 +86,39 @@ def to_rgb(image: Image, name: str | None = None, bit_depth: int | None = None) 
         >>> to_rgb(np.array([[0.0, 1.0]])).tolist()
         [[[0, 0, 0], [255, 255, 255]]]
     """
+    with rgb_within_budget(image, name, bit_depth) as pixels:
+        return pixels
+
+
+@contextlib.contextmanager
+def rgb_within_budget(
+    image: Image, name: str | None = None, bit_depth: int | None = None
+) -> Iterator[np.ndarray]:
+    """Yield what `to_rgb` returns; what is done with the pixels within is part of the budget of decoding."""
     if isinstance(image, (str, os.PathLike, *BYTES)) or is_file(image):
         name = name or _name_of(image)
         data = _data_of(image)
-        picture = read_image(data, name)
-        wide = wide_colour(data, name) if picture.format in WIDE_FORMATS else None
-        return _from_pillow(picture, name, bit_depth) if wide is None else to_rgb(wide, name, bit_depth)
-    if isinstance(image, PIL.Image.Image):
+        with _decoded(data, name) as picture:
+            wide = wide_colour(data, name) if picture.format in WIDE_FORMATS else None
+            if wide is None:
+                yield _from_pillow(picture, name, bit_depth)
+            else:
+                yield _from_array(wide, name, bit_depth)
+    elif isinstance(image, PIL.Image.Image):
         name = name or str(getattr(image, "filename", "") or "Pillow image")
         if bit_depth not in (None, 16) and _is_wide_colour(image):  # known until its pixels are loaded
             reason = "Pillow keeps the upper 8 of 16 bits of a colour: pass the file or its bytes"
             raise ValueError(f"{name}: {reason}")
-        with _decode_lock(image), _readable(name), decoding(image):
-            image = PIL.ImageOps.exif_transpose(image)  # always a copy
-        return _from_pillow(image, name, bit_depth)
+        with budget.taken(image):
+            with _decode_lock(image), _readable(name), decoding(image):
+                image = upright(image)
+            yield _from_pillow(image, name, bit_depth)
+    else:
+        yield _from_array(image, name, bit_depth)
+
+
+def _from_array(image: Any, name: str | None, bit_depth: int | None) -> np.ndarray:
+    """Return the pixels of an array or a tensor."""
     pixels = as_array(image, name)
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
@@ -126,7 +146,8 @@ def highest_value(image: Image) -> int | None:
         data = _data_of(image)
         with _readable(name):
             picture = _open(io.BytesIO(data))
-        wide = wide_colour(data, name) if picture.format in WIDE_FORMATS else None
+        with budget.taken(picture):
+            wide = wide_colour(data, name) if picture.format in WIDE_FORMATS else None
         if wide is not None:
             return int(wide.max())
         image = picture
@@ -136,8 +157,8 @@ def highest_value(image: Image) -> int | None:
     if not _is_wide_grey(image):
         return None
     name = str(getattr(image, "filename", "") or "Pillow image")
-    with _decode_lock(image), _readable(name), decoding(image):
-        highest = int(np.asarray(image).max())
+    with budget.taken(image), _decode_lock(image), _readable(name), decoding(image):
+        highest = int(np.asarray(upright(image)).max())
     return highest if highest < 1 << 16 else None  # 32-bit data, which `to_rgb` refuses
 
 
@@ -191,20 +212,41 @@ def read_image(image: str | os.PathLike[str] | Bytes | File, name: str | None = 
         FileNotFoundError, IsADirectoryError: the path leads to no file.
         UnreadableImage: the file is no such picture, damaged or too large; the message gives the reason.
     """
-    name = name or _name_of(image)
-    data = _data_of(image)
+    with _decoded(_data_of(image), name or _name_of(image)) as picture:
+        return picture
+
+
+@contextlib.contextmanager
+def _decoded(data: Bytes, name: str) -> Iterator[PIL.Image.Image]:
+    """Decode a file as `read_image` does; what is done with its pixels within is part of the budget."""
     if not data:
         raise UnreadableImage(f"{name} cannot be read as a picture: it is empty")
     with _readable(name):
         picture = _open(io.BytesIO(data))
-        if picture.format == "TIFF" and (pages := pages_of(_open(io.BytesIO(data)))) > 1:
-            text = (
-                "pages, of which only the first is read; PIL.ImageSequence.Iterator(image) gives all of them"
-            )
-            _warn_once(("pages", None), f"{name}: holds {pages} {text}")
-        with decoding(picture):
-            PIL.ImageOps.exif_transpose(picture, in_place=True)
-    return picture
+    with budget.taken(picture):
+        with _readable(name):
+            if picture.format == "TIFF" and (pages := pages_of(_open(io.BytesIO(data)))) > 1:
+                text = "pages, of which only the first is read; PIL.ImageSequence.Iterator(image) gives all"
+                _warn_once(("pages", None), f"{name}: holds {pages} {text}")
+            with decoding(picture):
+                picture = upright(picture, in_place=True)
+        yield picture
+
+
+def upright(picture: PIL.Image.Image, in_place: bool = False) -> PIL.Image.Image:
+    """Return a copy of a picture, turned as its EXIF orientation says, in which 0 is black.
+
+    With `in_place` the picture itself is turned, and returned where possible; this saves memory.
+    """
+    turned = picture
+    if in_place:
+        PIL.ImageOps.exif_transpose(picture, in_place=True)
+    else:
+        turned = PIL.ImageOps.exif_transpose(picture)
+    if turned.mode == "I;16" and white_is_zero(picture):
+        turned = PIL.Image.fromarray(np.invert(np.asarray(turned)))
+    turned.format = picture.format
+    return turned
 
 
 def pages_of(picture: PIL.Image.Image) -> int:
@@ -220,7 +262,7 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         FileNotFoundError, IsADirectoryError, UnreadableImage: as `read_image`, as far as the header tells.
     """
-    path = _check_file(Path(path))
+    path = check_file(Path(path))
     with _readable(str(path)), open(path, "rb") as file:
         picture = _open(file)
         turned = picture.getexif().get(PIL.ExifTags.Base.Orientation, 1) != 1
@@ -251,9 +293,13 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _open(file: BinaryIO) -> PIL.Image.Image:
     """Open a picture; nothing is decoded yet."""
-    with without_limit() as limit:
-        picture = PIL.Image.open(file, formats=FORMATS)
+    try:
+        with without_limit() as limit:
+            picture = PIL.Image.open(file, formats=FORMATS)
+    except PIL.UnidentifiedImageError:
+        raise ValueError(unknown_kind(file) or "it is no PNG, JPEG, TIFF, BMP or WebP file") from None
     check_size(picture, limit)
+    check_values(picture)
     return picture
 
 
@@ -343,9 +389,6 @@ def _readable(name: str) -> Iterator[None]:
         yield
     except MemoryError:
         raise
-    except PIL.UnidentifiedImageError:
-        reason = "it is no PNG, JPEG, TIFF, BMP or WebP file"
-        raise UnreadableImage(f"{name} cannot be read as a picture: {reason}") from None
     except Exception as error:  # OSError, SyntaxError, KeyError, struct.error, zlib.error, ...
         reason = str(error) or "its file is closed"  # which Pillow merely asserts
         raise UnreadableImage(f"{name} cannot be read as a picture: {reason}") from error
@@ -361,26 +404,33 @@ def _from_pillow(picture: PIL.Image.Image, name: str, bit_depth: int | None) -> 
         else:
             # palettes: straight to RGB, Pillow warns of transparency; premultiplied colours need dividing
             detour = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}.get(picture.mode)
-            return np.array((picture.convert(detour) if detour else picture).convert("RGB"))
+            picture = picture.convert(detour) if detour else picture
+            return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
     if picture.mode == "I":  # 32-bit integers: older Pillow returns 16-bit grey as these
         low, high = values.min(), values.max()
         if low < 0 or high > 65535:
             raise ValueError(f"{name}: integer pixels must lie in 0..65535, got {low}..{high}")
         values = values.astype(np.uint16)
-    return to_rgb(values, name, bit_depth)
+    return _from_array(values, name, bit_depth)
 
 
-def _check_file(path: Path) -> Path:
+def check_file(path: Path) -> Path:
+    """Return the path of a regular file, or of a link to one; reading a pipe or a device may never end.
+
+    Raises FileNotFoundError, IsADirectoryError, or UnreadableImage for a pipe, a socket or a device.
+    """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; a picture file is wanted")
     if not path.exists():
         raise FileNotFoundError(f"there is no picture file {path}")
+    if not path.is_file():
+        raise UnreadableImage(f"{path} cannot be read as a picture: it is a pipe, a socket or a device")
     return path
 
 
 def _data_of(image: str | os.PathLike[str] | Bytes | File) -> Bytes:
     if isinstance(image, (str, os.PathLike)):
-        return _check_file(as_path(image)).read_bytes()
+        return check_file(as_path(image)).read_bytes()
     return image if isinstance(image, BYTES) else read_file(image)
 
 

@@ -1,6 +1,7 @@
 """Finds pictures in directories, and lists those that a user passed."""
 
 import contextlib
+import io
 import logging
 import os
 from collections import Counter
@@ -11,11 +12,19 @@ from typing import TypeAlias, TypeGuard
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
 from destseg.files import as_path
 from destseg.pictures.arrays import Tensor, as_array, is_tensor
-from destseg.pictures.decoding import BYTES, Image, file_name, is_file, pages_of, read_file
+from destseg.pictures.decoding import (
+    BYTES,
+    Image,
+    check_file,
+    file_name,
+    is_file,
+    pages_of,
+    read_file,
+    upright,
+)
 from destseg.pictures.layouts import namesakes, refuse_masks, refuse_others
 from destseg.pictures.limit import without_limit
 
@@ -137,6 +146,8 @@ def as_pictures(source: Pictures) -> list[Source]:
 
     Raises:
         FileNotFoundError: a path leads nowhere.
+        UnreadableImage: a path leads to a pipe, a socket or a device. Those in a folder are listed: whoever
+            reads the pictures leaves them out by name.
         ValueError: there is no picture, an array is not a picture, or some are masks.
         TypeError: source is of another type.
     """
@@ -174,7 +185,8 @@ def _items(source: Pictures) -> list[Image]:
     elif isinstance(source, (str, os.PathLike, *BYTES, PIL.Image.Image)) or is_file(source):
         items = [source]
     elif isinstance(source, Iterable):
-        items = list(map(_copied, source) if isinstance(source, Iterator) else source)
+        held = isinstance(source, (list, tuple))  # anything else may make its items as they are wanted
+        items = list(source if held else map(_copied, source))
     else:
         kinds = "a directory, a picture, an array (n, h, w, 3), or a list of pictures"
         raise TypeError(f"pictures must be {kinds}, got {type(source).__name__}")
@@ -194,9 +206,10 @@ def iterate_pictures(source: Pictures) -> Iterable[Source]:
     """Return the pictures that a user passed, and take those of an iterator when they are wanted, one by one.
 
     An iterator, such as a generator of a camera's frames, may be endless. Its items are checked as they come:
-    one that is no picture becomes a `Source` with an error. Arrays, bytes and images are copied: a camera may
-    fill the same memory again, as `PIL.ImageSequence.Iterator` does with the pages of a file. A generator is
-    closed at the end, and where the consumer stops.
+    one that is no picture becomes a `Source` with an error. Arrays, bytes, images and open files are copied:
+    a camera may fill the same memory again, as `PIL.ImageSequence.Iterator` does with the pages of a file. So
+    are those of any other iterable but a list or tuple, which holds its items itself. A generator is closed
+    at the end, and where the consumer stops.
 
     Everything else, be it a list, a folder or an array, is taken as `as_pictures` takes it. Arguments and
     errors are as there; of an iterator without any picture ValueError comes when the first is wanted.
@@ -309,10 +322,10 @@ def _sources_of(item: Image, name: str) -> list[Source]:
             return [Source(str(picture), picture) for picture in picture_paths(path)]
         if not path.exists():
             raise FileNotFoundError(f"there is no picture or directory {path}")
-        return [Source(str(path), path)]
+        return [Source(str(path), check_file(path))]
     if isinstance(item, PIL.Image.Image):
         return [Source(str(getattr(item, "filename", "") or name), item)]
-    if is_file(item):  # read at once: it may be closed before its turn comes
+    if is_file(item):
         return [Source(file_name(item) or name, read_file(item))]
     if not isinstance(item, BYTES):
         as_array(item, name)
@@ -358,12 +371,21 @@ def _one_by_one(
 
 
 def _copied(item: Image) -> Image:
-    """Return a picture in memory of its own. A Pillow image of one page that is still in its file stays."""
+    """Return a picture in memory of its own: the same buffer, open file or image may come again.
+
+    A Pillow image of one page that is still in a file of its own stays there.
+    """
+    if is_file(item):  # at once: it may be closed before its turn comes
+        file = io.BytesIO(read_file(item))
+        file.name = file_name(item)
+        return file
     if isinstance(item, np.ndarray):
         return item.copy()
     if isinstance(item, (bytearray, memoryview)):
         return bytes(item)
-    if isinstance(item, PIL.Image.Image) and (pages_of(item) > 1 or not getattr(item, "tile", None)):
+    if isinstance(item, PIL.Image.Image) and (
+        pages_of(item) > 1 or not getattr(item, "tile", None) or not getattr(item, "filename", "")
+    ):
         with contextlib.suppress(Exception):  # of a damaged one, as whoever decodes it tells
-            return PIL.ImageOps.exif_transpose(item)  # which copies it, or its present page
+            return upright(item)  # a copy of it, or of its present page
     return item.clone() if is_tensor(item) else item

@@ -1,4 +1,7 @@
-"""How large a picture may be. Pillow has a limit, whose warning and error do not say what to do."""
+"""How large a picture may be, and how much is decoded at a time.
+
+Pillow has a limit, too, whose warning and error do not say what to do.
+"""
 
 import contextlib
 import math
@@ -8,6 +11,7 @@ from collections.abc import Iterator
 
 import PIL.Image
 
+AT_A_TIME = 1 << 27  # pixels that all threads decode at the same time; each takes up to 16 bytes
 VARIABLE = "DESTSEG_MAX_MEGAPIXELS"  # of the environment, in place of twice PIL.Image.MAX_IMAGE_PIXELS
 
 
@@ -20,6 +24,36 @@ def lock_over_forks() -> threading.Lock:
 
 
 _lock = lock_over_forks()
+
+
+class Budget:
+    """Pixels that threads may decode at the same time: a large picture waits for others, and they for it."""
+
+    def __init__(self, pixels: int) -> None:
+        self.pixels = pixels
+        self._begin()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin)  # where the threads that decode are missing
+
+    def _begin(self) -> None:
+        self._free, self._turn, self._changed = self.pixels, threading.Lock(), threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, picture: PIL.Image.Image) -> Iterator[None]:
+        """Wait until the picture can be decoded; one that exceeds the whole budget is decoded alone."""
+        wanted = min(picture.width * picture.height, self.pixels)
+        with self._turn, self._changed:  # first come, first served, or small ones would pass by a large one
+            self._changed.wait_for(lambda: self._free >= wanted)
+            self._free -= wanted
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += wanted
+                self._changed.notify()
+
+
+budget = Budget(AT_A_TIME)
 
 
 @contextlib.contextmanager

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
 from destseg.files import as_path
 from destseg.pictures.dataset import Sample
-from destseg.pictures.decoding import read_image, read_size, to_rgb, wide_colour
+from destseg.pictures.decoding import read_image, read_size, to_rgb, upright, wide_colour
 from destseg.pictures.folders import name_some
 
 logger = logging.getLogger("destseg")
@@ -53,8 +52,7 @@ def mask_in(picture: PIL.Image.Image, name: str) -> np.ndarray:
         picture: the image; it is turned as its EXIF orientation says.
         name: what error messages call it.
     """
-    upright = PIL.ImageOps.exif_transpose(picture)
-    return _marked(_values(upright, name), picture.format in LOSSY)
+    return _marked(_values(upright(picture), name), picture.format in LOSSY)
 
 
 def check_finite(values: np.ndarray, name: str) -> None:

@@ -6,11 +6,13 @@ import logging
 import os
 import zlib
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from destseg.pictures.decoding import UnreadableImage, depth_of, highest_value, to_rgb
+from destseg.pictures.decoding import UnreadableImage, depth_of, highest_value, rgb_within_budget
 from destseg.pictures.folders import Source
 from destseg.pictures.framing import Frame, Framing, View
 from destseg.pictures.prefetch import prefetch
@@ -42,10 +44,10 @@ def read(
     """
     if source.error is not None:
         raise source.error
-    pixels = to_rgb(source.image, source.name, framing.bit_depth)
-    if change is not None:
-        pixels = change(pixels)
-    view = framing.view(pixels)
+    with rgb_within_budget(source.image, source.name, framing.bit_depth) as pixels:
+        if change is not None:
+            pixels = change(pixels)
+        view = framing.view(pixels)
     try:
         framing.roi_mask(view)
         if framing.roi is not None:
@@ -61,13 +63,14 @@ class PictureStore:
     A picture gives one input, or one for each of its tiles in which some pixel counts, as `Framing` says.
     Every picture is decoded once at the start. Broken pictures show then: each is reported by name and left
     out. As many scaled pictures as fit into `memory` bytes are kept; the others are decoded again whenever
-    one of their inputs is read.
+    one of their inputs is read. One that cannot be read any more then, or is another picture, is left out by
+    name from then on: the next one is drawn in its stead.
 
     Args:
         sources: the pictures, as `destseg.pictures.folders.as_pictures` lists them.
         framing: how they become inputs.
         memory: bound in bytes on the scaled pictures kept, h * w * 3 each.
-        strict: raise at the first broken picture instead of leaving it out.
+        strict: raise at the first broken picture instead of leaving it out, also later.
         progress: show a progress bar, see `destseg.progress.Bar`.
 
     Attributes:
@@ -76,7 +79,6 @@ class PictureStore:
         flat: those of one colour throughout.
         levels: (256,) how many values of all of them, once scaled, have each level; of large ones a part.
         checksum: CRC-32 of the pixels of all readable pictures; a subset keeps the checksum of the whole.
-        digests: one per readable picture; equal ones mean equal scaled pixels.
 
     Raises:
         ValueError: no picture can be read, or one cannot and `strict` is set. A picture in which no pixel of
@@ -97,32 +99,38 @@ class PictureStore:
         self.flat: list[Source] = []
         self.levels = np.zeros(256, np.int64)
         self.checksum = 0
-        self.digests: list[bytes] = []
+        self._digests: dict[Source, bytes] = {}
         self._views: dict[Source, View | None] = {}  # None: decoded again at every reading
         self._frames: list[list[Frame]] = []  # of each picture
+        self._strict = strict
+        self._lost: set[Source] = set()  # those that could be read at first; subsets share it
         failures = Failures(strict)
-        views = prefetch(
-            lambda source: attempt(lambda: _view(source, framing), source.name), sources, _threads()
-        )
-        shown = bar(views, "reading", len(sources), leave=False, wanted=progress)
-        for source, found in zip(sources, shown, strict=True):
-            if isinstance(found, Exception):
-                failures.add(found)
-            else:
-                view, digest = found
-                self.checksum = zlib.crc32(view.pixels.data, self.checksum)
-                self.digests.append(digest)
-                self._frames.append(framing.frames(view))
-                memory -= view.pixels.nbytes
-                self._views[source] = view if memory >= 0 else None
-                self.sources.append(source)
-                self.sizes.append(view.size)
-                step = 1 + max(view.pixels.shape) // FINE
-                self.levels += np.bincount(view.pixels[::step, ::step].ravel(), minlength=256)
-                if (view.pixels == view.pixels[0, 0]).all():
-                    self.flat.append(source)
+        read_all = prefetch(partial(_attempted_view, framing=framing), sources, _threads())
+        with closing(read_all) as views:  # its threads end here, also after an error
+            shown = bar(views, "reading", len(sources), leave=False, wanted=progress)
+            for source, found in zip(sources, shown, strict=True):
+                if isinstance(found, Exception):
+                    failures.add(found)
+                else:
+                    view, digest = found
+                    self.checksum = zlib.crc32(view.pixels.data, self.checksum)
+                    self._digests[source] = digest
+                    self._frames.append(framing.frames(view))
+                    memory -= view.pixels.nbytes
+                    self._views[source] = view if memory >= 0 else None
+                    self.sources.append(source)
+                    self.sizes.append(view.size)
+                    step = 1 + max(view.pixels.shape) // FINE
+                    self.levels += np.bincount(view.pixels[::step, ::step].ravel(), minlength=256)
+                    if (view.pixels == view.pixels[0, 0]).all():
+                        self.flat.append(source)
         failures.report(len(sources))
         self._places = _places(self._frames)
+
+    @property
+    def digests(self) -> list[bytes]:
+        """One for each picture; equal ones mean equal scaled pixels."""
+        return [self._digests[source] for source in self.sources]
 
     @property
     def pictures(self) -> int:
@@ -148,24 +156,52 @@ class PictureStore:
 
     def input(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Return an input, (h, w, 3) uint8, and which of its pixels count, (h, w) bool; None: all of them."""
-        picture, frame = self._places[index]
-        view = self.picture(self.sources[picture]).view
-        return self.framing.cut(view, frame), self.framing.input_roi(view, frame)
+        return self.readable_input(index)[1:]
+
+    def readable_input(self, index: int) -> tuple[int, np.ndarray, np.ndarray | None]:
+        """Return an input and what counts, as `input` does, behind its index.
+
+        That is `index`, unless its picture cannot be read any more; then it is the next one that can be.
+        """
+        error: Exception | None = None
+        for place in (*range(index, len(self)), *range(index)):
+            picture, frame = self._places[place]
+            source = self.sources[picture]
+            if source in self._lost:
+                continue
+            found = attempt(partial(self.picture, source), source.name)
+            if not isinstance(found, Exception):
+                return place, self.framing.cut(found.view, frame), self.framing.input_roi(found.view, frame)
+            if self._strict:
+                raise found
+            self._lost.add(source)
+            logger.warning("left out from now on: %s", found)
+            error = found
+        raise ValueError("none of the pictures can be read any more") from error
 
     def picture_of(self, index: int) -> int:
         """Return the number of the picture that an input is cut out of."""
         return self._places[index][0]
 
     def picture(self, source: Source) -> Picture:
-        """Return one of the store's pictures; in place of its own pixels a kept one gives the scaled ones."""
+        """Return one of the store's pictures; in place of its own pixels a kept one gives the scaled ones.
+
+        Raises what reading it raises, and ValueError if it is another picture than at first.
+        """
         view = self._views[source]
-        return read(source, self.framing) if view is None else Picture(view.pixels, view)
+        if view is not None:
+            return Picture(view.pixels, view)
+        picture = read(source, self.framing)
+        if _digest(picture.view) != self._digests[source]:
+            raise ValueError(
+                f"{source.name} is another picture than at first: files must stay while they are used"
+            )
+        return picture
 
     def subset(self, pictures: Sequence[int]) -> "PictureStore":
         """Return a store of some of the pictures, in the given order, that shares this one's memory."""
         part = copy.copy(self)
         part.sources = [self.sources[picture] for picture in pictures]
-        part.digests = [self.digests[picture] for picture in pictures]
         part._views = {source: self._views[source] for source in part.sources}
         part.sizes = [self.sizes[picture] for picture in pictures]
         part.flat = [source for source in self.flat if source in part._views]
@@ -222,12 +258,21 @@ def attempt(read: Callable[[], T], name: str) -> T | Exception:
         return UnreadableImage(f"{name}: {TOO_LARGE}")
 
 
-def _view(source: Source, framing: Framing) -> tuple[View, bytes]:
-    """Return a scaled picture and the digest of its shape and pixels."""
-    view = read(source, framing).view
+def _attempted_view(source: Source, framing: Framing) -> tuple[View, bytes] | Exception:
+    """Return a scaled picture and its digest, or the error that kept it from being read."""
+
+    def view_and_digest() -> tuple[View, bytes]:
+        view = read(source, framing).view
+        return view, _digest(view)
+
+    return attempt(view_and_digest, source.name)
+
+
+def _digest(view: View) -> bytes:
+    """Return the digest of a scaled picture's shape and pixels."""
     digest = hashlib.blake2b(str(view.pixels.shape).encode(), digest_size=16)
-    digest.update(view.pixels.tobytes())
-    return view, digest.digest()
+    digest.update(view.pixels.data)
+    return digest.digest()
 
 
 def _threads() -> int:

@@ -79,7 +79,8 @@ def _features(network: DeSTSegNet, synthesis: Synthesis, views: int) -> Iterator
     device = next(network.parameters()).device
     for index in range(len(synthesis.normals)):
         for view in range(views):
-            pixels, counts = synthesis.view(index, np.random.default_rng([synthesis.seed, index, view, 2]))
+            generator = np.random.default_rng([synthesis.seed, index, view, 2])
+            found, pixels, counts = synthesis.view(index, generator)
             levels = network.teacher_net(normalise(np.ascontiguousarray(pixels)[None]).to(device))
             inside = None if counts is None else torch.from_numpy(np.ascontiguousarray(counts))
-            yield Normal(levels, synthesis.normals.picture_of(index), inside)
+            yield Normal(levels, synthesis.normals.picture_of(found), inside)

@@ -53,7 +53,7 @@ class ResidentSynthesis:
     def draft(self, step: int) -> Draft:
         """Draw the ingredients of batch number `step`."""
         synthesis, source = self.synthesis, self.texture_source
-        take = synthesis.input if self.pictures is None else lambda index, generator: (index, None)
+        take = synthesis.input if self.pictures is None else lambda index, generator: (index, index, None)
         texture = synthesis.draw_texture if source is None or self.textures is None else source.index
         drawn = synthesis.drawn(step, take, texture)
         pictures, textures, indices = (

@@ -87,21 +87,22 @@ class Synthesis:
     def drawn(
         self,
         step: int,
-        take: Callable[[int, Generator], tuple[Any, np.ndarray | None]],
+        take: Callable[[int, Generator], tuple[int, Any, np.ndarray | None]],
         texture: Callable[[Generator], Any],
     ) -> Drawn:
         """Draw the ingredients of batch number `step`.
 
         Args:
             step: the batch's number.
-            take: returns the picture and the ROI of an index, in any form.
+            take: returns the index, the picture and the ROI of an index, in any form; those of another one
+                where that picture cannot be read any more.
             texture: draws a texture, in any form.
         """
         drawn = Drawn([], [], [], [], [])
         for k in range(self.batch_size):
             generator = np.random.default_rng([self.seed, step, k])
             index = self._index(step * self.batch_size + k)
-            picture, roi = take(index, generator)
+            index, picture, roi = take(index, generator)
             drawn.pictures.append(picture)
             drawn.rois.append(roi)
             drawn.textures.append(texture(generator))
@@ -109,17 +110,17 @@ class Synthesis:
             drawn.indices.append(index)
         return drawn
 
-    def input(self, index: int, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return an input and its ROI as a store does, both changed alike if that is wanted."""
-        picture, roi = self.normals.input(index)
-        return self._changed(picture, roi, generator)
+    def input(self, index: int, generator: Generator) -> tuple[int, np.ndarray, np.ndarray | None]:
+        """Return `PictureStore.readable_input`, picture and ROI changed alike if that is wanted."""
+        index, picture, roi = self.normals.readable_input(index)
+        return index, *self._changed(picture, roi, generator)
 
-    def view(self, index: int, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    def view(self, index: int, generator: Generator) -> tuple[int, np.ndarray, np.ndarray | None]:
         """Return what `input` does, but pixels brought in from outside never count."""
-        picture, roi = self.normals.input(index)
+        index, picture, roi = self.normals.readable_input(index)
         if roi is None and self.changes_pictures:
             roi = np.ones(self.normals.size, bool)
-        return self._changed(picture, roi, generator)
+        return index, *self._changed(picture, roi, generator)
 
     def _changed(
         self, picture: np.ndarray, roi: np.ndarray | None, generator: Generator

@@ -255,13 +255,20 @@ class Trainer:
             return
         taught: list[Tensor] = []
         for first in range(0, len(normals), batch_size):
-            chunk = range(first, min(first + batch_size, len(normals)))
+            # As many at a time as in a step, and laid out alike: then the features, and what is computed with
+            # them, are rounded as if the teacher were asked at every step.
+            chunk = [index % len(normals) for index in range(first, first + batch_size)]
             clean = self.synthesis.clean(chunk).to(self.device)
             with torch.no_grad(), self._autocast():
                 levels = self.network.teacher_net(clean)
-            taught = taught or [level.new_empty(len(normals), *level.shape[1:]) for level in levels]
+            taught = taught or [
+                torch.empty_like(
+                    level[:1].expand(len(normals), -1, -1, -1), memory_format=torch.channels_last
+                )
+                for level in levels
+            ]
             for kept, level in zip(taught, levels, strict=True):
-                kept[chunk.start : chunk.stop] = level
+                kept[chunk] = level
         self._taught = taught
 
     def _autocast(self) -> torch.autocast:

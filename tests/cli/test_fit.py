@@ -109,7 +109,7 @@ def test_an_interrupted_fit_is_continued_by_resume(few_parts, tmp_path, monkeypa
         return real_step(self, number, batch)
 
     monkeypatch.setattr(Trainer, "step", step)
-    assert main(command) == 1
+    assert main(command) == 130
     words = "destseg fit: interrupted: the same command with --resume goes on from the last checkpoint\n"
     assert capsys.readouterr().err.endswith(words)
     assert [path.name for path in tmp_path.iterdir()] == ["part.destseg.checkpoint"]
@@ -124,7 +124,7 @@ def test_without_a_checkpoint_there_is_nothing_to_go_on_with(few_parts, tmp_path
         raise KeyboardInterrupt
 
     monkeypatch.setattr("destseg.detector.PictureStore", stop)
-    assert main(["fit", str(few_parts), "-o", str(tmp_path / "m"), "--size", "64"]) == 1
+    assert main(["fit", str(few_parts), "-o", str(tmp_path / "m"), "--size", "64"]) == 130
     assert capsys.readouterr().err.endswith("destseg fit: interrupted\n")
 
 

@@ -1,6 +1,7 @@
 """`destseg info`: about the installation and about models."""
 
 import dataclasses
+import logging
 import sys
 import types
 
@@ -8,7 +9,8 @@ import torch
 
 import destseg
 import destseg.artifacts.formats
-from destseg.cli import main
+from destseg.cli import _OneLine, main
+from destseg.cli.output import show
 
 REST = ["compiled kernels", "threads", "onnxruntime", "openvino"]  # of what info says, beside torch and CUDA
 
@@ -102,3 +104,25 @@ def test_info_tells_which_engines_are_installed(monkeypatch, capsys):
     assert lines[0] == f"destseg {destseg.__version__}, torch {torch.__version__}"
     assert [line.split(": ")[0] for line in lines[1:]] == [REST[0], "CUDA", *REST[1:]]
     assert lines[-2:] == ["onnxruntime: 1.2.3", "openvino: no"]
+
+
+HOSTILE = "a\x1b[2J\x9b\rb\nthreshold: 0"  # clears the screen, and begins a line of its own
+ESCAPED = r"a\x1b[2J\x9b\rb\nthreshold: 0"
+
+
+def test_what_a_terminal_obeys_is_escaped_wherever_it_comes_from(fitted, tmp_path, capsys):
+    fitted.save(tmp_path / "m")
+    model = destseg.load(tmp_path / "m")
+    model.record_ = dataclasses.replace(model.record_, outliers=(HOSTILE,))
+    model.save(tmp_path / "m")
+    assert main(["info", str(tmp_path / "m")]) == 0
+    assert ESCAPED in capsys.readouterr().out
+    assert main(["info", str(tmp_path / HOSTILE)]) == 1  # there is none
+    assert capsys.readouterr().err == f"destseg info: no such file: {tmp_path / ESCAPED}\n"
+    warning = logging.makeLogRecord({"msg": "left out: %s", "args": (HOSTILE,)})
+    assert _OneLine("destseg: %(message)s").format(warning) == f"destseg: left out: {ESCAPED}"
+
+
+def test_lines_of_a_table_stay_lines_and_other_scripts_as_they_are(capsys):
+    show("部品 é\x1b\nzwei")
+    assert capsys.readouterr().out == "部品 é\\x1b\nzwei\n"

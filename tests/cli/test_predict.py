@@ -1,5 +1,6 @@
 """`destseg predict` on the command line: what it prints, and the names of the files it writes."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import time
 import PIL.Image
 import pytest
 
+import destseg
 from destseg.cli import main
 from destseg.cli.predict import _OutputNames
 
@@ -172,3 +174,16 @@ def test_nothing_is_written_outside_the_output_folder(model, few_parts, tmp_path
     assert {path.parent for path in written} == {tmp_path / "here/out/in"}
     told = {os.path.abspath(line[kind]) for line in lines for kind in ("overlay", "map") if kind in line}
     assert told == set(map(str, written)) and len(told) >= 6
+
+
+def test_an_interrupted_prediction_ends_as_such(model, few_parts, monkeypatch, capsys):
+    real = destseg.DeSTSeg.predict_each
+
+    def stop_after_two(self, *arguments, **options):
+        yield from itertools.islice(real(self, *arguments, **options), 2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(destseg.DeSTSeg, "predict_each", stop_after_two)
+    assert main(["predict", str(model), str(few_parts)]) == 130  # an unreadable picture gives 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 2 and printed.err.endswith("destseg predict: interrupted\n")

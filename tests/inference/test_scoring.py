@@ -8,6 +8,7 @@ import pytest
 from destseg.inference.scoring import framed_maps, score, scores, top_count
 from destseg.ops.resizing import resize_maps
 from destseg.pictures.framing import Framing, framing_of
+from destseg.pictures.roi import RegionOfInterest
 from destseg.pictures.store import Picture
 from destseg.settings import Settings
 
@@ -206,6 +207,46 @@ def test_nan_from_the_network_is_an_error_and_no_score():
     words = r"^the network gives NaN: its training has diverged.*inference_precision"
     with pytest.raises(RuntimeError, match=words):
         scored(Constant((64, 64), np.nan), framing, blobs(64, 64))
+
+
+class Few(Scorer):
+    """Gives one value a picture."""
+
+    def found(self, pixels):
+        return np.zeros((len(pixels), 1, 1), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "words"),
+    [
+        (Constant((64, 64), 1.01), r"must lie in \[0, 1\], got values from 1.01 to 1.01"),
+        (Constant((64, 64), -3), r"must lie in \[0, 1\], got values from -3 to -3"),
+        (Constant((64, 64), np.inf), r"must lie in \[0, 1\], got values from inf to inf"),
+        (Few((64, 64)), r"must be float32 of shape \(1, 64, 64\), got float32 of \(1, 1, 1\)"),
+    ],
+)
+def test_what_an_engine_gives_must_be_maps(scorer, words):
+    with pytest.raises(RuntimeError, match=words):
+        scored(scorer, Framing((64, 64)), blobs(64, 64))
+
+
+@pytest.mark.parametrize(("level", "expected"), [(1.0001, 1), (-0.0001, 0)])
+def test_rounding_beyond_the_range_is_cut_off(level, expected):
+    found = scored(Constant((64, 64), level), Framing((64, 64)), blobs(64, 64))
+    assert found.score == expected and (found.anomaly_map == expected).all()
+
+
+def test_nan_where_no_pixel_counts_is_an_error_too():
+    framing = framing_with((64, 64), roi=RegionOfInterest([(0, 0), (10, 0), (10, 10)]))
+
+    class Corner(Constant):
+        def found(self, pixels):
+            maps = super().found(pixels)
+            maps[:, 60:, 60:] = np.nan
+            return maps
+
+    with pytest.raises(RuntimeError, match="gives NaN"):
+        scored(Corner((64, 64), 0.5), framing, blobs(64, 64))
 
 
 def test_a_defect_scores_alike_in_a_large_and_in_a_small_picture():

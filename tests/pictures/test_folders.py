@@ -295,6 +295,32 @@ def pages_of_a_file():
     return PIL.ImageSequence.Iterator(PIL.Image.open(io.BytesIO(encoded_stack("TIFF", 3))))
 
 
+def frames_in_a_file():
+    file = io.BytesIO()
+    for k in range(3):
+        file.seek(0)
+        file.write(encoded_stack("BMP", 1, 10 * k))
+        yield file
+
+
+def frames_in_images_that_are_still_in_a_file():
+    for file in frames_in_a_file():
+        yield PIL.Image.open(file)
+
+
+class Frames:
+    """Looks like a list, but makes its items as they are wanted."""
+
+    def __len__(self):
+        return 3
+
+    def __contains__(self, item):
+        return False
+
+    def __iter__(self):
+        return frames_in_an_array()
+
+
 def encoded_stack(format, count, first=0):
     """A file of so many pages, the first of one level, and each 10 levels brighter than the one before."""
     pages, file = [PIL.Image.new("L", (2, 2), first + 10 * k) for k in range(count)], io.BytesIO()
@@ -302,7 +328,11 @@ def encoded_stack(format, count, first=0):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("camera", [frames_in_an_array, frames_in_bytes, frames_in_an_image, pages_of_a_file])
+CAMERAS = [frames_in_an_array, frames_in_bytes, frames_in_an_image, pages_of_a_file, frames_in_a_file]
+CAMERAS += [frames_in_images_that_are_still_in_a_file, Frames]
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
 def test_an_iterator_may_fill_the_same_memory_again(camera):
     for take in (as_normals, iterate_pictures):
         sources = list(take(camera()))
@@ -384,6 +414,7 @@ def test_file_objects_are_single_pictures_and_named(make_picture):
             assert to_rgb(source.image, source.name).shape == (2, 2, 3)
             assert source.name == (str(path) if one is file else "picture 0")
         assert names_of([io.BytesIO(data), file]) == ["picture 0", str(path)]
+        assert names_of(iter([file, file])) == [str(path)] * 2
     with tempfile.TemporaryFile() as unnamed:  # its name is a number
         unnamed.write(data)
         assert names_of(unnamed) == ["picture 0"]

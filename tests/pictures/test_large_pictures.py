@@ -2,15 +2,21 @@
 
 import re
 import threading
+import time
 import warnings
 
 import numpy as np
 import PIL.Image
 import pytest
+from threads import in_threads
 
+from destseg.pictures import decoding
 from destseg.pictures.decoding import UnreadableImage, highest_value, read_size, to_rgb
-from destseg.pictures.folders import picture_paths
+from destseg.pictures.folders import as_pictures, picture_paths
+from destseg.pictures.framing import Framing
+from destseg.pictures.limit import Budget
 from destseg.pictures.masks import read_mask
+from destseg.pictures.store import read
 
 ENDINGS = ("png", "jpg", "tif", "bmp", "webp")
 READERS = (to_rgb, read_size, highest_value, read_mask)
@@ -102,3 +108,45 @@ def test_threads_leave_pillows_limit_as_it_was(tmp_path):
     for thread in threads:
         thread.join()
     assert found == [(30, 50, 3)] * 20 and PIL.Image.MAX_IMAGE_PIXELS == 1000
+
+
+def read_in_threads(folder, monkeypatch, sizes, look):
+    """Read pictures with 1600 pixels at a time, each in a thread, and call `look` before each is scaled."""
+    monkeypatch.setattr(decoding, "budget", Budget(1600))
+    sources = as_pictures([saved(folder / f"{k}.png", size) for k, size in enumerate(sizes)])
+    in_threads(len(sizes), lambda k: read(sources[k], Framing((8, 8)), look))
+
+
+def test_large_pictures_are_decoded_and_scaled_one_after_the_other(tmp_path, monkeypatch):
+    now, most = [], []
+
+    def look(pixels):
+        now.append(pixels.shape)
+        most.append(len(now))
+        time.sleep(0.01)
+        now.remove(pixels.shape)
+        return pixels
+
+    read_in_threads(tmp_path, monkeypatch, [(30, 50), (20, 41), (40, 49), (30, 50), (20, 42)], look)
+    assert most == [1] * 5  # 1960 pixels are more than there are: it gets its turn all the same
+
+
+def test_small_pictures_are_decoded_at_the_same_time(tmp_path, monkeypatch):
+    both = threading.Barrier(2)
+
+    def look(pixels):
+        both.wait(10)
+        return pixels
+
+    read_in_threads(tmp_path, monkeypatch, [(20, 40)] * 4, look)
+
+
+def test_a_picture_that_cannot_be_decoded_gives_back_its_share(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "budget", Budget(1600))
+    path = saved(tmp_path / "a.png", (30, 50))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    for _ in range(3):
+        with pytest.raises(UnreadableImage):
+            to_rgb(path)
+    assert to_rgb(whole).shape == (30, 50, 3)

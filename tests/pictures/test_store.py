@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from destseg.pictures.decoding import UnreadableImage, to_rgb
+from destseg.pictures.decoding import UnreadableImage, rgb_within_budget
 from destseg.pictures.folders import as_pictures
 from destseg.pictures.framing import Framing
 from destseg.pictures.roi import RegionOfInterest
@@ -63,12 +63,40 @@ def test_a_change_comes_between_decoding_and_scaling(folder):
 @pytest.mark.parametrize(
     ("memory", "kept"), [(0, 0), (BYTES - 1, 0), (BYTES, 1), (3 * BYTES + 5, 3), (4 * BYTES, 4), (1 << 40, 4)]
 )
-def test_as_many_are_kept_as_the_memory_holds_and_the_rest_is_read_again(folder, memory, kept):
+def test_as_many_are_kept_as_the_memory_holds_and_the_rest_is_read_again(folder, memory, kept, monkeypatch):
     store = PictureStore(as_pictures(folder), Framing(SIZE), memory=memory)
+    again = []
+
+    def counted(source, framing):
+        again.append(source.name)
+        return read(source, framing)
+
+    monkeypatch.setattr("destseg.pictures.store.read", counted)
     assert levels(store) == [0, 10, 20, 30]
-    for k in range(4):
-        paint(folder / f"{k}.png", 200 + k)  # what is read again is read from the changed files
-    assert levels(store) == [10 * k if k < kept else 200 + k for k in range(4)]
+    assert again == [str(folder / f"{k}.png") for k in range(kept, 4)]
+
+
+def test_a_picture_that_is_gone_later_is_named_once_and_the_next_one_drawn(folder, caplog):
+    store = PictureStore(as_pictures(folder), Framing(SIZE), memory=BYTES)  # which keeps the first
+    part = store.subset([0, 2, 3])
+    (folder / "2.png").unlink()
+    assert levels(part) == [0, 30, 30] and part.readable_input(1)[0] == 2
+    assert levels(store) == [0, 10, 30, 30]
+    assert caplog.messages == [f"left out from now on: there is no picture file {folder / '2.png'}"]
+    (folder / "3.png").write_bytes(b"no picture")
+    paint(folder / "1.png", 99)
+    assert levels(store) == [0, 0, 0, 0]
+    assert "1.png is another picture than at first" in caplog.messages[1] and "3.png" in caplog.messages[2]
+
+
+def test_where_none_is_left_or_it_must_not_be_the_error_is_told(folder):
+    stores = [PictureStore(as_pictures(folder), Framing(SIZE), 0, strict) for strict in (False, True)]
+    for path in folder.iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match="none of the pictures can be read any more"):
+        stores[0].input(0)
+    with pytest.raises(FileNotFoundError, match=r"1\.png"):
+        stores[1].input(1)
 
 
 def test_subsets_keep_their_order_and_share_memory(folder):
@@ -123,9 +151,9 @@ def test_a_picture_too_large_for_memory_is_left_out_by_name(folder, monkeypatch,
     def decode(image, name, bit_depth):
         if name.endswith("2.png"):
             raise MemoryError
-        return to_rgb(image, name, bit_depth)
+        return rgb_within_budget(image, name, bit_depth)
 
-    monkeypatch.setattr("destseg.pictures.store.to_rgb", decode)
+    monkeypatch.setattr("destseg.pictures.store.rgb_within_budget", decode)
     assert levels(PictureStore(as_pictures(folder), Framing(SIZE))) == [0, 10, 30]
     words = f"{folder / '2.png'}: there is not enough memory for this picture"
     assert caplog.messages[0] == f"left out: {words}"
