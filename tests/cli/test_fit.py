@@ -69,6 +69,7 @@ def test_what_is_left_open_is_the_presets(
 def test_fit_shows_stage_loss_and_time_left_on_a_terminal(few_parts, tmp_path):
     import fcntl
     import pty
+    import select
     import struct
     import termios
 
@@ -77,8 +78,12 @@ def test_fit_shows_stage_loss_and_time_left_on_a_terminal(few_parts, tmp_path):
     command = [sys.executable, "-m", "destseg", "fit", few_parts, "-o", tmp_path / "m", "--size", "64"]
     command += ["--steps", "1", "1", "--batch-size", "2"]
     process = subprocess.Popen(list(map(str, command)), stderr=theirs, cwd=tmp_path)
-    assert process.wait() == 0
-    shown = os.read(ours, 1 << 16).decode()
+    content = b""
+    while process.poll() is None or select.select([ours], [], [], 0)[0]:  # a terminal holds 4 kB
+        if select.select([ours], [], [], 0.1)[0]:
+            content += os.read(ours, 1 << 16)
+    shown = content.decode()
+    assert process.returncode == 0, shown
     assert "pictures found; preset fast, teacher embedded, on " in shown
     assert "training: 1 + 1 steps of 2 on " in shown and " none left out; " in shown
     assert "fitted; of new normal pictures at most " in shown and "; threshold " in shown
