@@ -53,7 +53,7 @@ class MemoryBank(nn.Module):
     def forward(self, taught: list[Tensor], owners: Tensor | None = None) -> Tensor:
         with torch.autocast(taught[0].device.type, enabled=False):  # differences of small distances count
             near = [
-                level @ kept.T
+                level @ kept.float().T
                 for level, kept in zip(_positions(taught), (self.second, self.third), strict=True)
             ]
             near.append((near[0] + near[1]) / 2)

@@ -55,6 +55,14 @@ def test_distances_have_the_first_levels_size_and_every_input_its_own():
     torch.testing.assert_close(both[1:], one)
 
 
+def test_half_precision_rounds_only_what_is_kept():
+    bank, taught = filled([Normal(levels(seed=k), k) for k in range(3)]), levels(seed=9)
+    wanted = bank(taught)
+    torch.testing.assert_close(bank.half()(taught), wanted, rtol=0, atol=1e-3)
+    given = [level.half() for level in taught]
+    torch.testing.assert_close(bank(given), wanted, rtol=0, atol=2e-3)
+
+
 def test_what_is_kept_is_near():
     normal = levels(seed=1)
     bank = filled([Normal(normal, 0)])  # 96 positions: all are kept
