@@ -116,7 +116,7 @@ class DeSTSeg:
 
     def _begin(self, settings: Settings, device: str, teacher_weights: "Weights" = None) -> None:
         self._settings, self.device = settings, check_device(str(device))
-        self._asked = settings  # what these leave open `fit` decides, each time anew
+        self._learns_bit_depth = settings.bit_depth is None
         self.teacher_weights = teacher_weights
         if settings.inference_precision != "float32":
             from destseg.model.scorer import check_inference_precision
@@ -605,15 +605,13 @@ class DeSTSeg:
         return self.calibration_
 
     def _settings_for(self, sources: Sequence[Source], progress: bool) -> Settings:
-        """Return the settings to fit with: what was asked for, and what is decided by the pictures."""
-        asked = dataclasses.replace(self.settings, memory_bank=self._asked.memory_bank)
-        settings = asked.for_pictures(len(sources))
-        if self._asked.bit_depth is not None:
-            return settings
+        """Return the settings to fit with: the model's, with the bit depth if that is to be learnt."""
+        if not self._learns_bit_depth:
+            return self.settings
         depth = learn_bit_depth(sources)
         if depth is not None:
             say(f"16-bit pictures: the highest value is within {depth} bits (bit_depth={depth})", progress)
-        return dataclasses.replace(settings, bit_depth=depth)
+        return dataclasses.replace(self.settings, bit_depth=depth)
 
     def _calibrate(
         self,

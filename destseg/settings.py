@@ -41,7 +41,6 @@ MOST_PIXELS = 4096**2  # of the network's input, whose features take many times 
 MOST_SIDE = 2**20  # of a tile, more than any picture has
 MOST_SEED = 2**63 - 1  # that torch takes
 MOST_ENLARGED = 4  # the largest factor that a tile is enlarged by: memory grows with its square
-FEW_PICTURES = 100  # normal ones: with fewer the memory bank gains more than it costs, see docs/quality.md
 MOST_OVERLAP = 0.75  # the largest share of a tile's side that a neighbouring tile covers, too
 
 Sides = int | tuple[int, int]
@@ -62,9 +61,8 @@ class Settings:
         inference_precision: precision of prediction: "float32"; on a GPU also "float16" or "bfloat16".
         denoising, encoder_decoder, segmentation: parts of the network, to be switched off in ablations; None:
             as the preset has them.
-        memory_bank: the segmentation network also compares with kept features of normal pictures, see
-            `destseg.model.memory_bank`. None: `fit` decides; the light network has it where there are fewer
-            than FEW_PICTURES normal pictures.
+        memory_bank: maps also tell how far features are from kept ones of normal pictures, see
+            `destseg.model.memory_bank`; None: the light network has it, if it has its segmentation part.
         tile: for large pictures, the side of the tiles that become one input each, in pixels of the picture,
             or (height, width); None: the whole picture becomes one input.
         overlap: least share of a tile's side that neighbouring tiles have in common, 0 to 0.75.
@@ -114,8 +112,9 @@ class Settings:
             if name != "light":
                 value = getattr(self, name)
                 self._set(name, default if value is None else checked_switch(name, value))
-        if self.memory_bank is not None:
-            self._set("memory_bank", checked_switch("memory_bank", self.memory_bank))
+        own = PRESETS[self.preset]["light"] and self.segmentation
+        bank = own if self.memory_bank is None else self.memory_bank
+        self._set("memory_bank", checked_switch("memory_bank", bank))
         self._set("seed", whole_number("seed", self.seed, most=MOST_SEED))
         self._set("image_size", one_or_two(input_size(self.image_size)))
         self._set("overlap", checked_overlap(self.overlap))
@@ -142,14 +141,7 @@ class Settings:
     def parts(self) -> dict[str, bool]:
         """Which parts the network has: the arguments of `destseg.model.networks.DeSTSegNet`."""
         preset = {name: getattr(self, name, default) for name, default in PRESETS[self.preset].items()}
-        return preset | {"memory_bank": bool(self.memory_bank)}
-
-    def for_pictures(self, count: int) -> "Settings":
-        """Return the settings to fit so many normal pictures with: the memory bank is decided."""
-        if self.memory_bank is not None:
-            return self
-        light = PRESETS[self.preset]["light"]
-        return dataclasses.replace(self, memory_bank=light and count < FEW_PICTURES)
+        return preset | {"memory_bank": bool(self.memory_bank)}  # settings know it once they are made
 
     def stored(self) -> dict[str, Any]:
         """Return the settings as a file holds them: numbers, strings, lists; the ROI in its stored form."""

@@ -57,7 +57,7 @@ def test_a_teacher_left_open_is_the_presets_and_stored_by_name(preset, teacher):
 def test_switches_left_open_are_the_presets(preset):
     own = settings.PRESETS[preset]
     assert switches(Settings(preset)) == tuple(own[name] for name in SWITCHES)
-    assert Settings(preset).parts == own | {"memory_bank": False}
+    assert Settings(preset).parts == own | {"memory_bank": preset == "fast"}
 
 
 @pytest.mark.parametrize("preset", settings.PRESETS)
@@ -66,19 +66,18 @@ def test_switches_left_open_are_the_presets(preset):
 def test_a_switch_that_is_given_goes_before_the_preset(preset, name, value):
     made = Settings(preset, **{name: value})
     assert getattr(made, name) is bool(value)
-    assert made.parts == settings.PRESETS[preset] | {"memory_bank": False, name: bool(value)}
+    bank = preset == "fast" and (name != "segmentation" or bool(value))
+    assert made.parts == settings.PRESETS[preset] | {"memory_bank": bank, name: bool(value)}
     assert list(made.parts) == ["denoising", "encoder_decoder", "segmentation", "light", "memory_bank"]
 
 
-@pytest.mark.parametrize(
-    ("preset", "count", "decided"), [("fast", 99, True), ("fast", 100, False), ("paper", 9, False)]
-)
-def test_few_pictures_get_a_memory_bank_unless_it_is_given(preset, count, decided):
-    assert Settings(preset).memory_bank is None
-    assert Settings(preset).for_pictures(count) == Settings(preset, memory_bank=decided)
+@pytest.mark.parametrize(("preset", "own"), [("fast", True), ("paper", False), ("stpm", False)])
+def test_the_light_network_has_a_memory_bank_unless_it_is_given(preset, own):
+    assert Settings(preset).memory_bank is own
+    assert Settings(preset, segmentation=False).memory_bank is False
     for given in (False, True):
-        asked = Settings(preset, memory_bank=given)
-        assert asked.for_pictures(count) == asked and asked.parts["memory_bank"] is given
+        made = Settings(preset, memory_bank=given)
+        assert made.memory_bank is made.parts["memory_bank"] is given
 
 
 def test_the_largest_inputs_and_seeds():

@@ -8,7 +8,7 @@ from destseg.artifacts.artifact import INPUT
 from destseg.packages import import_package
 
 COLOURS = 3  # channels of a picture
-SIMILARITIES = (448, 451)  # channels of the segmentation network's input, without and with a memory bank
+SIMILARITIES = 64 + 128 + 256  # channels of the segmentation network's input
 FLOAT = [  # operations that stay in float32, by their names in OpenVINO and in ONNX
     *("Add", "Subtract", "Multiply", "Divide", "Interpolate", "MatMul", "ReduceL2"),
     *("Sub", "Mul", "Div", "Resize"),
@@ -26,8 +26,7 @@ def stays_float32(weights: np.ndarray, kept: set[bytes]) -> bool:
         weights: (channels out, channels in, height, width).
         kept: weights, as bytes, that stay in float32.
     """
-    fuses = weights.shape[1] in SIMILARITIES and weights.shape[2:] == (1, 1)
-    is_sensitive = weights.shape[1] == COLOURS or fuses
+    is_sensitive = weights.shape[1] == COLOURS or weights.shape[1:] == (SIMILARITIES, 1, 1)
     return is_sensitive or weights.tobytes() in kept
 
 

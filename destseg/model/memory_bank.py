@@ -1,7 +1,7 @@
 """A memory of normal features, and how far the features of a picture are from it.
 
 A student that saw few pictures, or parts that lie anyhow, does not know all that is normal. The nearest
-neighbour among kept features needs no training. Both together are what the segmentation network fuses.
+neighbour among kept features needs no training, and errs elsewhere: where both see an anomaly there is one.
 Source of the comparison: Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (2106.08265).
 """
 
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 KEPT = 500  # positions in the memory
 SEEN = 60_000  # positions, about, that they are chosen from
 PROJECTED = 64  # dimensions in which they are compared when they are chosen
-DISTANCES = 3  # channels of the output: by the second level, by the third, and by both
+USUAL, FAR = 0.999, 3  # a distance of FAR times this quantile of normal ones is as anomalous as can be
+LEAST = 1e-3  # of the scale: among equal pictures every distance would be large
 
 
 class Normal(NamedTuple):
@@ -30,45 +31,34 @@ class Normal(NamedTuple):
 class MemoryBank(nn.Module):
     """Unit features of normal pictures from the teacher's second and third level, KEPT positions of both.
 
-    Called with the teacher's features of n inputs, it returns (n, 3, h_1, w_1) float32: 1 - cosine similarity
-    to the nearest kept position by the second level, by the third, and by the mean of both. They are resized
-    bilinearly (align_corners=False) to the size of the first level.
-
-    Args of the call:
-        taught: the teacher's features, three levels of (n, c_k, h_k, w_k).
-        owners: (n,) numbers of pictures, in training: each input is compared with other pictures only, as
-            later every picture will be. None, and where all positions come from one picture: with all.
+    Called with the teacher's features of n inputs, three levels of (n, c_k, h_k, w_k), it returns
+    (n, 1, h_2, w_2) float32 in [0, 1]: by how much each position of the second level differs from the nearest
+    kept one, 1 - the mean cosine similarity of both levels. It is a share of FAR times the distance that
+    normal positions rarely exceed, and at most 1.
     """
 
     second: Tensor
     third: Tensor
-    owners: Tensor
+    scale: Tensor
 
     def __init__(self, channels: tuple[int, int]) -> None:
         super().__init__()
         self.register_buffer("second", torch.zeros(KEPT, channels[0]))
         self.register_buffer("third", torch.zeros(KEPT, channels[1]))
-        self.register_buffer("owners", torch.zeros(KEPT, dtype=torch.int64))
+        self.register_buffer("scale", torch.ones(()))
 
-    def forward(self, taught: list[Tensor], owners: Tensor | None = None) -> Tensor:
-        with torch.autocast(taught[0].device.type, enabled=False):  # differences of small distances count
-            near = [
-                level @ kept.float().T
-                for level, kept in zip(_positions(taught), (self.second, self.third), strict=True)
-            ]
-            near.append((near[0] + near[1]) / 2)
-            if owners is not None and (self.owners != self.owners[0]).any():
-                own = (owners[:, None] == self.owners)[:, None]
-                near = [similarity.masked_fill(own, -1) for similarity in near]
-            distances = torch.stack([1 - similarity.amax(2) for similarity in near], 1)
-            distances = distances.unflatten(2, taught[1].shape[2:])
-            return F.interpolate(distances, size=taught[0].shape[2:], mode="bilinear", align_corners=False)
+    def forward(self, taught: list[Tensor]) -> Tensor:
+        second, third = _positions(taught)
+        similarity = (second @ self.second.float().T + third @ self.third.float().T) / 2
+        share = ((1 - similarity.amax(2)) / self.scale.float()).clamp(0, 1)
+        return share.unflatten(1, taught[1].shape[2:])[:, None]
 
     @torch.no_grad()
     def fill(self, normals: Iterable[Normal], count: int, seed: int) -> None:
         """Choose what is kept: of some positions of each normal input those that lie farthest apart.
 
         Each is farther from all that were chosen before than any other, as far as a random projection tells.
+        The scale is set by the distances of all of them to what is kept of other pictures.
 
         Args:
             normals: the inputs.
@@ -76,19 +66,28 @@ class MemoryBank(nn.Module):
             seed: of the random numbers.
         """
         generator = np.random.default_rng([seed, count, 3])
-        parts: list[tuple[Tensor, ...]] = []
-        owners: list[int] = []
+        parts: list[Tensor] = []
+        numbers: list[int] = []
         for normal in normals:
             inside = _inside(normal)
             some = torch.from_numpy(generator.permutation(len(inside))[: -(-SEEN // count)])
             some = inside[some.to(inside.device)]
-            parts.append(tuple(level[0, some] for level in _positions(normal.levels)))
-            owners += [normal.owner] * len(some)
-        seconds, thirds = (torch.cat(level) for level in zip(*parts, strict=True))
-        chosen = farthest(torch.cat([seconds, thirds], 1), generator)
-        self.second.copy_(seconds[chosen])
-        self.third.copy_(thirds[chosen])
-        self.owners.copy_(torch.tensor(owners)[chosen.cpu()])
+            parts.append(torch.cat([level[0, some] for level in _positions(normal.levels)], 1))
+            numbers += [normal.owner] * len(some)
+        features, owners = torch.cat(parts), torch.tensor(numbers)
+        chosen = farthest(features, generator)
+        kept, kept_owners = features[chosen], owners[chosen.cpu()]
+        self.second.copy_(kept[:, : self.second.shape[1]])
+        self.third.copy_(kept[:, self.second.shape[1] :])
+        distances = []
+        for some, owner in zip(features.split(4096), owners.split(4096), strict=True):
+            similarity = some @ kept.T / 2
+            if len(set(numbers)) > 1:
+                own = (owner[:, None] == kept_owners).to(similarity.device)
+                similarity = similarity.masked_fill(own, -1)
+            distances.append(1 - similarity.amax(1))
+        rising = torch.cat(distances).sort().values
+        self.scale.copy_((FAR * rising[int(USUAL * (len(rising) - 1))]).clamp(min=LEAST))
 
 
 def farthest(features: Tensor, generator: np.random.Generator) -> Tensor:

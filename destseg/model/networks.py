@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from destseg.model.memory_bank import DISTANCES, MemoryBank
+from destseg.model.memory_bank import MemoryBank
 from destseg.ops.destmap import destmap, destmap_of_features
 from destseg.ops.similarity import cosine_distances, similarity_input
 from destseg.settings import SMALLEST_SIDE
@@ -179,15 +179,13 @@ class AtrousPyramid(nn.Module):
 class SegmentationNet(nn.Module):
     """Fuses the similarities of all levels, (n, 448, h/4, w/4), into anomaly logits (n, 1, h/4, w/4).
 
-    With a memory bank its distances are three more channels.
-
     The light one has a quarter of the channels, behind a 1x1 convolution of the similarities, and half of
     those in each branch of its pyramid: 2.8 instead of 62.5 GFLOP for 256 x 256 pixels.
     """
 
-    def __init__(self, light: bool = False, memory_bank: bool = False) -> None:
+    def __init__(self, light: bool = False) -> None:
         super().__init__()
-        channels_in, channels, branch = sum(CHANNELS[:3]) + DISTANCES * memory_bank, 256, 256
+        channels_in, channels, branch = sum(CHANNELS[:3]), 256, 256
         if light:
             channels, branch = 64, 32
             self.res = nn.Sequential(ConvNormRelu(channels_in, channels, 1), *block_pair(channels, channels))
@@ -216,8 +214,8 @@ class DeSTSegNet(nn.Module):
         encoder_decoder: the student has its decoder.
         segmentation: there is a segmentation network; otherwise the DeST map is the result.
         light: the student is half as wide, and the segmentation network is the light one.
-        memory_bank: the segmentation network also gets the distances to a `MemoryBank`, which
-            `destseg.training.fit.train` fills.
+        memory_bank: maps are the geometric mean of the segmentation network's and those of a `MemoryBank`,
+            which `destseg.training.fit.train` fills.
 
     Called with a normalised batch (n, 3, h, w), each side at least 64, and optionally the clean batch of the
     same shape for the teacher. Returns an `Output`.
@@ -235,7 +233,7 @@ class DeSTSegNet(nn.Module):
         self.denoising, self.light = denoising, light
         self.teacher_net = Teacher()
         self.student_net = Student(encoder_decoder, CHANNELS[0] // 2 if light else CHANNELS[0])
-        self.segmentation_net = SegmentationNet(light, memory_bank) if segmentation else None
+        self.segmentation_net = SegmentationNet(light) if segmentation else None
         self.memory_bank = MemoryBank(CHANNELS[1:3]) if segmentation and memory_bank else None
 
     def features(self, images: Tensor, clean: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
@@ -250,23 +248,18 @@ class DeSTSegNet(nn.Module):
             taught = self.teacher_net(seen)
         return taught, self.student_net(images if self.denoising else seen)
 
-    def logits(self, taught: list[Tensor], learnt: list[Tensor], owners: Tensor | None = None) -> Tensor:
-        """Return the segmentation network's output before the sigmoid, (n, 1, h/4, w/4).
-
-        In training `owners` are the numbers of the inputs' pictures, see `MemoryBank`.
-        """
+    def logits(self, taught: list[Tensor], learnt: list[Tensor]) -> Tensor:
+        """Return the segmentation network's output before the sigmoid, (n, 1, h/4, w/4)."""
         if self.segmentation_net is None:
             raise RuntimeError("this network was built with segmentation=False; use its destmap")
-        fused = similarity_input(taught, learnt, dtype=taught[0].dtype)
-        if self.memory_bank is not None:
-            fused = torch.cat([fused, self.memory_bank(taught, owners).to(fused.dtype)], 1)
-        return self.segmentation_net(fused)
+        return self.segmentation_net(similarity_input(taught, learnt, dtype=taught[0].dtype))
 
     def maps(self, images: Tensor) -> Tensor:
         """Return the anomaly maps of a normalised batch, (n, h, w) float32 in [0, 1], at the input's size.
 
         They are the segmentation network's probabilities, or without one the DeST maps, resized bilinearly
-        (align_corners=False).
+        (align_corners=False). With a memory bank each value is the geometric mean of this one and of its own:
+        an anomaly is what both take for one.
         """
         taught, learnt = self.features(images)
         size = images.shape[2:]
@@ -274,6 +267,8 @@ class DeSTSegNet(nn.Module):
             maps = destmap_of_features(taught, learnt, size)
         else:
             maps = resize(self.logits(taught, learnt).float().sigmoid(), size)
+            if self.memory_bank is not None:
+                maps = (maps * resize(self.memory_bank(taught), size)).sqrt()
         return maps[:, 0].float().clamp(0, 1)  # rounding may take distances of features out of [0, 1]
 
     def forward(self, images: Tensor, clean: Tensor | None = None) -> Output:

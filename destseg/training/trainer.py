@@ -75,21 +75,11 @@ def student_loss(network: DeSTSegNet, corrupted: Tensor, clean: Tensor, rois: Te
     return cosine_loss(cosine_distances(*network.features(corrupted, clean)), rois)
 
 
-def fusion_loss(
-    network: DeSTSegNet,
-    corrupted: Tensor,
-    masks: Tensor,
-    rois: Tensor | None = None,
-    owners: Tensor | None = None,
-) -> Tensor:
-    """Return focal + l1 loss of the segmentation network; teacher and student see the corrupted inputs.
-
-    Args:
-        owners: (n,) numbers of the inputs' pictures, for the memory bank.
-    """
+def fusion_loss(network: DeSTSegNet, corrupted: Tensor, masks: Tensor, rois: Tensor | None = None) -> Tensor:
+    """Return focal + l1 loss of the segmentation network; teacher and student see the corrupted inputs."""
     with torch.no_grad():
         taught, learnt = network.features(corrupted)
-    return segmentation_loss(network.logits(taught, learnt, owners), masks, rois)
+    return segmentation_loss(network.logits(taught, learnt), masks, rois)
 
 
 class Trainer:
@@ -234,9 +224,7 @@ class Trainer:
         return optimizers.segmentation_optimizer(self.network)
 
     def _fusion_loss(self, corrupted: Tensor, batch: Batch, rois: Tensor | None) -> Tensor:
-        normals = self.synthesis.normals
-        owners = torch.tensor([normals.picture_of(int(index)) for index in batch.indices]).to(self.device)
-        return fusion_loss(self.network, corrupted, batch.masks.to(self.device), rois, owners)
+        return fusion_loss(self.network, corrupted, batch.masks.to(self.device), rois)
 
     def _student_loss(self, corrupted: Tensor, batch: Batch, rois: Tensor | None) -> Tensor:
         if self._taught is None:

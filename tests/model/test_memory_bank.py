@@ -27,55 +27,53 @@ def filled(normals, seed=0):
 
 
 def by_hand(bank, taught, k):
-    """The distances of one position of the second level, by loops over what is kept."""
+    """The share of one position of the second level, from all that is kept."""
     second, third = (F.avg_pool2d(level, 3, 1, 1) for level in taught[1:])
     third = F.interpolate(third, size=second.shape[2:], mode="bilinear", align_corners=False)
-    second, third = F.normalize(second), F.normalize(third)
-    near = [
-        level[0].flatten(1)[:, k] @ kept.T for level, kept in ((second, bank.second), (third, bank.third))
-    ]
-    near.append((near[0] + near[1]) / 2)
-    return torch.stack([1 - similarity.max() for similarity in near])
+    both = [F.normalize(level)[0].flatten(1)[:, k] for level in (second, third)]
+    distance = 1 - (bank.second @ both[0] + bank.third @ both[1]).max() / 2
+    return (distance / bank.scale).clamp(0, 1)
 
 
 def test_distances_by_hand():
     bank, taught = filled([Normal(levels(seed=k), k) for k in range(3)]), levels(seed=9)
-    taught[0] = taught[0][..., :8, :12]  # the output then has the second level's size
-    distances = bank(taught)
-    assert distances.shape == (1, 3, 8, 12)
+    shares = bank(taught)
+    assert shares.shape == (1, 1, 8, 12) and shares.dtype == torch.float32
     for k in (0, 17, 95):
-        torch.testing.assert_close(distances[0].flatten(1)[:, k], by_hand(bank, taught, k))
+        torch.testing.assert_close(shares.flatten()[k], by_hand(bank, taught, k))
 
 
-def test_distances_have_the_first_levels_size_and_every_input_its_own():
+def test_each_input_has_its_own():
     bank = filled([Normal(levels(seed=k), k) for k in range(3)])
     both = bank(levels(2, seed=5))
-    assert both.shape == (2, 3, 16, 24) and both.dtype == torch.float32
-    one = bank([level[1:] for level in levels(2, seed=5)])
-    torch.testing.assert_close(both[1:], one)
+    torch.testing.assert_close(both[1:], bank([level[1:] for level in levels(2, seed=5)]))
 
 
 def test_half_precision_rounds_only_what_is_kept():
     bank, taught = filled([Normal(levels(seed=k), k) for k in range(3)]), levels(seed=9)
     wanted = bank(taught)
     torch.testing.assert_close(bank.half()(taught), wanted, rtol=0, atol=1e-3)
-    given = [level.half() for level in taught]
-    torch.testing.assert_close(bank(given), wanted, rtol=0, atol=2e-3)
+    torch.testing.assert_close(bank([level.half() for level in taught]), wanted, rtol=0, atol=2e-3)
 
 
-def test_what_is_kept_is_near():
+def test_what_is_kept_is_near_and_what_is_not_is_far():
     normal = levels(seed=1)
     bank = filled([Normal(normal, 0)])  # 96 positions: all are kept
-    assert bank(normal)[:, [0, 2]].max() < 1e-5
-    assert bank(levels(seed=2)).min() > 0.1
+    assert bank(normal).max() < 1e-3 and bank.scale == pytest.approx(1e-3)
+    assert bank(levels(seed=2)).min() == 1
 
 
-def test_in_training_a_picture_is_compared_with_others_only():
+def test_the_scale_is_three_times_a_distance_that_other_pictures_rarely_exceed():
+    """Each picture is compared with the other; its own positions, which are kept, too, do not count."""
     first, second = levels(seed=1), levels(seed=2)
-    bank, alone = filled([Normal(first, 4), Normal(second, 7)]), filled([Normal(second, 7)])
-    assert bank(first).max() < 1e-5
-    torch.testing.assert_close(bank(first, torch.tensor([4])), alone(first))
-    torch.testing.assert_close(alone(first, torch.tensor([7])), alone(first))  # there is no other picture
+    bank = filled([Normal(first, 4), Normal(second, 7)])  # 192 positions: all are kept
+    apart = []
+    for one, other in ((first, second), (second, first)):
+        alone = filled([Normal(other, 0)])
+        alone.scale.fill_(2)  # the largest distance there is
+        apart.append(2 * alone(one).flatten())
+    usual = torch.cat(apart).sort().values[int(0.999 * 191)]
+    torch.testing.assert_close(bank.scale, 3 * usual)
 
 
 def test_only_positions_that_count_are_kept():
@@ -110,12 +108,18 @@ def test_the_same_seed_keeps_the_same():
 @pytest.mark.parametrize("preset", ["fast", "paper"])
 def test_which_networks_have_one(preset):
     assert DeSTSegNet(**Settings(preset, memory_bank=True).parts).memory_bank is not None
-    assert DeSTSegNet(**Settings(preset).parts).memory_bank is None
+    assert DeSTSegNet(**Settings(preset, memory_bank=False).parts).memory_bank is None
     assert DeSTSegNet(**Settings(preset, segmentation=False, memory_bank=True).parts).memory_bank is None
 
 
-def test_the_network_fuses_its_distances():
-    network, images = DeSTSegNet(**Settings(memory_bank=True).parts).eval(), torch.randn(1, 3, 64, 64)
-    before = network(images).probability
-    network.memory_bank.second.fill_(1)
-    assert not torch.equal(network(images).probability, before)
+def test_maps_are_the_geometric_mean_of_both():
+    network, images = DeSTSegNet(**Settings().parts).eval(), torch.randn(1, 3, 64, 64)
+    network.memory_bank.fill([Normal(network.teacher_net(torch.randn(1, 3, 64, 64)), 0)], 1, 0)
+    network.memory_bank.scale.fill_(0.5)
+    with torch.no_grad():
+        share = network.memory_bank(network.teacher_net(images))
+        share = F.interpolate(share, size=(64, 64), mode="bilinear", align_corners=False)
+        probability = F.interpolate(
+            network(images).probability, size=(64, 64), mode="bilinear", align_corners=False
+        )
+        torch.testing.assert_close(network.maps(images), (probability * share).sqrt()[:, 0])
