@@ -18,6 +18,7 @@ SEEN = 60_000  # positions, about, that they are chosen from
 PROJECTED = 64  # dimensions in which they are compared when they are chosen
 USUAL, FAR = 0.999, 3  # a distance of FAR times this quantile of normal ones is as anomalous as can be
 LEAST = 1e-3  # of the scale: among equal pictures every distance would be large
+NEAR = 0.01  # the least share: below it rounding decides, which the geometric mean would enlarge
 
 
 class Normal(NamedTuple):
@@ -32,9 +33,9 @@ class MemoryBank(nn.Module):
     """Unit features of normal pictures from the teacher's second and third level, KEPT positions of both.
 
     Called with the teacher's features of n inputs, three levels of (n, c_k, h_k, w_k), it returns
-    (n, 1, h_2, w_2) float32 in [0, 1]: by how much each position of the second level differs from the nearest
-    kept one, 1 - the mean cosine similarity of both levels. It is a share of FAR times the distance that
-    normal positions rarely exceed, and at most 1.
+    (n, 1, h_2, w_2) float32 from NEAR to 1: how far each position of the second level is from the nearest
+    kept one, 1 - the mean cosine similarity of both levels, as a share of FAR times the distance that normal
+    positions rarely exceed.
     """
 
     second: Tensor
@@ -50,7 +51,7 @@ class MemoryBank(nn.Module):
     def forward(self, taught: list[Tensor]) -> Tensor:
         second, third = _positions(taught)
         similarity = (second @ self.second.float().T + third @ self.third.float().T) / 2
-        share = ((1 - similarity.amax(2)) / self.scale.float()).clamp(0, 1)
+        share = ((1 - similarity.amax(2)) / self.scale.float()).clamp(NEAR, 1.0)
         return share.unflatten(1, taught[1].shape[2:])[:, None]
 
     @torch.no_grad()
