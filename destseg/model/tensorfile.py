@@ -14,6 +14,7 @@ from torch import Tensor
 
 import destseg
 from destseg.files import FilePath, as_path, write_whole
+from destseg.model.process import check_process
 from destseg.model.torchfile import MOST_OPERATIONS, PLAIN, ForeignContentError, read_content
 from destseg.packages import import_package
 
@@ -67,8 +68,10 @@ def read_tensors(path: FilePath) -> dict[str, Any]:
         ValueError: the file is damaged, truncated, no torch file, or holds other things than tensors and
             plain values.
         ImportError: torch is too old.
+        RuntimeError: where `check_process` raises it; whether the file is whole is computed with torch.
     """
     import_package("torch")
+    check_process()
     path = as_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")

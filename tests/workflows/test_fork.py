@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
-PATIENCE = 300  # seconds after which a process hangs
+PATIENCE = 60  # seconds after which a process hangs
 PARENT = """
 import os, sys
 import numpy as np
