@@ -117,7 +117,7 @@ WHOLE = json.loads(
         (changed(WHOLE, 7, "calibration", "groups"), "an entry has another form"),
         (changed(WHOLE, True, "settings", "seed"), "seed must be a whole number of at least 0, got True"),
         (changed(WHOLE, 2**40, "settings", "tile"), "tile must have sides of at most 1048576 pixels, got"),
-        (changed(WHOLE, True, "record", "rotate"), 'rotate must be "90" '),
+        (changed(WHOLE, True, "record", "rotate"), 'rotate must be "auto", "90" '),
         (changed(WHOLE, 2**70, "record", "pictures"), "pictures must be a whole number of at least 0, up"),
         (changed(WHOLE, "x" * 10**5, "settings", "preset"), "preset must be one of"),
         (changed(WHOLE, "much", "settings", "image_size"), "image_size must be"),
@@ -236,7 +236,7 @@ def test_whatever_an_entry_holds_it_is_refused_by_name_or_can_be_used(name, tmp_
 
 @pytest.mark.parametrize("name", ["losses", "network"])
 def test_tensors_that_are_none_are_refused_by_name(name, tmp_path):
-    for value in (None, 5, [1.0], "x", torch.zeros(2, 2, dtype=torch.complex64)):
+    for value in (None, 5, ["x"], "x", torch.zeros(2, 2, dtype=torch.complex64)):
         torch.save(
             WHOLE | {"format": "destseg model 1", "losses": torch.zeros(1), "network": {}, name: value},
             tmp_path / "m",

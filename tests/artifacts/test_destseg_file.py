@@ -114,7 +114,7 @@ def test_settings_of_a_newer_version_are_refused(fitted, tmp_path):
 
 def test_settings_of_another_network_are_refused(fitted, tmp_path):
     rewritten(fitted, tmp_path / "m", segmentation=False)
-    with pytest.raises(ValueError, match=r"m does not belong to this network: it has segmentation_net\."):
+    with pytest.raises(ValueError, match=r"m does not belong to this network: it has memory_bank\."):
         destseg.load(tmp_path / "m")
 
 
