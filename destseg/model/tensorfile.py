@@ -127,7 +127,9 @@ def matching_tensors(
             raise ValueError(
                 f"{source}: the tensor {name} must have shape {tuple(tensor.shape)}, got {tuple(value.shape)}"
             )
-        if value.is_floating_point() != tensor.is_floating_point() or value.is_complex():
+        counter = name.endswith("num_batches_tracked")  # float16, too, in a checkpoint in half precision
+        kinds_differ = value.is_floating_point() != tensor.is_floating_point() and not counter
+        if kinds_differ or value.is_complex():
             raise ValueError(f"{source}: the tensor {name} must be of {tensor.dtype}, got {value.dtype}")
         found[name] = value.to(tensor.dtype)  # a checkpoint may be in half precision
         if not found[name].isfinite().all():
