@@ -266,10 +266,14 @@ class DeSTSegNet(nn.Module):
         if self.segmentation_net is None:
             maps = destmap_of_features(taught, learnt, size)
         else:
-            maps = resize(self.logits(taught, learnt).float().sigmoid(), size)
-            if self.memory_bank is not None:
-                maps = (maps * resize(self.memory_bank(taught), size)).sqrt()
+            maps = self.with_memory(resize(self.logits(taught, learnt).float().sigmoid(), size), taught)
         return maps[:, 0].float().clamp(0, 1)  # rounding may take distances of features out of [0, 1]
+
+    def with_memory(self, maps: Tensor, taught: list[Tensor]) -> Tensor:
+        """Return the geometric mean of maps (n, 1, h, w) and the memory bank's; without a bank the maps."""
+        if self.memory_bank is None:
+            return maps
+        return (maps * resize(self.memory_bank(taught), maps.shape[2:])).sqrt()
 
     def forward(self, images: Tensor, clean: Tensor | None = None) -> Output:
         taught, learnt = self.features(images, clean)

@@ -54,10 +54,10 @@ class PublishedScorer:
         """See `Scorer.maps`."""
         with torch.inference_mode():
             images = normalise(pixels).contiguous()
-            self.network.teacher_net(images)
+            taught = self.network.teacher_net(images)
             output = self.network(images)
             assert output.probability is not None  # the published network has a segmentation part
-            return resize(output.probability, self.size)[:, 0].numpy()
+            return self.network.with_memory(resize(output.probability, self.size), taught)[:, 0].numpy()
 
 
 def scorer_of(network: DeSTSegNet, size: tuple[int, int], precision: str) -> Scorer:
