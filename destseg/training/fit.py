@@ -82,5 +82,5 @@ def _features(network: DeSTSegNet, synthesis: Synthesis, views: int) -> Iterator
             generator = np.random.default_rng([synthesis.seed, index, view, 2])
             found, pixels, counts = synthesis.view(index, generator)
             levels = network.teacher_net(normalise(np.ascontiguousarray(pixels)[None]).to(device))
-            inside = None if counts is None else torch.from_numpy(np.ascontiguousarray(counts))
+            inside = None if counts is None else torch.from_numpy(counts.copy())  # it may be read-only
             yield Normal(levels, synthesis.normals.picture_of(found), inside)
