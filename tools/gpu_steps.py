@@ -110,7 +110,10 @@ def tests(job: Job) -> None:
 
 
 def milliseconds(job: Job, call: Callable[[], object], repeats: int | None = None) -> float:
-    """Return the median time of a call; on a GPU by its own clock, its caches written over between calls."""
+    """Return the median time of a call; on a GPU by its own clock, its caches written over between calls.
+
+    Writing takes so long that the processor has started all of the call before the GPU comes to it.
+    """
     import torch
 
     times = []
@@ -120,7 +123,7 @@ def milliseconds(job: Job, call: Callable[[], object], repeats: int | None = Non
             call()
             times.append(1e3 * (time.perf_counter() - begun))
         return statistics.median(times)
-    flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
+    flush = torch.empty(4 << 30, dtype=torch.uint8, device="cuda")
     for _ in range(5):
         call()
     for _ in range(repeats or job.repeats):

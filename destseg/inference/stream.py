@@ -10,7 +10,7 @@ from destseg.inference.scoring import Scored, score
 from destseg.pictures.decoding import UnreadableImage
 from destseg.pictures.folders import Source
 from destseg.pictures.framing import Framing
-from destseg.pictures.prefetch import prefetch
+from destseg.pictures.prefetch import prefetch, taken_ahead
 from destseg.pictures.store import TOO_LARGE, Picture, attempt, read
 
 DECODERS = 2  # threads that decode and scale ahead, if the scorer takes one input at a time
@@ -33,7 +33,7 @@ def stream(
     """Yield every picture with its scores, or with the error that kept it from being read, in order.
 
     A scorer that takes batches gets whole pictures in batches. Pictures in tiles go one by one, their tiles
-    in batches. Four batches of pictures at most are in memory, beside those decoded ahead. However the
+    in batches. Six batches of pictures at most are in memory, beside those decoded ahead. However the
     generator ends, its threads end with it.
 
     Args:
@@ -66,7 +66,10 @@ def stream(
 
     pictures = prefetch(decode, sources, 0 if alone else decoders)
     batches = _batches(pictures, scorer.batch if framing.tile is None else 1)
-    results = prefetch(score_all, batches, SCORERS if in_batches and not alone else 0)
+    if in_batches and not alone:  # pictures are decoded while a consumer looks at the last batch
+        results = prefetch(score_all, taken_ahead(batches), SCORERS)
+    else:
+        results = prefetch(score_all, batches, 0)
     try:
         for batch in results:
             yield from batch

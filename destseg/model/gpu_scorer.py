@@ -1,11 +1,10 @@
 """The scorer for a GPU: batches go there and maps come back while the CPU does other work.
 
-In half precision one CUDA graph records all of it. On a CPU the same steps run for tests only; prediction on
-a CPU uses `TorchScorer`.
+One CUDA graph records all of it: starting the kernels one by one takes longer than they do. On a CPU the same
+steps run for tests only; prediction on a CPU uses `TorchScorer`.
 """
 
 import contextlib
-import copy
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,12 +12,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from destseg.model.networks import DeSTSegNet
+from destseg.model.networks import DeSTSegNet, fold_normalisations
 from destseg.model.normalisation import normalise, row_of_constants
 from destseg.model.process import check_process, plain_torch
 
 BATCH = 32  # inputs that a GPU scores at once
-FEW = 8  # inputs of a smaller lane: in half precision a lane always computes all that it takes
+FEW = 8  # inputs of a smaller lane: a graph always computes all that it takes
 WARM_UP = 3  # runs before recording, in which libraries choose their algorithms
 RECORDING = threading.Lock()  # only one thread of the process may record at a time
 
@@ -27,15 +26,15 @@ class GpuScorer:
     """A network on a GPU as a scorer. Each thread uses a lane of its own, with its stream and buffers.
 
     Args:
-        network: in evaluation mode; in float32, later changes to its weights take effect.
+        network: in evaluation mode. The scorer uses a copy, see `in_precision`.
         size: height and width of its inputs.
-        precision: one of `destseg.settings.INFERENCE_PRECISIONS`; half precision computes with a copy.
+        precision: one of `destseg.settings.INFERENCE_PRECISIONS`.
     """
 
     batch = BATCH
 
     def __init__(self, network: DeSTSegNet, size: tuple[int, int], precision: str) -> None:
-        self.network, self.size, self.precision = network, size, precision
+        self.network, self.size = in_precision(network, getattr(torch, precision)), size
         self._spare: dict[int, list[Lane]] = defaultdict(list)  # by the number of inputs they take
 
     @plain_torch()
@@ -50,7 +49,6 @@ class GpuScorer:
     def _lane(self, count: int) -> Iterator["Lane"]:
         """Lend a lane for `count` inputs; make one if none is free, and keep it for later."""
         with RECORDING:
-            self.network = in_precision(self.network, getattr(torch, self.precision))
             spare = self._spare[count]
             lane = spare.pop() if spare else Lane(self.network, self.size, count)
         try:
@@ -62,9 +60,8 @@ class GpuScorer:
 class Lane:
     """Pinned buffers and a stream for up to `count` inputs of one size, for one thread at a time.
 
-    The copy of the inputs to the GPU, the networks, and the copy of the maps back run in the lane's own
-    stream, beside those of other lanes. In half precision they are recorded once, for `count` inputs, and
-    then started by one call. In float32 the networks take so long that starting them one by one costs little.
+    The copy of the inputs to the GPU, the networks, and the copy of the maps back are recorded once, for
+    `count` inputs, and then started by one call, in the lane's own stream, beside those of other lanes.
 
     Args:
         network: as `in_precision` returns it.
@@ -85,8 +82,7 @@ class Lane:
             with torch.cuda.device(self.device):
                 self._stream = torch.cuda.Stream()
                 self._done = torch.cuda.Event(blocking=count > 1)  # a long wait leaves the processor free
-                if self.precision != torch.float32:
-                    self._graph = self._record(count)
+                self._graph = self._record(count)
 
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """Return the maps of n inputs (n, h, w, 3) uint8."""
@@ -98,15 +94,12 @@ class Lane:
                 f"{pixels.shape}"
             )
         self._pixels[: len(pixels)] = torch.from_numpy(pixels)
-        if self.device.type != "cuda":
+        if self._graph is None:
             self._run(len(pixels))
         else:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(self._stream):
-                if self._graph is None:
-                    self._run(len(pixels))
-                else:
-                    self._graph.replay()
+                self._graph.replay()
                 self._done.record()
             self._done.synchronize()
         return self._maps[: len(pixels)].numpy().copy()
@@ -129,7 +122,6 @@ class Lane:
 
 
 def in_precision(network: DeSTSegNet, precision: torch.dtype) -> DeSTSegNet:
-    """Return a network with weights of this precision: itself, or a copy in channels-last order."""
-    if next(network.parameters()).dtype == precision:
-        return network
-    return copy.deepcopy(network).to(precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    """Return a copy in this precision, in channels-last order, normalisations merged into convolutions."""
+    merged = fold_normalisations(network)
+    return merged.to(precision, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -33,6 +33,17 @@ def resize(features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     return F.interpolate(features, size=tuple(size), mode="bilinear", align_corners=False)
 
 
+def activated(x: Tensor, conv: nn.Conv2d, norm: nn.Module, shortcut: Tensor | None = None) -> Tensor:
+    """Return relu(norm(conv(x)) + shortcut), on a GPU by one kernel if the normalisation is merged."""
+    if x.is_cuda and isinstance(norm, nn.Identity):
+        how = (conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        if shortcut is None:
+            return torch.cudnn_convolution_relu(x, conv.weight, *how)  # type: ignore[arg-type]
+        return torch.cudnn_convolution_add_relu(x, conv.weight, shortcut, 1.0, *how)  # type: ignore[arg-type]
+    x = norm(conv(x))
+    return F.relu(x if shortcut is None else x + shortcut, inplace=True)
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
 
@@ -50,8 +61,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
+        return activated(activated(x, self.conv1, self.bn1), self.conv2, self.bn2, shortcut)
 
 
 def block_pair(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
@@ -66,14 +76,13 @@ class ConvNormRelu(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
         if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
             # A single value per channel has no variance: a batch of one takes the running statistics here.
             norm = self.norm
+            x = self.conv(x)
             x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-        else:
-            x = self.norm(x)
-        return F.relu(x, inplace=True)
+            return F.relu(x, inplace=True)
+        return activated(x, self.conv, self.norm)
 
 
 class ResNet18(nn.Module):
@@ -99,7 +108,7 @@ class ResNet18(nn.Module):
                 nn.init.zeros_(block.bn2.weight)  # each block starts as its shortcut
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        x = self.maxpool(activated(x, self.conv1, self.bn1))
         features = []
         for name in self.stages:
             x = getattr(self, name)(x)

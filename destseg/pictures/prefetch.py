@@ -39,3 +39,18 @@ def prefetch(make: Callable[[T], R], items: Iterable[T], workers: int) -> Genera
     finally:
         if isinstance(items, Generator):
             items.close()
+
+
+def taken_ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:
+    """Yield the items of a generator, none of which is None; a thread takes the next one meanwhile.
+
+    However this generator ends, its thread ends, and then the generator of the items is closed.
+    """
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(next, items, None)
+            while (item := following.result()) is not None:
+                following = pool.submit(next, items, None)
+                yield item
+    finally:
+        items.close()

@@ -1,6 +1,7 @@
 """Muon, an optimizer with orthogonal steps; these networks need far fewer of them than of SGD's or Adam's."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -33,42 +34,90 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if (gradient := parameter.grad) is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(gradient)
-                momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-                ahead = gradient.lerp(momentum, MOMENTUM)
-                parameter.sub_(group["lr"] * direction(ahead))
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            gradients = [parameter.grad for parameter in parameters]
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if not self.state[parameter]:
+                    self.state[parameter]["momentum"] = torch.zeros_like(gradient)
+            momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+            torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+            ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
+            torch._foreach_add_(parameters, directions(ahead), alpha=-group["lr"])
 
 
-def direction(values: Tensor) -> Tensor:
-    """Return the nearly orthogonal matrix nearest to a tensor, in its shape; root mean square about 1."""
-    matrix = values.flatten(1) if values.ndim > 1 else values[None]
-    return orthogonal(matrix).mul_(max(matrix.shape) ** 0.5).view_as(values)
+def directions(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the nearly orthogonal matrix nearest to each tensor, in its shape; root mean square about 1."""
+    found: list[Tensor] = list(tensors)
+    vectors: list[int] = []
+    matrices: list[int] = []
+    for place, values in enumerate(tensors):
+        (vectors if values.ndim < 2 or len(values) == 1 else matrices).append(place)
+    for place, unit in zip(vectors, units([tensors[place] for place in vectors]), strict=True):
+        found[place] = unit.mul_(LENGTH * unit.numel() ** 0.5)
+    # The order of a matrix's columns does not matter: channels last, this one costs no copy.
+    moved = [tensors[place].movedim(1, -1) for place in matrices]
+    steps = orthogonal([values.flatten(1) for values in moved])
+    for place, values, step in zip(matrices, moved, steps, strict=True):
+        found[place] = step.mul_(max(step.shape) ** 0.5).view(values.shape).movedim(-1, 1)
+    return found
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """Return about U V^T for a matrix U S V^T: singular values between 0.7 and 1.2 instead of 1.
+def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Return about U V^T for each matrix U S V^T: singular values between 0.7 and 1.2 instead of 1.
 
     Newton-Schulz iterations of a polynomial drive them there; singular values near 0 may stay below 0.7.
     Every iterate is the matrix times a polynomial of its Gram matrix, so the iterations run on the latter:
     most convolutions have at least nine times as many columns as rows, and only two products take them all.
+    Gram matrices of one size go through them together, because on a GPU starting a product takes longer than
+    the product.
+    """
+    upright = [len(matrix) > matrix.shape[1] for matrix in matrices]
+    lying = [matrix.T if turned else matrix for matrix, turned in zip(matrices, upright, strict=True)]
+    scaled = units(lying)  # no singular value is above 1 then
+    alike = defaultdict(list)
+    for place, x in enumerate(scaled):
+        alike[len(x)].append(place)
+    for places in alike.values():
+        polynomials = polynomial(torch.stack([scaled[place] @ scaled[place].T for place in places]))
+        for place, factor in zip(places, polynomials, strict=True):
+            scaled[place] = factor @ scaled[place]
+    return [x.T if turned else x for x, turned in zip(scaled, upright, strict=True)]
+
+
+def units(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors of norm 1 in the same directions."""
+    if not tensors:
+        return []
+    norms = torch._foreach_norm(list(tensors))
+    torch._foreach_clamp_min_(norms, SMALLEST_NORM)
+    return list(torch._foreach_div(list(tensors), norms))
+
+
+def polynomial(gram: Tensor) -> Tensor:
+    """Return what the iterations multiply matrices by, for their Gram matrices (n, r, r), float32 likewise.
+
     Half precision is not enough for that: errors of the Gram matrix grow tenfold in each iteration.
     """
-    upright = len(matrix) > matrix.shape[1]
-    x = matrix.T if upright else matrix
-    x = x / x.norm().clamp(min=SMALLEST_NORM)  # no singular value is above 1 then
     a, b, c = COEFFICIENTS
-    gram = x @ x.T  # of the iterate
-    product = torch.eye(len(x), dtype=x.dtype, device=x.device)  # what the iterate is x times of
+    product: Tensor | None = None
     for k in range(ITERATIONS):
-        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal().add_(a)
-        product = factor @ product
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor if product is None else factor @ product
         if k < ITERATIONS - 1:
             gram = factor @ gram @ factor
-    x = product @ x
-    return x.T if upright else x
+    assert product is not None  # there are iterations
+    return product
+
+
+def _length() -> float:
+    a, b, c = COEFFICIENTS
+    length = 1.0
+    for _ in range(ITERATIONS):
+        length = a * length + b * length**3 + c * length**5
+    return length
+
+
+LENGTH = _length()  # what the iterations make of a singular value of 1, the only one that a vector has

@@ -155,10 +155,10 @@ def test_of_no_pictures_nothing_comes(batch):
 # How far ahead
 
 MOST_DECODERS = min(road.MOST_DECODERS, os.cpu_count() or 1)
-TAKEN_AHEAD = {  # beyond the batch that was handed over, at most: what is decoded and what is scored
+TAKEN_AHEAD = {  # beyond the batch that was handed over, at most: what is decoded, collected and scored
     1: road.DECODERS,
-    4: MOST_DECODERS + road.SCORERS * 4,
-    32: MOST_DECODERS + road.SCORERS * 32,
+    4: MOST_DECODERS + (road.SCORERS + 1) * 4,
+    32: MOST_DECODERS + (road.SCORERS + 1) * 32,
 }
 
 

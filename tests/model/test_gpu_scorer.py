@@ -163,19 +163,16 @@ def test_threads_share_a_scorer(place, monkeypatch):
     assert len(scorer._spare[FEW]) == 3
 
 
-@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-def test_half_precision_computes_with_a_copy_and_float32_with_the_network(precision):
+@pytest.mark.parametrize("precision", CLOSE)
+def test_a_scorer_computes_with_a_copy_without_normalisations(precision):
     network = network_on("cpu")
-    same = GpuScorer(network, SIZE, "float32")
-    same.maps(pictures(1))
-    assert same.network is network
     scorer = GpuScorer(network, SIZE, precision)
-    scorer.maps(pictures(1))
-    first = scorer.network
-    scorer.maps(pictures(2))
-    assert scorer.network is first is not network
-    assert {one.dtype for one in network.parameters()} == {torch.float32}
-    assert {one.dtype for one in first.parameters()} == {getattr(torch, precision)}
+    for one, dtype, kept in (
+        (network, torch.float32, True),
+        (scorer.network, getattr(torch, precision), False),
+    ):
+        assert {parameter.dtype for parameter in one.parameters()} == {dtype}
+        assert any(isinstance(module, torch.nn.BatchNorm2d) for module in one.modules()) == kept
 
 
 def test_framed_pictures_of_another_size_than_the_scorers_are_refused():

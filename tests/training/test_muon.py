@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from destseg.training.muon import Muon, direction, orthogonal
+from destseg.training.muon import Muon, directions, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (16, 144), (64, 27), (3, 500)], ids=str)
@@ -12,7 +12,7 @@ def test_orthogonal_keeps_singular_vectors_and_evens_out_their_values(shape):
     torch.manual_seed(0)
     matrix = torch.randn(shape)
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    rotated = u.T @ orthogonal(matrix) @ v.T
+    rotated = u.T @ orthogonal([matrix])[0] @ v.T
     values = rotated.diagonal()
     assert values.min() > 0.6 and values.max() < 1.3
     torch.testing.assert_close(rotated, torch.diag(values), rtol=0, atol=2e-4)
@@ -27,7 +27,7 @@ def test_orthogonal_iterates_on_the_matrix_as_defined(shape):
     for _ in range(5):
         gram = x @ x.T
         x = 3.4445 * x - 4.775 * gram @ x + 2.0315 * gram @ gram @ x
-    torch.testing.assert_close(orthogonal(matrix).double(), x, rtol=0, atol=1e-3)
+    torch.testing.assert_close(orthogonal([matrix])[0].double(), x, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(16, 8, 3, 3), (64, 3, 7, 7), (8, 64, 1, 1)], ids=str)
@@ -35,12 +35,12 @@ def test_orthogonal_iterates_on_the_matrix_as_defined(shape):
 def test_a_step_has_the_same_size_whatever_the_gradient(shape, scale):
     torch.manual_seed(0)
     gradient = scale * torch.randn(shape)
-    step = direction(gradient)
+    step = directions([gradient])[0]
     assert step.shape == shape and step.dtype == torch.float32
     assert step.square().mean().sqrt().item() == pytest.approx(1, abs=0.15)
     assert (step * gradient).sum() > 0
     last = gradient.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(direction(last), step)
+    torch.testing.assert_close(directions([last])[0], step)
 
 
 def length_of_one():
@@ -53,12 +53,12 @@ def length_of_one():
 
 def test_vectors_keep_their_direction():
     values = torch.tensor([3.0, -4.0, 0.0])
-    found = direction(values)
+    found = directions([values])[0]
     torch.testing.assert_close(found / found.norm(), values / 5)
     assert found.norm().item() == pytest.approx(3**0.5 * length_of_one(), rel=1e-5)
-    assert torch.equal(direction(values.view(1, 3, 1, 1)).flatten(), found)
+    assert torch.equal(directions([values.view(1, 3, 1, 1)])[0].flatten(), found)
     for nothing in (torch.zeros(4), torch.zeros(4, 2)):
-        assert direction(nothing).abs().max() == 0  # no gradient, no step, no NaN
+        assert directions([nothing])[0].abs().max() == 0  # no gradient, no step, no NaN
 
 
 def test_two_steps_by_hand():

@@ -149,7 +149,7 @@ def test_strict_raises_when_its_turn_comes(batched, folder):
 
 @pytest.mark.usefixtures("no_threads_are_left")
 def test_a_network_that_gives_nan_says_so(batched, folder):
-    batched.network_.student_net.state_dict()["decoder_layer1.0.conv1.weight"].fill_(np.nan)
+    batched.scorer.network.student_net.state_dict()["decoder_layer1.0.conv1.weight"].fill_(np.nan)
     with pytest.raises(RuntimeError, match=r"the network gives NaN.*inference_precision"):
         batched.predict(folder)
 
