@@ -69,9 +69,9 @@ class Prediction:
     def overlay(self, *, opacity: float = OPACITY, caption: bool = True) -> PIL.Image.Image:
         """Draw the anomaly over the picture, at the picture's own size.
 
-        The map is blended in as heat where it exceeds half the pixel threshold. The mask is outlined. The
-        caption gives verdict, score and threshold, in the corner with the least of the mask. It is shortened
-        or left out where it does not fit.
+        The map is blended in as heat where it exceeds three quarters of the pixel threshold. The mask is
+        outlined. The caption gives verdict, score and threshold, in the corner with the least of the mask. It
+        is shortened or left out where it does not fit.
 
         Args:
             opacity: of the heat where the map reaches 1, in [0, 1].

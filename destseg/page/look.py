@@ -18,14 +18,18 @@ OUTLINE = (0, 240, 255)  # cyan: far from every colour of the heat
 ANOMALOUS, NORMAL = (255, 92, 72), (92, 214, 120)
 OPACITY = 0.45  # of the heat where the map reaches 1
 
-# At half of the pixel threshold, at the threshold itself, and at 1: place among the heat's colours, and share
-# of the opacity. The mask starts at the same colour whatever the threshold, so overlays of several models can
+# Parts of the pixel threshold below which nothing is painted: with a memory bank most of a normal part comes
+# close to half of it, and would lie in a haze.
+FAINTEST = 0.75
+
+# At the faintest value painted, at the threshold itself, and at 1: place among the heat's colours, and share of
+# the opacity. The mask starts at the same colour whatever the threshold, so overlays of several models can
 # be compared.
 PLACES, STRENGTHS = (0.0, 0.4, 1.0), (0.0, 0.6, 1.0)
 
 
 def blend_heat(image: np.ndarray, anomaly_map: np.ndarray, threshold: float, opacity: float) -> np.ndarray:
-    """Paint an anomaly map over a picture where it exceeds half the pixel threshold.
+    """Paint an anomaly map over a picture where it exceeds three quarters of the pixel threshold.
 
     Args:
         image: (h, w, 3) uint8.
@@ -38,8 +42,8 @@ def blend_heat(image: np.ndarray, anomaly_map: np.ndarray, threshold: float, opa
     """
     threshold = min(max(threshold, 1e-3), 1 - 1e-3)
     pixels = image.copy()
-    where = anomaly_map > threshold / 2
-    levels, marks = anomaly_map[where], [threshold / 2, threshold, 1]
+    where = anomaly_map > FAINTEST * threshold
+    levels, marks = anomaly_map[where], [FAINTEST * threshold, threshold, 1]
     colour = _heat_colours(np.interp(levels, marks, PLACES))
     alpha = opacity * np.interp(levels, marks, STRENGTHS)[:, None]
     pixels[where] = np.rint((1 - alpha) * image[where] + alpha * colour).astype(np.uint8)
