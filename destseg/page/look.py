@@ -22,8 +22,8 @@ OPACITY = 0.45  # of the heat where the map reaches 1
 # close to half of it, and would lie in a haze.
 FAINTEST = 0.75
 
-# At the faintest value painted, at the threshold itself, and at 1: place among the heat's colours, and share of
-# the opacity. The mask starts at the same colour whatever the threshold, so overlays of several models can
+# At the faintest value painted, at the threshold itself, and at 1: place among the heat's colours, and share
+# of the opacity. The mask starts at the same colour whatever the threshold, so overlays of several models can
 # be compared.
 PLACES, STRENGTHS = (0.0, 0.4, 1.0), (0.0, 0.6, 1.0)
 
