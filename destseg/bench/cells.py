@@ -80,7 +80,9 @@ def evaluate_by_all(model: DeSTSeg, samples: Sequence[Sample]) -> list[Report]:
     scored = stream(model.scorer, framing_of(model.settings), sources, progress=False)
     with tempfile.TemporaryDirectory() as folder, closing(scored) as results:
         kept = [_keep(result, Path(folder, f"{k}.npy")) for k, result in enumerate(results)]
-        reports = [evaluate(samples, kept, protocol, threshold, False, promised) for protocol in PROTOCOLS]
+        options: Values = {"progress": False, "promised_rate": promised}
+        options |= {"pixel_threshold": model.pixel_threshold_}
+        reports = [evaluate(samples, kept, protocol, threshold, **options) for protocol in PROTOCOLS]
         del kept  # files that are mapped cannot be deleted everywhere
     return reports
 

@@ -72,6 +72,17 @@ class FalseAlarms(NamedTuple):
     high: float
 
 
+class MaskAgreement(NamedTuple):
+    """How far the masks at the pixel threshold agree with the ground truth, over all pixels that count.
+
+    Each is a share in [0, 1], or nan where nothing is marked or nothing is defective.
+    """
+
+    precision: float  # of the marked pixels, those that are defective
+    recall: float  # of the defective pixels, those that are marked
+    f1: float  # the harmonic mean of both
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What matters most of a report, each a share in [0, 1] or nan where undefined.
@@ -101,6 +112,7 @@ class Report(Metrics):
             `destseg.inference.robustness.CHANGES`, by the change's name; None if not asked for.
         promised_rate: the false-positive rate that the calibration guarantees; None if it guarantees none.
         outliers: names of normal pictures that stood far out when the model was fitted.
+        marked: how far masks at the pixel threshold agree with the truth; None without thresholds or masks.
         has_masks: whether masks tell where defects are; without them there are no pixel metrics.
         left_out: why a picture or its mask could not be read, by the picture's name. These do not count.
         curves: the curves behind the metrics by name, see `destseg.metrics.plots.plots`.
@@ -116,6 +128,7 @@ class Report(Metrics):
     promised_rate: float | None = None
     outliers: tuple[str, ...] = ()
     robustness: dict[str, Outcome] | None = None
+    marked: MaskAgreement | None = None
     has_masks: bool = True
     left_out: dict[str, str] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict, repr=False, compare=False)
@@ -178,6 +191,9 @@ class Report(Metrics):
         """Return what there is to say about the summaries, in lines of text."""
         protocol = f"protocol {self.protocol}: {PROTOCOLS[self.protocol]}"
         text = [f"percent; {protocol}; {self.instances} instances", *self._about_false_alarms()]
+        if self.marked is not None:
+            precision, recall, f1 = map(_percent, self.marked)
+            text.append(f"masks at the pixel threshold: F1 {f1} %, precision {precision}, recall {recall}")
         if self.outliers:
             text.append(f"among the normal pictures of the fit stood far out: {name_some(self.outliers)}")
         if not self.has_masks:
@@ -213,8 +229,11 @@ class Report(Metrics):
         """
         alarms = self.false_alarms
         names = [field.name for field in dataclasses.fields(self) if field.name not in _NOT_PLAIN]
-        values: dict[str, Any] = _without_nan({name: getattr(self, name) for name in names})
-        return values | {"false_alarms": None if alarms is None else alarms._asdict()}
+        values: dict[str, Any] = {name: getattr(self, name) for name in names}
+        values |= {"marked": None if self.marked is None else self.marked._asdict()}
+        values |= {"false_alarms": None if alarms is None else alarms._asdict()}
+        plain: dict[str, Any] = _without_nan(values)
+        return plain
 
     def to_dataframe(self) -> dict[str, list[Any]]:
         """Return the rows as columns by name, as `pandas.DataFrame` takes them: one value per picture."""
@@ -272,6 +291,7 @@ def evaluate(  # noqa: PLR0913 - a caller names the few that matter to it
     strict: bool = False,
     *,
     gallery: Gallery | None = None,
+    pixel_threshold: float | None = None,
 ) -> Report:
     """Compute the metrics of scored samples; their maps are held in memory one at a time.
 
@@ -292,6 +312,7 @@ def evaluate(  # noqa: PLR0913 - a caller names the few that matter to it
         strict: raise at the first picture or mask that cannot be read, instead of leaving it out with a
             warning.
         gallery: collects small pictures for `Report.to_html`; None: no pictures.
+        pixel_threshold: pixels of the map that exceed it are marked; None: none is.
 
     Masks that are empty, or that look inverted, are named in a warning.
 
@@ -301,7 +322,7 @@ def evaluate(  # noqa: PLR0913 - a caller names the few that matter to it
     check_choice("protocol", protocol, PROTOCOLS)
     parts: dict[str, Accumulator] = {}
     share = MEMORY // max(1, len({sample.defect for sample in samples}))
-    rows, left_out, failures = [], dict[str, str](), Failures(strict)
+    rows, left_out, failures, counts = [], dict[str, str](), Failures(strict), np.zeros(3, np.int64)
     scale, doubtful = mask_scale(samples), DoubtfulMasks()
     shown = bar(samples, "evaluating", wanted=progress)
     for sample, (_, scored) in zip(shown, results, strict=True):
@@ -317,6 +338,8 @@ def evaluate(  # noqa: PLR0913 - a caller names the few that matter to it
             continue
         part = parts.setdefault(sample.defect, Accumulator(memory=share))
         part.update(*compared)
+        if pixel_threshold is not None:
+            counts += _marked(compared, pixel_threshold)
         if gallery is not None and isinstance(scored, Scored):
             gallery.add(sample.name, sample.path, scored.pixels, compared.maps[0], compared.masks[0])
         (score,) = compared.scores
@@ -330,6 +353,7 @@ def evaluate(  # noqa: PLR0913 - a caller names the few that matter to it
     }
     everything = _merge(parts, list(parts))
     pixels, scores, labels = everything.curves(), everything.image_scores, everything.image_labels
+    has_masks = all(sample.mask_path for sample in samples if sample.is_anomalous)
     return Report(
         **dataclasses.asdict(metrics_of(pixels, scores, labels)),
         protocol=protocol,
@@ -337,7 +361,8 @@ def evaluate(  # noqa: PLR0913 - a caller names the few that matter to it
         defects=defects,
         rows=tuple(rows),
         promised_rate=promised_rate,
-        has_masks=all(sample.mask_path for sample in samples if sample.is_anomalous),
+        marked=_agreement(*counts.tolist()) if pixel_threshold is not None and has_masks else None,
+        has_masks=has_masks,
         left_out=left_out,
         curves=plots(pixels, scores, labels),
         gallery=gallery,
@@ -371,6 +396,23 @@ def _compare(
     anomaly_map = scored.resized_map((height, width))
     rois = None if roi is None else roi[None]
     return Compared(anomaly_map[None], mask[None], [scored.score], [label], rois)
+
+
+def _marked(compared: Compared, pixel_threshold: float) -> tuple[int, int, int]:
+    """Count the pixels of a sample that are marked and defective, marked, and defective."""
+    marked, truth = compared.maps > pixel_threshold, compared.masks
+    if compared.regions is not None:
+        marked, truth = marked & compared.regions, truth & compared.regions
+    counts = [int(np.count_nonzero(pixels)) for pixels in (marked & truth, marked, truth)]
+    return counts[0], counts[1], counts[2]
+
+
+def _agreement(both: int, marked: int, defective: int) -> MaskAgreement:
+    precision, recall, f1 = (
+        share / whole if whole else math.nan
+        for share, whole in ((both, marked), (both, defective), (2 * both, marked + defective))
+    )
+    return MaskAgreement(precision, recall, f1)
 
 
 def _truth(

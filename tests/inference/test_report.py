@@ -187,6 +187,40 @@ def test_table_without_threshold(dataset):
     assert report_of(dataset).table().splitlines()[1].split()[:3] == ["block", "1", "-"]
 
 
+@pytest.mark.parametrize("roi", [None, "left half"])
+def test_masks_at_the_pixel_threshold_beside_the_truth(dataset, roi):
+    samples = read_mvtec(dataset)
+    region = None if roi is None else RegionOfInterest([(0, 0), (7, 0), (7, 12), (0, 12)])
+    results = list(results_of(samples, region))
+    found = evaluate(samples, results, "full", 0.5, progress=False, pixel_threshold=0.6)
+    both = marked = defective = 0
+    for sample, (_, scored) in zip(samples, results, strict=True):
+        truth = np.zeros(MASK, bool)
+        truth[DEFECTS.get(name_of(sample.path), (slice(0), slice(0)))] = True
+        counts = np.ones(MASK, bool) if region is None else region.mask(PICTURE, MASK)
+        above = (scored.resized_map(MASK) > 0.6) & counts
+        both, marked, defective = (
+            both + (above & truth).sum(),
+            marked + above.sum(),
+            defective + (truth & counts).sum(),
+        )
+    assert both > 0 and (roi is None or not counts.all())
+    expected = (both / marked, both / defective, 2 * both / (marked + defective))
+    assert found.marked == pytest.approx(expected)
+    assert found.to_dict()["marked"] == found.marked._asdict()
+    f1, precision, recall = (f"{100 * value:.1f}" for value in (expected[2], *expected[:2]))
+    words = f"masks at the pixel threshold: F1 {f1} %, precision {precision}, recall {recall}"
+    assert words in found.table().splitlines()
+    assert evaluate(samples, results, "full", 0.5, progress=False).marked is None
+
+
+def test_masks_that_mark_nothing_have_no_precision(dataset):
+    samples = read_mvtec(dataset)
+    found = evaluate(samples, results_of(samples), progress=False, pixel_threshold=2.0)
+    assert math.isnan(found.marked.precision) and found.marked[1:] == (0, 0)
+    assert found.to_dict()["marked"] == {"precision": None, "recall": 0, "f1": 0}
+
+
 def test_robustness_is_told_only_if_it_was_asked_for(dataset):
     report = report_of(dataset)
     assert report.robustness is None and report.to_dict()["robustness"] is None
