@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from destseg.model.memory_bank import MemoryBank
+from destseg.model.memory_bank import WEIGHT, MemoryBank
 from destseg.ops.destmap import destmap, destmap_of_features
 from destseg.ops.similarity import cosine_distances, similarity_input
 from destseg.settings import SMALLEST_SIDE
@@ -223,8 +223,8 @@ class DeSTSegNet(nn.Module):
         encoder_decoder: the student has its decoder.
         segmentation: there is a segmentation network; otherwise the DeST map is the result.
         light: the student is half as wide, and the segmentation network is the light one.
-        memory_bank: maps are the geometric mean of the segmentation network's and those of a `MemoryBank`,
-            which `destseg.training.fit.train` fills.
+        memory_bank: maps are the weighted geometric mean of the segmentation network's and those of a
+            `MemoryBank`, which `destseg.training.fit.train` fills.
 
     Called with a normalised batch (n, 3, h, w), each side at least 64, and optionally the clean batch of the
     same shape for the teacher. Returns an `Output`.
@@ -267,8 +267,8 @@ class DeSTSegNet(nn.Module):
         """Return the anomaly maps of a normalised batch, (n, h, w) float32 in [0, 1], at the input's size.
 
         They are the segmentation network's probabilities, or without one the DeST maps, resized bilinearly
-        (align_corners=False). With a memory bank each value is the geometric mean of this one and of its own:
-        an anomaly is what both take for one.
+        (align_corners=False). With a memory bank each value is the geometric mean of this one and of its own,
+        which counts twice: an anomaly is what both take for one.
         """
         taught, learnt = self.features(images)
         size = images.shape[2:]
@@ -279,10 +279,10 @@ class DeSTSegNet(nn.Module):
         return maps[:, 0].float().clamp(0, 1)  # rounding may take distances of features out of [0, 1]
 
     def with_memory(self, maps: Tensor, taught: list[Tensor]) -> Tensor:
-        """Return the geometric mean of maps (n, 1, h, w) and the memory bank's; without a bank the maps."""
+        """Return the weighted mean of maps (n, 1, h, w) and the memory bank's; without a bank the maps."""
         if self.memory_bank is None:
             return maps
-        return (maps * resize(self.memory_bank(taught), maps.shape[2:])).sqrt()
+        return maps.pow(1 - WEIGHT) * resize(self.memory_bank(taught), maps.shape[2:]).pow(WEIGHT)
 
     def forward(self, images: Tensor, clean: Tensor | None = None) -> Output:
         taught, learnt = self.features(images, clean)
