@@ -1,9 +1,9 @@
 // The input of the segmentation network on a GPU; see ../similarity.h. All features and the output have channels last.
 //
-// One launch multiplies the features of up to kLevels levels. Teams of 16 adjacent threads compute the two sums over the
-// channels of a position, reading the channels in packets of up to 16 bytes. Then they use the raw features again,
-// which they have kept in registers, so features are read from memory once. Channels that do not fit in the registers
-// are read twice.
+// One launch multiplies the features of up to kLevels levels. A team of 16 adjacent threads computes the sums over the
+// channels of a position, which it reads in packets of up to 16 bytes. Then it uses the raw features again, which it
+// has kept in registers, so features are read from memory once. Channels that do not fit in the registers are read
+// twice.
 //
 // Products on levels that have the size of the first level are written directly to their output channels. Products on
 // the other levels, a tenth of the output, are stored as floats. One launch per such level resizes them, while most of
@@ -213,7 +213,8 @@ struct Target {
 };
 
 template <typename T, int V, typename Out>
-void multiply(const FeaturesOf& features, const std::vector<Target<Out>>& targets, int64_t out_channels, Stream stream) {
+void multiply(const FeaturesOf& features, const std::vector<Target<Out>>& targets, int64_t out_channels,
+              Stream stream) {
   for (size_t begin = 0; begin < features.levels.size(); begin += kLevels) {
     const size_t end = std::min(begin + kLevels, features.levels.size());
     Products<T, V, Out> kernel{{}, out_channels};
