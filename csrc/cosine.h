@@ -98,8 +98,7 @@ struct GradientWeights {
 // u = unit_scale, the distance is D = 1 - (t . s) u, and
 // dD/ds = -u t + (t . s) u s / (|s| (|s| + offset)).
 // The second term is 0 for a student vector of length 0.
-DESTSEG_SHARED_FORMULA GradientWeights gradient_weights(float taught_squared, float learnt_squared, float both,
-                                                        float slope) {
+DESTSEG_INLINE GradientWeights gradient_weights(float taught_squared, float learnt_squared, float both, float slope) {
   const float scale = slope * unit_scale(taught_squared, learnt_squared), length = std::sqrt(learnt_squared);
   const float pull = both * scale / (length * (length + kNormOffset));
   return {-scale, length > 0 ? pull : 0.0f};

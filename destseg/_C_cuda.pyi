@@ -9,36 +9,13 @@ from typing import TypeAlias
 
 _Place: TypeAlias = tuple[int, int]
 _Level: TypeAlias = tuple[int, int, Sequence[int]]  # taught, learnt, (c, h, w)
-_Plane: TypeAlias = tuple[int, Sequence[int]]  # values, (h, w)
 
 def similarity_input(
     levels: Sequence[_Level],
     n: int,
     type: str,
-    channels_last: bool,
     products: int,
     out_type: str,
-    out: int,
-    place: _Place,
-) -> None: ...
-def cosine_distances(
-    levels: Sequence[_Level], n: int, type: str, channels_last: bool, distances: Sequence[int], place: _Place
-) -> None: ...
-def cosine_gradients(
-    levels: Sequence[_Level],
-    n: int,
-    type: str,
-    channels_last: bool,
-    slopes: Sequence[int],
-    gradients: Sequence[int],
-    place: _Place,
-) -> None: ...
-def destmap(
-    distances: Sequence[_Plane],
-    n: int,
-    type: str,
-    product: int,
-    size: Sequence[int],  # (h, w)
     out: int,
     place: _Place,
 ) -> None: ...

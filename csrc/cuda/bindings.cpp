@@ -22,7 +22,6 @@ namespace {
 using Address = uintptr_t;
 using Place = std::pair<int, Address>;                               // device number, address of the stream
 using Level = std::tuple<Address, Address, std::array<int64_t, 3>>;  // taught, learnt, (c, h, w)
-using Plane = std::tuple<Address, std::array<int64_t, 2>>;           // values, (h, w)
 
 void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
@@ -42,12 +41,6 @@ void require_sides(std::initializer_list<int64_t> sides) {
   for (const int64_t side : sides) require(side > 0 && side <= kMost, "sides must be in [1, 2^31 - 64)");
 }
 
-void require_positions(int64_t n, int64_t height, int64_t width, int64_t most) {
-  require_sides({height, width});
-  require(n >= 0, "the number of pictures must not be negative");
-  require(n <= most / (height * width), "too many positions for one call");
-}
-
 cuda::Type type_of(const std::string& name) {
   if (name == "float32") return cuda::Type::float32;
   if (name == "float16") return cuda::Type::float16;
@@ -57,51 +50,18 @@ cuda::Type type_of(const std::string& name) {
 
 cuda::Stream stream_of(const Place& place) { return {place.first, place.second}; }
 
-cuda::FeaturesOf features_of(const std::vector<Level>& levels, int64_t n, const std::string& type, bool channels_last) {
+void similarity_input(const std::vector<Level>& levels, int64_t n, const std::string& type, Address products,
+                      const std::string& out_type, Address out, const Place& place) {
   require(!levels.empty(), "there must be levels");
-  cuda::FeaturesOf features{{}, n, type_of(type), channels_last};
+  cuda::FeaturesOf features{{}, n, type_of(type)};
   for (const auto& [taught, learnt, size] : levels) {
-    require_sides({size[0]});
-    require_positions(n, size[1], size[2], kMost);
-    features.levels.push_back({at<const void>(taught, n), at<const void>(learnt, n), size[0], size[1], size[2]});
+    const auto [channels, height, width] = size;
+    require_sides({channels, height, width});
+    require(n >= 0, "the number of pictures must not be negative");
+    require(n <= kMost / (height * width), "too many positions for one call");
+    features.levels.push_back({at<const void>(taught, n), at<const void>(learnt, n), channels, height, width});
   }
-  return features;
-}
-
-void similarity_input(const std::vector<Level>& levels, int64_t n, const std::string& type, bool channels_last,
-                      Address products, const std::string& out_type, Address out, const Place& place) {
-  const cuda::FeaturesOf features = features_of(levels, n, type, channels_last);
   cuda::similarity_input(features, at<float>(products, 0), type_of(out_type), at<void>(out, n), stream_of(place));
-}
-
-void cosine_distances(const std::vector<Level>& levels, int64_t n, const std::string& type, bool channels_last,
-                      const std::vector<Address>& distances, const Place& place) {
-  require(distances.size() == levels.size(), "there must be one output a level");
-  std::vector<float*> out;
-  for (const Address address : distances) out.push_back(at<float>(address, n));
-  cuda::cosine_distances(features_of(levels, n, type, channels_last), out, stream_of(place));
-}
-
-void cosine_gradients(const std::vector<Level>& levels, int64_t n, const std::string& type, bool channels_last,
-                      const std::vector<Address>& slopes, const std::vector<Address>& gradients, const Place& place) {
-  require(slopes.size() == levels.size() && gradients.size() == levels.size(), "there must be one of each a level");
-  std::vector<const float*> in;
-  std::vector<void*> out;
-  for (const Address address : slopes) in.push_back(at<const float>(address, n));
-  for (const Address address : gradients) out.push_back(at<void>(address, n));
-  cuda::cosine_gradients(features_of(levels, n, type, channels_last), in, out, stream_of(place));
-}
-
-void destmap(const std::vector<Plane>& distances, int64_t n, const std::string& type, Address product,
-             std::array<int64_t, 2> size, Address out, const Place& place) {
-  require(!distances.empty(), "there must be distances");
-  require_positions(n, size[0], size[1], INT64_MAX);
-  std::vector<cuda::Plane> planes;
-  for (const auto& [values, sides] : distances) {
-    require_positions(n, sides[0], sides[1], INT64_MAX);
-    planes.push_back({at<const void>(values, n), sides[0], sides[1]});
-  }
-  cuda::destmap(planes, n, type_of(type), at<float>(product, 0), size[0], size[1], at<void>(out, n), stream_of(place));
 }
 
 // Returns the table that `corrupt` takes, as bytes. A row is (rotation in radians, cells_y, cells_x, share).
@@ -137,13 +97,7 @@ void corrupt(Address pictures, Address textures, Address table, Address angles, 
 PYBIND11_MODULE(_C_cuda, module) {
   module.doc() = "destseg's kernels for NVIDIA GPUs; call them through destseg.ops, which validates.";
   module.def("similarity_input", &similarity_input, py::arg("levels"), py::arg("n"), py::arg("type"),
-             py::arg("channels_last"), py::arg("products"), py::arg("out_type"), py::arg("out"), py::arg("place"));
-  module.def("cosine_distances", &cosine_distances, py::arg("levels"), py::arg("n"), py::arg("type"),
-             py::arg("channels_last"), py::arg("distances"), py::arg("place"));
-  module.def("cosine_gradients", &cosine_gradients, py::arg("levels"), py::arg("n"), py::arg("type"),
-             py::arg("channels_last"), py::arg("slopes"), py::arg("gradients"), py::arg("place"));
-  module.def("destmap", &destmap, py::arg("distances"), py::arg("n"), py::arg("type"), py::arg("product"),
-             py::arg("size"), py::arg("out"), py::arg("place"));
+             py::arg("products"), py::arg("out_type"), py::arg("out"), py::arg("place"));
   module.def("anomalies", &anomalies, py::arg("rows"));
   module.def("corrupt", &corrupt, py::arg("pictures"), py::arg("textures"), py::arg("table"), py::arg("angles"),
              py::arg("angle_count"), py::arg("gradients"), py::arg("size"), py::arg("threshold"), py::arg("scale"),

@@ -11,8 +11,7 @@ namespace destseg::cuda {
 
 enum class Type { float32, float16, bfloat16 };
 
-// The features of both networks on one level: n pictures of height x width positions. All levels have the same memory
-// order, (n, height, width, channels) if channels come last, else (n, channels, height, width).
+// The features of both networks on one level, each (n, height, width, channels).
 struct Features {
   const void *taught, *learnt;
   int64_t channels, height, width;
@@ -22,30 +21,12 @@ struct FeaturesOf {
   std::vector<Features> levels;
   int64_t n;
   Type type;
-  bool channels_last;
 };
 
-// See ../similarity.h. out: of type out_type, which is float32 or that of the features, and in their memory order.
+// See ../similarity.h. out: (n, h_1, w_1, sum of channels) of type out_type, which is float32 or that of the features.
 // products: scratch memory, one float for each feature of one network on the levels whose size differs from the first
 // level's. It may be null if there are none.
 void similarity_input(const FeaturesOf& features, float* products, Type out_type, void* out, Stream stream);
-
-// See ../cosine.h. distances[k]: (n, h_k, w_k).
-void cosine_distances(const FeaturesOf& features, const std::vector<float*>& distances, Stream stream);
-
-// slopes[k]: (n, h_k, w_k). gradients[k]: of the type, memory order and shape of the student's features.
-void cosine_gradients(const FeaturesOf& features, const std::vector<const float*>& slopes,
-                      const std::vector<void*>& gradients, Stream stream);
-
-struct Plane {
-  const void* values;  // (n, height, width)
-  int64_t height, width;
-};
-
-// See ../destmap.h. out: (n, height, width). product: scratch memory, (n, h_1, w_1) floats. It may be null if this is
-// also the size of out and there are at most kLevels levels (positions.h).
-void destmap(const std::vector<Plane>& distances, int64_t n, Type type, float* product, int64_t height, int64_t width,
-             void* out, Stream stream);
 
 // One synthetic anomaly. Its (cells_y + 1) x (cells_x + 1) angles begin at index `first`.
 struct Anomaly {

@@ -7,11 +7,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "../cuda/cosine.cu"
-#include "../cuda/destmap.cu"
 #include "../cuda/perlin.cu"
 #include "../cuda/similarity.cu"
-#include "../destmap.h"
 #include "../similarity.h"
 #include "random.h"
 
@@ -89,97 +86,35 @@ void test_half() {
 template <typename T>
 void test_similarity() {
   const Pyramid pyramid(between(0, 1) ? 8 : 1);
-  const bool channels_last = between(0, 1);
-  const auto order = channels_last ? destseg::Order::channels_last : destseg::Order::channels_first;
-  const size_t count = pyramid.levels.size();
-  const float tolerance = kTolerance<T>;
 
-  // The CPU kernels get the values that the GPU kernels read, after rounding.
+  // The CPU kernel gets the values that the GPU kernel reads, after rounding.
   std::vector<std::vector<T>> taught, learnt;
-  std::vector<std::vector<float>> taught_read, learnt_read, slopes, distances(count), gradients(count);
+  std::vector<std::vector<float>> taught_read, learnt_read;
   std::vector<destseg::Level> levels;
-  cuda::FeaturesOf features{{}, pyramid.n, kType<T>, channels_last};
+  cuda::FeaturesOf features{{}, pyramid.n, kType<T>};
   int64_t coarse = 0;
-  for (size_t k = 0; k < count; ++k) {
+  for (size_t k = 0; k < pyramid.levels.size(); ++k) {
     const auto& level = pyramid.levels[k];
     taught.push_back(stored<T>(pyramid.taught[k]));
     learnt.push_back(stored<T>(pyramid.learnt[k]));
     taught_read.push_back(read(taught[k]));
     learnt_read.push_back(read(learnt[k]));
-    slopes.push_back(random_array<float>(pyramid.positions(k), -1, 1));
-    distances[k].resize(slopes[k].size());
-    gradients[k].resize(learnt[k].size());
+    levels.push_back({taught_read[k].data(), learnt_read[k].data(), level.channels, level.height, level.width});
+    features.levels.push_back({taught[k].data(), learnt[k].data(), level.channels, level.height, level.width});
     const bool same = level.height == pyramid.levels[0].height && level.width == pyramid.levels[0].width;
     if (!same) coarse += pyramid.positions(k) * level.channels;
   }
-  std::vector<float*> distances_out, gradients_out;
-  std::vector<const float*> slopes_in;
-  for (size_t k = 0; k < count; ++k) {
-    const auto& level = pyramid.levels[k];
-    levels.push_back({taught_read[k].data(), learnt_read[k].data(), level.channels, level.height, level.width});
-    features.levels.push_back({taught[k].data(), learnt[k].data(), level.channels, level.height, level.width});
-    distances_out.push_back(distances[k].data());
-    gradients_out.push_back(gradients[k].data());
-    slopes_in.push_back(slopes[k].data());
-  }
-  std::vector<float> input(static_cast<size_t>(pyramid.positions(0) * pyramid.channels));
-  destseg::similarity_input(levels, pyramid.n, order, 1, input.data());
-  destseg::cosine_distances(levels, pyramid.n, order, 1, distances_out);
-  destseg::cosine_gradients(levels, pyramid.n, order, 1, slopes_in, gradients_out);
+  std::vector<float> expected(static_cast<size_t>(pyramid.positions(0) * pyramid.channels));
+  destseg::similarity_input(levels, pyramid.n, destseg::Order::channels_last, 1, expected.data());
 
-  const auto run_input = [&](auto value, cuda::Type type) {
+  const auto run = [&](auto value, cuda::Type type) {
     std::vector<float> products(static_cast<size_t>(coarse));
-    std::vector<decltype(value)> out(input.size());
+    std::vector<decltype(value)> out(expected.size());
     cuda::similarity_input(features, products.data(), type, out.data(), kStream);
     return read(out);
   };
-  check_close(either_way([&] { return run_input(float{}, cuda::Type::float32); }), input, 1e-5f, "the same input");
-  check_close(either_way([&] { return run_input(T{}, kType<T>); }), input, tolerance, "the same input, rounded");
-  const auto found_distances = either_way([&] {
-    std::vector<std::vector<float>> found;
-    std::vector<float*> out;
-    for (size_t k = 0; k < count; ++k) found.emplace_back(distances[k].size());
-    for (size_t k = 0; k < count; ++k) out.push_back(found[k].data());
-    cuda::cosine_distances(features, out, kStream);
-    return found;
-  });
-  const auto found_gradients = either_way([&] {
-    std::vector<std::vector<T>> found;
-    std::vector<void*> out;
-    for (size_t k = 0; k < count; ++k) found.emplace_back(learnt[k].size());
-    for (size_t k = 0; k < count; ++k) out.push_back(found[k].data());
-    cuda::cosine_gradients(features, slopes_in, out, kStream);
-    std::vector<std::vector<float>> values;
-    for (const auto& level : found) values.push_back(read(level));
-    return values;
-  });
-  for (size_t k = 0; k < count; ++k) {
-    check_close(found_distances[k], distances[k], 1e-5f, "the same distances");
-    check_close(found_gradients[k], gradients[k], std::max(tolerance, 1e-4f), "the same gradients");
-  }
-
-  const int64_t height = between(0, 1) ? levels[0].height : between(1, 60), width = between(1, 60);
-  std::vector<std::vector<T>> planes;
-  std::vector<std::vector<float>> planes_read;
-  std::vector<destseg::Planes> expected_planes;
-  std::vector<cuda::Plane> cuda_planes;
-  for (size_t k = 0; k < count; ++k) {
-    planes.push_back(stored<T>(distances[k]));
-    planes_read.push_back(read(planes[k]));
-  }
-  for (size_t k = 0; k < count; ++k) {
-    expected_planes.push_back({planes_read[k].data(), levels[k].height, levels[k].width});
-    cuda_planes.push_back({planes[k].data(), levels[k].height, levels[k].width});
-  }
-  std::vector<float> map(static_cast<size_t>(pyramid.n * height * width));
-  destseg::destmap(expected_planes, pyramid.n, height, width, 1, map.data());
-  const auto found_map = either_way([&] {
-    std::vector<float> product(distances[0].size());
-    std::vector<T> out(map.size());
-    cuda::destmap(cuda_planes, pyramid.n, kType<T>, product.data(), height, width, out.data(), kStream);
-    return read(out);
-  });
-  check_close(found_map, map, 2 * tolerance, "the same DeST map");
+  check_close(either_way([&] { return run(float{}, cuda::Type::float32); }), expected, 1e-5f, "the same input");
+  check_close(either_way([&] { return run(T{}, kType<T>); }), expected, kTolerance<T>, "the same input, rounded");
 }
 
 void test_corrupt() {

@@ -11,7 +11,6 @@ from destseg.ops.features import (
     are_channels_last,
     arrays,
     check,
-    distances_on_gpu,
     resize,
     thread_count,
     to_single,
@@ -37,32 +36,12 @@ def destmap(distances: Sequence[Tensor], size: Sequence[int] | None = None) -> T
     Equivalent to: `destmap_ref`. Source: DeSTSeg (arXiv 2211.11317), section 4.4.
     """
     height, width = _check(distances, size)
-    if wants_gradient(*distances):
-        return destmap_ref(distances, size)
-    if tensors.usable_on_gpu(*distances):
-        return _destmap_on_gpu(distances, height, width)
-    if not tensors.usable(*distances):
+    if wants_gradient(*distances) or not tensors.usable(*distances):
         return destmap_ref(distances, size)
     n = distances[0].shape[0]
     output = distances[0].new_empty(n, 1, height, width)
     planes = [level.detach().contiguous()[:, 0].numpy() for level in distances]
     kernels.cpu.destmap(planes, torch.get_num_threads(), output[:, 0].numpy())
-    return output
-
-
-def _destmap_on_gpu(distances: Sequence[Tensor], height: int, width: int) -> Tensor:
-    levels = [level.detach().contiguous() for level in distances]
-    output = levels[0].new_empty(levels[0].shape[0], 1, height, width)
-    product = torch.empty_like(levels[0], dtype=torch.float32)
-    kernels.gpu().destmap(
-        [(level.data_ptr(), tuple(level.shape[2:])) for level in levels],
-        len(output),
-        tensors.name_of(output.dtype),
-        product.data_ptr(),
-        (height, width),
-        output.data_ptr(),
-        tensors.place(output),
-    )
     return output
 
 
@@ -95,8 +74,6 @@ def destmap_of_features(taught: Levels, learnt: Levels, size: Sequence[int] | No
     height, width = _size(taught[0], size)
     if wants_gradient(*taught, *learnt):
         return destmap_of_features_ref(taught, learnt, size)
-    if tensors.usable_on_gpu(*taught, *learnt):
-        return _destmap_on_gpu(distances_on_gpu(taught, learnt), height, width)
     taught, learnt = to_single(taught), to_single(learnt)
     if not tensors.usable(*taught, *learnt):
         return destmap_of_features_ref(taught, learnt, size)

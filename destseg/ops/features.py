@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from destseg.ops import kernels, tensors
-
 Levels = Sequence[Tensor]
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -79,36 +77,3 @@ def array(features: Tensor, channels_last: bool) -> np.ndarray:
     if features.requires_grad:
         features = features.detach()
     return (features.permute(0, 2, 3, 1) if channels_last else features.contiguous()).numpy()
-
-
-class GpuFeatures:
-    """Features as the GPU kernels take them: in one memory order and one dtype, copied where necessary."""
-
-    def __init__(self, taught: Levels, learnt: Levels) -> None:
-        self.channels_last = are_channels_last(*taught, *learnt)
-        if len({level.dtype for level in (*taught, *learnt)}) > 1:
-            taught, learnt = to_single(taught), to_single(learnt)
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        self.taught, self.learnt = (
-            [level.detach().contiguous(memory_format=layout) for level in levels]
-            for levels in (taught, learnt)
-        )
-        self.dtype = self.taught[0].dtype
-
-    def arguments(self) -> tuple[list[tuple[int, int, tuple[int, ...]]], int, str, bool]:
-        levels = [
-            (t.data_ptr(), s.data_ptr(), tuple(t.shape[1:]))
-            for t, s in zip(self.taught, self.learnt, strict=True)
-        ]
-        return levels, len(self.taught[0]), tensors.name_of(self.dtype), self.channels_last
-
-
-def distances_on_gpu(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
-    """Compute the cosine distances of every level, (n, 1, h_k, w_k) float32, with the GPU kernel."""
-    features = GpuFeatures(taught, learnt)
-    distances = tuple(
-        level.new_empty((level.shape[0], 1, *level.shape[2:]), dtype=torch.float32) for level in taught
-    )
-    addresses = [distance.data_ptr() for distance in distances]
-    kernels.gpu().cosine_distances(*features.arguments(), addresses, tensors.place(distances[0]))
-    return distances

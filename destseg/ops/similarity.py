@@ -12,13 +12,11 @@ from torch import Tensor
 
 from destseg.ops import kernels, tensors
 from destseg.ops.features import (
-    GpuFeatures,
     Levels,
     are_channels_last,
     array,
     arrays,
     check,
-    distances_on_gpu,
     resize,
     thread_count,
     to_single,
@@ -50,7 +48,7 @@ def similarity_input(taught: Levels, learnt: Levels, dtype: torch.dtype | None =
     check(taught, learnt)
     if wants_gradient(*taught, *learnt):
         return similarity_input_ref(taught, learnt, dtype)
-    if tensors.usable_on_gpu(*taught, *learnt):
+    if tensors.usable_on_gpu(*taught, *learnt) and are_channels_last(*taught, *learnt):
         return _similarity_input_on_gpu(taught, learnt, dtype)
     taught, learnt = to_single(taught), to_single(learnt)
     if not tensors.usable(*taught, *learnt):
@@ -77,13 +75,15 @@ def similarity_input_ref(taught: Levels, learnt: Levels, dtype: torch.dtype | No
 
 
 def _similarity_input_on_gpu(taught: Levels, learnt: Levels, dtype: torch.dtype | None) -> Tensor:
-    features = GpuFeatures(taught, learnt)
-    written = dtype if dtype == features.dtype else torch.float32
-    output = _empty_input(taught, written, features.channels_last)
-    coarse = (level.numel() for level in taught if level.shape[2:] != taught[0].shape[2:])
-    products = taught[0].new_empty(sum(coarse), dtype=torch.float32)
+    precision, size = taught[0].dtype, taught[0].shape[2:]
+    written = precision if dtype == precision else torch.float32
+    output = _empty_input(taught, written, True)
+    coarse = sum(level.numel() for level in taught if level.shape[2:] != size)
+    products = taught[0].new_empty(coarse, dtype=torch.float32)
     kernels.gpu().similarity_input(
-        *features.arguments(),
+        [(t.data_ptr(), s.data_ptr(), tuple(t.shape[1:])) for t, s in zip(taught, learnt, strict=True)],
+        len(output),
+        tensors.name_of(precision),
         products.data_ptr(),
         tensors.name_of(written),
         output.data_ptr(),
@@ -117,10 +117,9 @@ def cosine_distances(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
     check(taught, learnt)
     if wants_gradient(*taught):
         return cosine_distances_ref(taught, learnt)
-    if not tensors.usable_on_gpu(*taught, *learnt):
-        taught, learnt = to_single(taught), to_single(learnt)
-        if not tensors.usable(*taught, *learnt):
-            return cosine_distances_ref(taught, learnt)
+    taught, learnt = to_single(taught), to_single(learnt)
+    if not tensors.usable(*taught, *learnt):
+        return cosine_distances_ref(taught, learnt)
     if not wants_gradient(*learnt):
         return _distances(taught, learnt)
     return _CosineDistances.apply(*taught, *learnt)
@@ -151,8 +150,6 @@ class _CosineDistances(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         features = ctx.saved_tensors
         taught, learnt = _halves(features)
-        if tensors.usable_on_gpu(*features):
-            return (*(None for _ in taught), *_gradients_on_gpu(taught, learnt, slopes))
         channels_last = are_channels_last(*features)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         gradients = [torch.empty_like(level, memory_format=layout) for level in learnt]
@@ -169,8 +166,6 @@ class _CosineDistances(torch.autograd.Function):
 
 def _distances(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
     """Compute `cosine_distances` with the kernel."""
-    if tensors.usable_on_gpu(*taught, *learnt):
-        return distances_on_gpu(taught, learnt)
     channels_last = are_channels_last(*taught, *learnt)
     distances = tuple(level.new_empty(level.shape[0], 1, *level.shape[2:]) for level in taught)
     kernels.cpu.cosine_distances(
@@ -181,18 +176,6 @@ def _distances(taught: Levels, learnt: Levels) -> tuple[Tensor, ...]:
         arrays(distances, False),
     )
     return distances
-
-
-def _gradients_on_gpu(taught: Levels, learnt: Levels, slopes: Levels) -> list[Tensor]:
-    features, slopes = GpuFeatures(taught, learnt), [slope.contiguous() for slope in slopes]
-    gradients = [torch.empty_like(level) for level in features.learnt]
-    kernels.gpu().cosine_gradients(
-        *features.arguments(),
-        [slope.data_ptr() for slope in slopes],
-        [gradient.data_ptr() for gradient in gradients],
-        tensors.place(gradients[0]),
-    )
-    return gradients
 
 
 def _halves(features: Levels) -> tuple[Levels, Levels]:

@@ -25,12 +25,14 @@ def usable(*tensors: torch.Tensor) -> bool:
 
 
 def usable_on_gpu(*tensors: torch.Tensor, dtypes: Sequence[torch.dtype] = GPU_PRECISIONS) -> bool:
-    """Whether the GPU kernels can take these tensors (one or more): on one GPU, of these dtypes, eager."""
-    device = tensors[0].device
-    if not on_gpu(tensors[0]) or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    """Whether the GPU kernels can take these tensors (one or more): on one GPU, of one such dtype, eager."""
+    first = tensors[0]
+    if not on_gpu(first) or first.dtype not in dtypes:
+        return False
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     for tensor in tensors:
-        if type(tensor) not in _PLAIN or tensor.device != device or tensor.dtype not in dtypes:
+        if type(tensor) not in _PLAIN or tensor.device != first.device or tensor.dtype != first.dtype:
             return False
     return kernels.gpu() is not None
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
@@ -22,9 +22,9 @@ def row(*values, dtype=torch.float64):
     return torch.tensor(values, dtype=dtype)[None, None, None]
 
 
-def random_distances(n, sizes, dtype=torch.float32, device="cpu"):
+def random_distances(n, sizes, dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
-    return [2 * torch.rand(n, 1, *size, generator=generator).to(device, dtype) for size in sizes]
+    return [2 * torch.rand(n, 1, *size, generator=generator).to(dtype) for size in sizes]
 
 
 @either
@@ -51,9 +51,9 @@ DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfl
 
 
 @given(st.integers(0, 3), st.lists(SIZES, min_size=1, max_size=6), st.none() | SIZES, DTYPES)
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_agrees_with_the_reference(tolerance, device, n, sizes, size, dtype):
-    distances = random_distances(n, sizes, dtype, device)
+@settings(deadline=None)
+def test_agrees_with_the_reference(tolerance, n, sizes, size, dtype):
+    distances = random_distances(n, sizes, dtype)
     expected = destmap_ref([level.double() for level in distances], size)
     # Products of distances up to 2; in half precision the reference rounds after each of them.
     slack = 4 if dtype in (torch.float16, torch.bfloat16) else 1
@@ -65,12 +65,12 @@ def test_agrees_with_the_reference(tolerance, device, n, sizes, size, dtype):
         torch.testing.assert_close(found.double(), expected, **close)
 
 
-def random_features(n, shapes, dtype, channels_last, device="cpu"):
+def random_features(n, shapes, dtype, channels_last):
     layout = torch.channels_last if channels_last else torch.contiguous_format
     generator = torch.Generator().manual_seed(0)
 
     def level(shape):
-        features = torch.rand(n, *shape, dtype=torch.float64, generator=generator).to(device, dtype)
+        features = torch.rand(n, *shape, dtype=torch.float64, generator=generator).to(dtype)
         return features.contiguous(memory_format=layout)
 
     return [[level(shape) for shape in shapes] for _ in range(2)]
@@ -83,9 +83,9 @@ def random_features(n, shapes, dtype, channels_last, device="cpu"):
     DTYPES,
     st.booleans(),
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_from_features_it_agrees_with_the_reference(tolerance, device, n, shapes, size, kind, channels_last):
-    features = random_features(n, shapes, kind, channels_last, device)
+@settings(deadline=None)
+def test_from_features_it_agrees_with_the_reference(tolerance, n, shapes, size, kind, channels_last):
+    features = random_features(n, shapes, kind, channels_last)
     in_double = ([level.double() for level in levels] for levels in features)
     expected = destmap_of_features_ref(*in_double, size)
     dtype = torch.float64 if kind == torch.float64 else torch.float32  # computed in at least single
@@ -131,8 +131,8 @@ def test_features_that_do_not_fit(compute, taught, learnt, size, words):
         compute(taught, learnt, size)
 
 
-def test_distances_of_any_strides(device):
-    distances = [level.transpose(2, 3) for level in random_distances(2, [(9, 16), (5, 8)], device=device)]
+def test_distances_of_any_strides():
+    distances = [level.transpose(2, 3) for level in random_distances(2, [(9, 16), (5, 8)])]
     torch.testing.assert_close(destmap(distances, (20, 11)), destmap_ref(distances, (20, 11)))
 
 

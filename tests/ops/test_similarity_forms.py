@@ -1,7 +1,10 @@
-"""Which form of the similarity operations runs: the kernels for eager CPU tensors, else the references."""
+"""Which form of the similarity operations runs: the kernels for eager tensors, else the references."""
+
+import types
 
 import pytest
 import torch
+from emulation import emulate
 
 from destseg.ops import kernels
 from destseg.ops.destmap import destmap, destmap_of_features
@@ -84,3 +87,26 @@ def test_the_kernels_are_reached(monkeypatch):
     destmap([level[:, :1].abs() for level in taught])
     destmap_of_features(taught, learnt)
     assert reached == list(KERNELS)
+
+
+def test_on_a_gpu_only_the_input_from_features_in_channels_last_order_has_a_kernel(
+    emulated_kernels, monkeypatch
+):
+    taught, learnt = ([level.relu() for level in levels] for levels in features())
+    last = [[level.to(memory_format=torch.channels_last) for level in levels] for levels in (taught, learnt)]
+    reached = []
+
+    def kernel(*arguments):
+        reached.append("similarity_input")
+        emulated_kernels.similarity_input(*arguments)
+
+    emulate(types.SimpleNamespace(similarity_input=kernel), monkeypatch.setattr)
+    expected = similarity_input(taught, learnt)
+    similarity_input([level.half() for level in last[0]], last[1])
+    destmap(cosine_distances(*last))
+    destmap_of_features(*last)
+    cosine_loss(cosine_distances(last[0], [level.requires_grad_() for level in last[1]])).backward()
+    assert reached == []
+    with torch.no_grad():
+        torch.testing.assert_close(similarity_input(*last), expected)
+    assert reached == ["similarity_input"]

@@ -45,8 +45,9 @@ def test_what_kernels_for_gpus_can_take(monkeypatch):
     assert not tensors.usable_on_gpu(plain)  # in CPU memory
     monkeypatch.setattr(kernels, "gpu", lambda: "kernels")
     monkeypatch.setattr(tensors, "on_gpu", lambda tensor: True)
-    assert tensors.usable_on_gpu(plain, plain.half(), plain.bfloat16(), torch.nn.Parameter(plain))
-    assert not tensors.usable_on_gpu(plain, plain.double())
+    assert tensors.usable_on_gpu(plain, torch.nn.Parameter(plain))
+    assert tensors.usable_on_gpu(plain.half(), plain.half()) and tensors.usable_on_gpu(plain.bfloat16())
+    assert not tensors.usable_on_gpu(plain, plain.half()) and not tensors.usable_on_gpu(plain.double())
     assert not tensors.usable_on_gpu(plain, plain.to("meta"))
     assert not tensors.usable_on_gpu(plain, dtypes=(torch.uint8,))
     assert not tensors.usable_on_gpu(plain.as_subclass(type("Subclass", (torch.Tensor,), {})))
