@@ -9,11 +9,14 @@ Linux only. The exit status is 1 if a promise of docs/promises.md was broken.
 import argparse
 import collections
 import contextlib
+import csv
 import hashlib
+import json
 import multiprocessing
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,14 +24,19 @@ import threading
 import time
 
 import PIL.Image
+import PIL.ImageDraw
 
 import destseg
+from destseg.bench.means import COSTS
 from destseg.cli import main as command
 from destseg.ops.kernels import thread_count
 from destseg.pictures.folders import picture_paths
 
 MOST_GROWTH = 10.0  # MB of resident memory, after the warm-up
 SHORT = ["--size", "64", "--steps", "4", "3", "--batch-size", "2", "--no-progress"]
+SHORT_CELLS = ["image_size=64", "steps=[4,3]", "batch_size=2"]
+TABLES = "bench tables"
+PATIENCE = 60  # seconds until all processes of a killed command have ended
 
 
 def digest(model: destseg.DeSTSeg, paths: list[pathlib.Path]) -> str:
@@ -128,9 +136,12 @@ def kill(options: argparse.Namespace) -> list[str]:
     paths = picture_paths(parts)[:3]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        for seed in ("0", "1"):
+        for seed in ("0", "1") if set(options.actions) - {TABLES} else ():
             finish(["fit", parts, "-o", f"model{seed}.destseg", *SHORT, "--seed", seed])
         for name in options.actions:
+            if name == TABLES:
+                wrong += kill_tables(options.times, generator, picture_paths(parts))
+                continue
             target, commands = actions(parts)[name]
             seconds, expected, counts = 0.0, [], collections.Counter[str]()
             for arguments in commands:
@@ -157,9 +168,96 @@ def kill(options: argparse.Namespace) -> list[str]:
             if state(target, paths) != expected[0]:
                 wrong.append(f"{name}: another result of the run after the kills")
             counts["of them still there after the next run"] = len(hidden())
-            figures = ", ".join(f"{count} {what}" for what, count in counts.items())
-            print(f"{name}: {options.times} kills within {seconds:.1f} s: {figures}", flush=True)
+            print(f"{name}: {options.times} kills within {seconds:.1f} s: {told(counts)}", flush=True)
     return wrong
+
+
+def kill_tables(times: int, generator: random.Random, paths: list[pathlib.Path]) -> list[str]:
+    """Kill the bench of a few cells at random moments; return what went wrong."""
+    wrong: list[str] = []
+    counts = collections.Counter[str]()
+    write_categories(pathlib.Path("categories"), paths)
+    settings = [word for setting in SHORT_CELLS for word in ("--set", setting)]
+    command = ["bench", "tables", "categories", "--seeds", "0", "--no-progress", *settings, "-o"]
+    temporary = pathlib.Path("temporary")  # of the killed, in place of the system's
+    temporary.mkdir()
+    seconds = run([*command, "tables"], None)
+    expected = tables_of(pathlib.Path("tables"))
+    if not expected:
+        wrong.append(f"{TABLES}: no tables of a run that nobody killed")
+    while counts["kills"] < times:
+        number = counts["kills"]
+        output, moment = pathlib.Path(f"tables{number}"), seconds * generator.uniform(0, 1)
+        os.environ["TMPDIR"] = str(temporary.resolve())
+        lasted = run([*command, str(output)], moment)
+        del os.environ["TMPDIR"]
+        if lasted < moment:  # other work had slowed the first run, and there was nothing to kill
+            seconds = lasted
+            shutil.rmtree(output)
+            continue
+        counts["kills"] += 1
+        done = {path: path.stat().st_mtime_ns for path in output.glob("cells/*/*/*.json")}
+        counts["cells done before"] += len(done)
+        counts["temporary files left"] += len(hidden())
+        if any(path.is_file() for path in temporary.rglob("*")):
+            wrong.append(f"{TABLES}: files in the folder for temporary ones after kill {number}")
+        finish([*command, str(output)])
+        again = [path for path, when in done.items() if path.stat().st_mtime_ns != when]
+        counts["of them measured again"] += len(again)
+        if again:
+            wrong.append(f"{TABLES}: {', '.join(map(str, again))} measured again after kill {number}")
+        if tables_of(output) != expected:
+            wrong.append(f"{TABLES}: other tables after kill {number}")
+        counts["of those still there after the next run"] += len(hidden())
+        if hidden():
+            wrong.append(f"{TABLES}: temporary files left after the run that followed kill {number}")
+    del counts["kills"]
+    print(f"{TABLES}: {times} kills within {seconds:.1f} s: {told(counts)}", flush=True)
+    return wrong
+
+
+def write_categories(root: pathlib.Path, paths: list[pathlib.Path]) -> None:
+    """Write two categories of some pictures, two of which get a black square each."""
+    for place, category in enumerate(("first", "second")):
+        own = paths[place:] + paths[:place]
+        names = ["train/good"] * (len(own) - 4) + ["test/good"] * 2 + ["test/hole"] * 2
+        for name, path in zip(names, own, strict=True):
+            target = root / category / name / f"{path.stem}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            picture = PIL.Image.open(path).convert("RGB")
+            mask = PIL.Image.new("L", picture.size)
+            middle, end = (tuple(side // part for side in picture.size) for part in (3, 2))
+            PIL.ImageDraw.Draw(mask).rectangle((*middle, *end), fill=255)
+            if name == "test/hole":
+                picture.paste((0, 0, 0), mask=mask)
+                truth = root / category / "ground_truth/hole" / target.name
+                truth.parent.mkdir(parents=True, exist_ok=True)
+                mask.save(truth)
+            picture.save(target)
+
+
+def tables_of(output: pathlib.Path) -> list[object]:
+    """Return what the tables in a folder hold, without what each run costs; [] where they cannot be read."""
+    try:
+        held = json.loads((output / "tables.json").read_text())
+        with open(output / "tables.csv", newline="") as file:
+            lines = list(csv.DictReader(file))
+        rows = [line.split(" | ") for line in (output / "tables.md").read_text().splitlines()]
+        page = (output / "tables.html").read_text().splitlines()
+    except (ValueError, OSError):
+        return []
+    lines += [
+        line for table in held["tables"].values() for by_name in table.values() for line in by_name.values()
+    ]
+    for entry in [*lines, *held["cells"]]:
+        for cost in COSTS:
+            del entry[cost]
+    metrics = [[*row[:7], *row[10:]] for row in rows]
+    return [held, lines, metrics, len(page)]  # in the page costs stand among all else
+
+
+def told(counts: collections.Counter[str]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.items())
 
 
 def run(arguments: list[str], kill_after: float | None) -> float:
@@ -174,6 +272,7 @@ def run(arguments: list[str], kill_after: float | None) -> float:
             process.communicate(timeout=kill_after)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.communicate(timeout=PATIENCE)  # until its own processes have ended, too
         return time.monotonic() - begun
 
 
@@ -213,7 +312,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("pictures", help="folder of normal pictures, at least 20")
     verb.add_argument("--times", type=int, default=50)
     verb.add_argument("--seed", type=int, default=0)
-    verb.add_argument("--actions", nargs="+", default=list(actions("")), choices=list(actions("")))
+    names = [*actions(""), TABLES]
+    verb.add_argument("--actions", nargs="+", default=names, choices=names)
     return top
 
 

@@ -73,7 +73,13 @@ def write(path: Path, network: Mapping[str, Any], artifact: Artifact) -> None:
         "network": {name: value.cpu().contiguous() for name, value in network.items()},
     }
     if artifact.calibration is not None:
-        content["calibration"] = artifact.calibration.stored()
+        stored = artifact.calibration.stored()
+        for name, dtype in (("scores", np.float64), ("pixel_scores", np.float64), ("groups", np.int64)):
+            if (
+                stored[name] is not None
+            ):  # arrays: of values that stand alone a file may hold a bounded number
+                stored[name] = np.array(stored[name], dtype)
+        content["calibration"] = stored
     if artifact.record is not None:
         content["record"] = artifact.record.stored()
     write_tensors(path, content)

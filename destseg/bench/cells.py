@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -10,10 +11,10 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -31,6 +32,8 @@ from destseg.pictures.decoding import to_rgb
 from destseg.pictures.folders import Source
 from destseg.pictures.framing import framing_of
 from destseg.settings import PROTOCOLS
+
+Result = tuple[Source, Scored | Exception]
 
 TIMED = 20  # test pictures whose prediction is timed, at most
 
@@ -73,27 +76,42 @@ def measure(cell: Cell, device: str, memory: int) -> Values:
 
 
 def evaluate_by_all(model: DeSTSeg, samples: Sequence[Sample]) -> list[Report]:
-    """Return the reports of all protocols; pictures are scored once, their maps lie in files meanwhile."""
+    """Return the reports of all protocols; pictures are scored once, their maps lie in a file meanwhile.
+
+    The file has no name where the system allows that, so a kill leaves nothing behind.
+    """
     assert model.calibration_ is not None  # it was fitted
     threshold, promised = model.threshold_, model.calibration_.promised_rate
     sources = [sample.source for sample in samples]
     scored = stream(model.scorer, framing_of(model.settings), sources, progress=False)
-    with tempfile.TemporaryDirectory() as folder, closing(scored) as results:
-        kept = [_keep(result, Path(folder, f"{k}.npy")) for k, result in enumerate(results)]
-        options: Values = {"progress": False, "promised_rate": promised}
-        options |= {"pixel_threshold": model.pixel_threshold_}
+    options: Values = {"progress": False, "promised_rate": promised}
+    options |= {"pixel_threshold": model.pixel_threshold_}
+    with tempfile.TemporaryFile() as file, closing(scored) as results:
+        kept = _with_maps_in(file, results)
         reports = [evaluate(samples, kept, protocol, threshold, **options) for protocol in PROTOCOLS]
         del kept  # files that are mapped cannot be deleted everywhere
     return reports
 
 
-def _keep(result: tuple[Source, Scored | Exception], path: Path) -> tuple[Source, Scored | Exception]:
-    """Return a result that takes hardly any memory: its map in a file, without its pixels."""
-    source, scored = result
-    if isinstance(scored, Exception):
-        return result
-    np.save(path, scored.anomaly_map)
-    return source, scored._replace(pixels=scored.pixels[:0], anomaly_map=np.load(path, mmap_mode="r"))
+def _with_maps_in(file: IO[bytes], results: Iterable[Result]) -> list[Result]:
+    """Return results that take hardly any memory: their maps in a file, without their pixels."""
+    kept: list[Result] = []
+    measured: list[tuple[int, Source, Scored, tuple[int, ...]]] = []  # place, and the shape of the map
+    for place, (source, scored) in enumerate(results):
+        kept.append((source, scored))
+        if not isinstance(scored, Exception):
+            file.write(np.ascontiguousarray(scored.anomaly_map, np.float32).data)
+            nothing = scored.pixels[:0].copy()  # a view would keep all of them
+            small = scored._replace(pixels=nothing, anomaly_map=nothing)
+            kept[place] = source, small
+            measured.append((place, source, small, scored.anomaly_map.shape))
+    file.flush()
+    values, first = np.memmap(file, np.float32, "r") if measured else np.empty(0), 0
+    for place, source, small, shape in measured:
+        last = first + math.prod(shape)
+        kept[place] = source, small._replace(anomaly_map=values[first:last].reshape(shape))
+        first = last
+    return kept
 
 
 def _milliseconds(model: DeSTSeg, samples: Sequence[Sample]) -> float:

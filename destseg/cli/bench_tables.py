@@ -1,6 +1,7 @@
 """`destseg bench tables`: measures what models find on many test sets, as the paper's tables do."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,25 @@ def run(options: argparse.Namespace) -> int:
         cells = cells_of(chosen, methods, options.seeds, config, overrides)
     check_output(str(Path(options.output, "tables.md")))
     given: dict[str, Any] = {name: vars(options)[name] for name in ("output", "config", "jobs", "device")}
-    tables, failed = make_tables(cells, **given, progress=options.progress)
+    tables, failed = make_tables(cells, **given, progress=options.progress, command=_command(options))
     show(tables.rstrip("\n"))
     return 1 if failed else 0
+
+
+def _command(options: argparse.Namespace) -> str:
+    """Return the command line that these options make."""
+    words = ["destseg", "bench", "tables", *map(_path, options.roots)]
+    for name in ("categories", "seeds", "presets"):
+        values = getattr(options, name)
+        words += [f"--{name}", *map(str, values)] if values else []
+    words += ["--ablation"] if options.ablation else []
+    words += [] if options.config is None else ["--config", _path(options.config)]
+    for setting in options.overrides:
+        words += ["--set", setting]
+    words += ["--jobs", str(options.jobs), "--device", options.device, "--output", _path(options.output)]
+    return shlex.join(words)
+
+
+def _path(path: str) -> str:
+    """Return a path that is not taken for an option."""
+    return f"./{path}" if path.startswith("-") else path

@@ -141,7 +141,7 @@ class Calibration:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> "Calibration":
-        """Make a calibration from its stored form; scores may also be tensors, as in the first files.
+        """Make a calibration from its stored form; scores and groups may be lists or tensors (m,).
 
         Raises KeyError for an entry that is missing, and ValueError for one that cannot be.
         """
@@ -157,6 +157,7 @@ class Calibration:
         trained_on = checked_switch("trained_on", stored.get("trained_on", False))
         groups = stored.get("groups")
         if groups is not None:
+            groups = groups.tolist() if hasattr(groups, "tolist") else groups
             groups = tuple(whole_number("groups", group, most=len(scores)) for group in groups)
         for values in (scores, pixel_scores):
             conformal_threshold(values, rate, groups)  # which checks them

@@ -1,7 +1,6 @@
 """What stands on the report page: of an evaluation, or of predictions without ground truth."""
 
 import base64
-import datetime
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -103,7 +102,7 @@ class PredictionsPage:
         notes = [f"left out, as it cannot be read: {error}" for error in self.left_out]
         about = ("Predictions", self.facts, self.model)
         values = _values(*about, self.rows, self.calibration, self.gallery, self.calibration.threshold, [])
-        write_page(path, values | {"metrics": [], "cells": [], "notes": notes, "changes": []})
+        write_page(path, "report.html", values | {"metrics": [], "cells": [], "notes": notes, "changes": []})
 
 
 def _values(
@@ -116,9 +115,6 @@ def _values(
     threshold: float | None,
     plots: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    import destseg
-
-    made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     data = {
         "rows": [_row(*row, calibration, gallery) for row in rows],
         "threshold": threshold,
@@ -137,7 +133,6 @@ def _values(
     }
     return {
         "title": title,
-        "made": f"{made}, destseg {destseg.__version__}",
         "facts": {} if model == UNKNOWN_MODEL else {"model": model} | dict(facts),
         "few": _about_calibration(calibration),
         "defects": sorted({defect for _, defect, _ in rows if defect is not None}),

@@ -253,7 +253,7 @@ class Report(Metrics):
             ImportError: jinja2 is missing; the message names the command that installs it.
             OSError: the file cannot be written.
         """
-        write_page(path, report_values(self, model))
+        write_page(path, "report.html", report_values(self, model))
 
     def _repr_html_(self) -> str:
         """Show the table in a notebook."""

@@ -5,6 +5,8 @@ A file ends in the SHA-256 of all before it, as the comment of torch's zip file,
 
 import hashlib
 import io
+import pickletools
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,14 +33,34 @@ def versions() -> dict[str, str]:
 def write_tensors(path: FilePath, content: dict[str, Any]) -> None:
     """Write tensors and plain values (numbers, strings, lists, dicts) as one torch file, whole or not at all.
 
-    Arrays become tensors, and numpy's numbers become Python's. Raises TypeError, naming the value, for any
-    other type: `read_tensors` would refuse the whole file.
+    Arrays become tensors, and numpy's numbers become Python's. Nothing is written that `read_tensors` would
+    refuse.
+
+    Raises:
+        TypeError: for a value of any other type; the message names it.
+        ValueError: the file would be too large, or would hold too many values.
     """
     file = io.BytesIO()
     torch.save(_plain(content, "content") | {SEALED: True}, file)
+    _check_size(path, file)
     whole = file.getvalue()[:-2] + DIGITS.to_bytes(2, "little")  # the comment's size
     digest = hashlib.sha256(whole).hexdigest().encode()
     write_whole(path, lambda file: file.write(whole + digest))
+
+
+def _check_size(path: FilePath, file: io.BytesIO) -> None:
+    """Raise ValueError if a torch file is larger than those that `read_tensors` takes."""
+    size = file.tell() + DIGITS
+    if size > MOST_BYTES:
+        raise ValueError(f"{path} cannot be written: it may have at most {MOST_BYTES} bytes, got {size}")
+    with zipfile.ZipFile(file) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
+        count = sum(1 for _ in pickletools.genops(archive.read(name)))
+    if count > MOST_OPERATIONS:
+        allowed = (
+            f"at most {MOST_OPERATIONS} values, of which a text counts as two and a tensor as some thirty"
+        )
+        raise ValueError(f"{path} cannot be written: it may hold {allowed}, got {count}")
 
 
 def _plain(value: Any, name: str) -> Any:

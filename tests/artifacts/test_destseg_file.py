@@ -8,6 +8,7 @@ import torch
 
 import destseg
 from destseg.artifacts import destseg_file
+from destseg.inference.calibration import Calibration
 from destseg.model.tensorfile import read_tensors, write_tensors
 
 
@@ -92,6 +93,19 @@ def test_a_model_file_holds_its_metadata(fitted, tmp_path):
     assert thresholds["pixel_threshold"] == fitted.pixel_threshold_
     assert len(content.losses) == len(fitted.losses_)
     assert any(name.startswith("teacher_net.") for name in content.network)
+
+
+def test_a_model_calibrated_with_very_many_pictures_can_be_loaded_again(fitted, tmp_path):
+    """Scores and groups as plain values would be more of them than a file may hold."""
+    scores = tuple(np.random.default_rng(0).random(300_000).tolist())
+    groups = tuple(k // 2 for k in range(len(scores)))
+    calibration = Calibration(scores, scores[::-1], 0.1, groups=groups)
+    fitted.save(tmp_path / "a")
+    read = destseg_file.read(tmp_path / "a")
+    destseg_file.write(tmp_path / "b", read.network, dataclasses.replace(read, calibration=calibration))
+    found = destseg_file.read(tmp_path / "b").calibration
+    assert found == calibration
+    assert {type(found.scores[0]), type(found.pixel_scores[0])} == {float} and type(found.groups[0]) is int
 
 
 def rewritten(model, path, **settings):

@@ -1,18 +1,23 @@
 """Cells are measured in processes: what they leave, who fails, and what a kill costs."""
 
+import io
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
+import numpy as np
 import pytest
 
-from destseg.bench.cells import evaluate_by_all, measure, read_result, run_cells
+from destseg.bench.cells import _with_maps_in, evaluate_by_all, measure, read_result, run_cells
 from destseg.bench.matrix import Cell
+from destseg.inference.stream import stream
 from destseg.pictures.categories import read_category
+from destseg.pictures.framing import framing_of
 
 
 def cell(method, seed=0, **settings):
@@ -113,6 +118,24 @@ def test_a_cell_measures_both_protocols_and_what_it_costs(data_root):
     assert full["instances"] == paper["instances"] == 2 and full["pixel_ap"] != paper["pixel_ap"]
     assert 0 < found["fit_minutes"] < 5 and 0 < found["milliseconds"] < 5000 and found["peak_bytes"] > 1e8
     assert found["device"] == "cpu"
+
+
+def test_maps_of_pictures_lie_in_a_file_and_their_pixels_nowhere(data_root, fitted):
+    samples = read_category(data_root / "plain").samples
+    sources = [sample.source for sample in samples]
+    broken = ValueError("broken")
+    scored = list(stream(fitted.scorer, framing_of(fitted.settings), sources, progress=False))
+    given = [*scored[:2], (sources[2], broken), *scored[3:]]
+    with tempfile.TemporaryFile() as file:
+        kept = _with_maps_in(file, given)
+        assert kept[2] == (sources[2], broken) and _with_maps_in(io.BytesIO(), given[2:3]) == kept[2:3]
+        for place in (0, 1, 3):
+            source, result = kept[place]
+            assert source == sources[place] and result.score == given[place][1].score
+            assert np.array_equal(result.anomaly_map, given[place][1].anomaly_map)
+            assert not result.anomaly_map.flags.writeable
+            assert result.pixels.size == 0 and result.pixels.base is None  # else they would stay
+        del kept, result
 
 
 def test_pictures_that_are_scored_once_give_the_reports_of_all_protocols(data_root, fitted):

@@ -4,6 +4,7 @@ import datetime
 import io
 import pathlib
 import pickle
+import re
 import time
 import traceback
 import warnings
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from destseg.model import tensorfile, torchfile
 from destseg.model.tensorfile import SEALED, matching_tensors, read_tensors, write_tensors
 
 
@@ -60,6 +62,44 @@ def test_a_key_that_could_not_be_read_again_is_not_written(tmp_path):
     with pytest.raises(TypeError, match=r"^a key of content\['a'\] must be .*got fractions\.Fraction$"):
         write_tensors(tmp_path / "file", {"a": {Fraction(1, 2): 0}})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["numbers", "texts"])
+def test_what_would_be_too_much_to_read_is_not_written(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(tensorfile, "MOST_OPERATIONS", 1000)
+    monkeypatch.setattr(torchfile, "MOST_OPERATIONS", 1000)
+    values = [0.5] if kind == "numbers" else [f"text {k}" for k in range(2000)]
+    write = lambda count: write_tensors(tmp_path / "file", {"a": (values * count)[:count]})  # noqa: E731
+    least, most = 100, 2000  # the first is written and read again, the second is refused
+    while most - least > 1:
+        middle = (least + most) // 2
+        try:
+            write(middle)
+        except ValueError as error:
+            assert re.search(
+                r"file cannot be written: it may hold at most 1000 values, .*, got \d+$", str(error)
+            )
+            most = middle
+        else:
+            assert len(read_tensors(tmp_path / "file")["a"]) == middle
+            least = middle
+    assert 400 < least < 1000
+    assert len(read_tensors(tmp_path / "file")["a"]) <= least  # what is refused leaves the old file
+
+
+def test_a_file_that_would_be_too_large_to_read_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorfile, "MOST_BYTES", 10_000)
+    write_tensors(tmp_path / "file", {"a": torch.zeros(1000)})
+    with pytest.raises(ValueError, match="file cannot be written: it may have at most 10000 bytes, got"):
+        write_tensors(tmp_path / "file", {"a": torch.zeros(3000)})
+    assert len(read_tensors(tmp_path / "file")["a"]) == 1000
+    size = (tmp_path / "file").stat().st_size
+    monkeypatch.setattr(tensorfile, "MOST_BYTES", size)
+    write_tensors(tmp_path / "file", {"a": torch.ones(1000)})
+    assert read_tensors(tmp_path / "file")["a"].sum() == 1000
+    monkeypatch.setattr(tensorfile, "MOST_BYTES", size - 1)
+    with pytest.raises(ValueError, match=f"got {size}$"):
+        write_tensors(tmp_path / "file", {"a": torch.ones(1000)})
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

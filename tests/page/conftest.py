@@ -1,4 +1,7 @@
-"""A report of made-up scores and maps, with a gallery, which its page shows."""
+"""A browser, and a report of made-up scores and maps, with a gallery, which its page shows."""
+
+import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -9,8 +12,38 @@ from destseg.metrics.accumulator import Accumulator
 from destseg.metrics.plots import plots
 from destseg.page.gallery import Gallery
 
+WIDTHS = (400, 1600)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PICTURES, SIZE = 40, (48, 64)
 HOSTILE = 'it\'s <b>"1"</b> & </script>'  # the folder of one kind of defect
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A browser without a window."""
+    found, driver = next(filter(None, map(shutil.which, BROWSERS)), None), shutil.which("chromedriver")
+    try:
+        from selenium import webdriver
+    except ImportError:
+        webdriver = None
+    if not (found and driver and webdriver):
+        text = "PAGES ARE NOT TESTED: chromium, chromium-driver (chromedriver) and selenium are needed"
+        warnings.warn(text, stacklevel=1)
+        pytest.skip(text)
+    options = webdriver.ChromeOptions()
+    options.binary_location = found
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    window.set_script_timeout(60)
+    yield window
+    window.quit()
+
+
+@pytest.fixture(params=WIDTHS)
+def width(request):
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -2,77 +2,22 @@
 
 import base64
 import re
-import shutil
 import time
-import warnings
 
 import numpy as np
 import pytest
+from reading import check_readable, resize
 
 from destseg.cli.arguments import read_lists
 from destseg.inference.report import Row
 
-WIDTHS = (400, 1600)
 SIZE = (48, 64)  # of the maps
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-# The contrast of each kind of text with what is behind it, as WCAG defines it.
-CONTRASTS = """
-const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-const linear = (c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
-const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-function behind(node) {
-  const colour = parse(getComputedStyle(node).backgroundColor);
-  return colour[3] === 0 ? behind(node.parentElement) : colour;
-}
-const texts = "h1, p, dt, dd, td, th, label, code, button:enabled, .card h3, .verdict, .card";
-return [...document.querySelectorAll(texts)].map((node) => {
-  const both = [light(parse(getComputedStyle(node).color)), light(behind(node))];
-  return [(Math.max(...both) + 0.05) / (Math.min(...both) + 0.05), node.outerHTML.slice(0, 80)];
-});
-"""
-UNNAMED = """
-const all = "input, select, img, svg, button, canvas:not([aria-hidden])";
-const named = (it) => it.labels?.length || it.ariaLabel || it.hasAttribute("alt") || it.textContent.trim();
-return [...document.querySelectorAll(all)].filter((it) => !named(it)).map((it) => it.outerHTML);
-"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A browser without a window."""
-    found, driver = next(filter(None, map(shutil.which, BROWSERS)), None), shutil.which("chromedriver")
-    try:
-        from selenium import webdriver
-    except ImportError:
-        webdriver = None
-    if not (found and driver and webdriver):
-        text = (
-            "THE REPORT PAGE IS NOT TESTED: chromium, chromium-driver (chromedriver) and selenium are needed"
-        )
-        warnings.warn(text, stacklevel=1)
-        pytest.skip(text)
-    options = webdriver.ChromeOptions()
-    options.binary_location = found
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    window.set_script_timeout(60)
-    yield window
-    window.quit()
-
-
-@pytest.fixture(params=WIDTHS)
-def width(request):
-    return request.param
 
 
 @pytest.fixture
 def opened(browser, page, width):
     """The browser with the page just opened, at each width; at the end nothing was wrong."""
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    resize(browser, width)
     browser.get(page.as_uri())
     browser.execute_script("localStorage.clear()")
     browser.get(page.as_uri())
@@ -260,12 +205,6 @@ def test_keys_step_and_mark_and_the_marks_are_exported(opened, report, tmp_path)
 
 
 def test_the_page_fits_is_readable_and_prints(opened, width):
-    for scheme in ("light", "dark"):
-        preference = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", preference)
-        low = [found for found in opened.execute_script(CONTRASTS) if found[0] < 4.5]
-        assert not low, scheme
-    assert opened.execute_script("return document.documentElement.scrollWidth") <= width
-    assert opened.execute_script(UNNAMED) == []
+    check_readable(opened, width)
     printed = base64.b64decode(opened.execute_cdp_cmd("Page.printToPDF", {})["data"])
     assert printed.startswith(b"%PDF") and printed.count(b"/Subtype /Image") >= 24

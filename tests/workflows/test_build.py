@@ -45,7 +45,7 @@ def test_the_package_builds_all_the_same(build, tmp_path, wish):
     assert process.returncode == 0, process.stderr
     assert next((tmp_path / "build").glob("lib*/destseg/detector.py"), None)
     assert not list((tmp_path / "build").rglob("_C*.so"))
-    for name in ("py.typed", "model/embedded_teacher.pt", "page/report.html"):
+    for name in ("py.typed", "model/embedded_teacher.pt", "page/page.html", "page/tables.html"):
         assert next((tmp_path / "build").glob(f"lib*/destseg/{name}"), None), name
     notices = [line for line in process.stderr.splitlines() if line.startswith("destseg: ")]
     assert len(notices) == (0 if wish == "0" else 1)

@@ -1,25 +1,26 @@
 """Damaged and crafted files of every kind: a clear error, or the very same model; tools/mutate_files.py."""
 
-import importlib.util
 import pathlib
 import sys
 
 import pytest
 
+from destseg.model.tensorfile import read_tensors, write_tensors
+
 COUNT = 75  # of each kind; a recorded run takes 10,000
-TOOL = pathlib.Path(__file__).parents[2] / "tools/mutate_files.py"
+TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
 
-@pytest.fixture(scope="module")
-def tool():
+@pytest.fixture
+def tool(monkeypatch):
     for package in ("onnx", "onnxruntime", "openvino"):
         pytest.importorskip(package)
     if sys.platform != "linux":
         pytest.skip("bounds its memory as Linux does")
-    spec = importlib.util.spec_from_file_location("mutate_files", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import mutate_files
+
+    return mutate_files
 
 
 @pytest.mark.parametrize("kind", ["destseg", "checkpoint", "onnx", "openvino"])
@@ -115,9 +116,11 @@ CHECKPOINTS = {
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_a_checkpoint_that_would_go_on_to_other_weights_is_refused(tool, tmp_path, name):
+    from small_files import small_trainer
+
     change, words = CHECKPOINTS[name]
     path = tool.make("checkpoint", tmp_path)
-    tool.small_trainer().resume(path)
-    tool.write_tensors(path, change(tool.read_tensors(path)))
+    small_trainer().resume(path)
+    write_tensors(path, change(read_tensors(path)))
     with pytest.raises(ValueError, match=rf"model\.checkpoint:? {words}"):
-        tool.small_trainer().resume(path)
+        small_trainer().resume(path)
