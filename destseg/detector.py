@@ -394,9 +394,9 @@ class DeSTSeg:
 
         A generator may be endless, as of a camera's frames, and is closed where the consumer stops. It is
         asked for at most two pictures beyond the one that is yielded; on a GPU, which takes batches, for
-        about two hundred. So the verdict on a part may wait for later parts to arrive: where it must not,
-        call `predict` with each frame. An item that is no picture is yielded in its place with its error.
-        Errors of the generator itself come after the results of what it gave before.
+        about a hundred. So the verdict on a part may wait for later parts to arrive: where it must not, call
+        `predict` with each frame. An item that is no picture is yielded in its place with its error. Errors
+        of the generator itself come after the results of what it gave before.
 
         Example:
             >>> import itertools

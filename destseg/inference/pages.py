@@ -129,6 +129,7 @@ def _values(
             "places": look.PLACES,
             "strengths": look.STRENGTHS,
             "opacity": look.OPACITY,
+            "faintest": look.FAINTEST,
         },
     }
     return {

@@ -75,12 +75,12 @@ class FalseAlarms(NamedTuple):
 class MaskAgreement(NamedTuple):
     """How far the masks at the pixel threshold agree with the ground truth, over all pixels that count.
 
-    Each is a share in [0, 1], or nan where nothing is marked or nothing is defective.
+    Each is a share in [0, 1].
     """
 
-    precision: float  # of the marked pixels, those that are defective
-    recall: float  # of the defective pixels, those that are marked
-    f1: float  # the harmonic mean of both
+    precision: float  # of the marked pixels, those that are defective; nan where none is marked
+    recall: float  # of the defective pixels, those that are marked; nan where none is defective
+    f1: float  # the harmonic mean of both; nan where none is marked and none defective
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def stream(
     """Yield every picture with its scores, or with the error that kept it from being read, in order.
 
     A scorer that takes batches gets whole pictures in batches. Pictures in tiles go one by one, their tiles
-    in batches. Six batches of pictures at most are in memory, beside those decoded ahead. However the
+    in batches. Five batches of pictures at most are in memory, beside those decoded ahead. However the
     generator ends, its threads end with it.
 
     Args:
@@ -66,10 +66,9 @@ def stream(
 
     pictures = prefetch(decode, sources, 0 if alone else decoders)
     batches = _batches(pictures, scorer.batch if framing.tile is None else 1)
-    if in_batches and not alone:  # pictures are decoded while a consumer looks at the last batch
-        results = prefetch(score_all, taken_ahead(batches), SCORERS)
-    else:
-        results = prefetch(score_all, batches, 0)
+    if in_batches and not alone and isinstance(sources, Sequence):
+        batches = taken_ahead(batches)  # not of a camera, whose next picture may never come
+    results = prefetch(score_all, batches, SCORERS if in_batches and not alone else 0)
     try:
         for batch in results:
             yield from batch

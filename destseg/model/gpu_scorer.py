@@ -1,6 +1,6 @@
 """The scorer for a GPU: batches go there and maps come back while the CPU does other work.
 
-One CUDA graph records all of it: starting the kernels one by one takes longer than they do. On a CPU the same
+One CUDA graph records all of it: launching kernels one by one takes longer than they do. On a CPU the same
 steps run for tests only; prediction on a CPU uses `TorchScorer`.
 """
 

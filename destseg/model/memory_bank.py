@@ -17,7 +17,7 @@ KEPT = 1000  # positions in the memory
 SEEN = 60_000  # positions, about, that they are chosen from
 PROJECTED = 64  # dimensions in which they are compared when they are chosen
 USUAL, FAR = 0.999, 3  # a distance of FAR times this quantile of normal ones is as anomalous as can be
-WEIGHT = 2 / 3  # of its maps in the geometric mean with the segmentation network's: see docs/quality.md
+WEIGHT = 2 / 3  # of its maps in the geometric mean with the segmentation network's, see docs/quality.md
 LEAST = 1e-3  # of the scale: among equal pictures every distance would be large
 NEAR = 0.01  # the least share: below it rounding decides, which a root would enlarge
 
@@ -42,12 +42,14 @@ class MemoryBank(nn.Module):
     second: Tensor
     third: Tensor
     scale: Tensor
+    weight: Tensor  # lies in the file: thresholds belong to the maps that it makes
 
     def __init__(self, channels: tuple[int, int]) -> None:
         super().__init__()
         self.register_buffer("second", torch.zeros(KEPT, channels[0]))
         self.register_buffer("third", torch.zeros(KEPT, channels[1]))
         self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("weight", torch.tensor(WEIGHT))
 
     def forward(self, taught: list[Tensor]) -> Tensor:
         second, third = _positions(taught)

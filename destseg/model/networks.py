@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from destseg.model.memory_bank import WEIGHT, MemoryBank
+from destseg.model.memory_bank import MemoryBank
 from destseg.ops.destmap import destmap, destmap_of_features
 from destseg.ops.similarity import cosine_distances, similarity_input
 from destseg.settings import SMALLEST_SIDE
@@ -35,13 +35,20 @@ def resize(features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
 
 def activated(x: Tensor, conv: nn.Conv2d, norm: nn.Module, shortcut: Tensor | None = None) -> Tensor:
     """Return relu(norm(conv(x)) + shortcut), on a GPU by one kernel if the normalisation is merged."""
-    if x.is_cuda and isinstance(norm, nn.Identity):
+    if isinstance(norm, nn.Identity) and _fuses(x):
         how = (conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
         if shortcut is None:
             return torch.cudnn_convolution_relu(x, conv.weight, *how)  # type: ignore[arg-type]
         return torch.cudnn_convolution_add_relu(x, conv.weight, shortcut, 1.0, *how)  # type: ignore[arg-type]
     x = norm(conv(x))
     return F.relu(x if shortcut is None else x + shortcut, inplace=True)
+
+
+def _fuses(x: Tensor) -> bool:
+    """Whether cuDNN takes a convolution of this tensor and what follows it at once; it has no gradient."""
+    if not x.is_cuda or x.requires_grad or not torch.backends.cudnn.enabled:
+        return False
+    return x.dtype != torch.bfloat16 or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 class BasicBlock(nn.Module):
@@ -267,8 +274,8 @@ class DeSTSegNet(nn.Module):
         """Return the anomaly maps of a normalised batch, (n, h, w) float32 in [0, 1], at the input's size.
 
         They are the segmentation network's probabilities, or without one the DeST maps, resized bilinearly
-        (align_corners=False). With a memory bank each value is the geometric mean of this one and of its own,
-        which counts twice: an anomaly is what both take for one.
+        (align_corners=False). With a memory bank each value is the cube root of p * b * b, b being the bank's
+        value: an anomaly is what both take for one.
         """
         taught, learnt = self.features(images)
         size = images.shape[2:]
@@ -279,10 +286,11 @@ class DeSTSegNet(nn.Module):
         return maps[:, 0].float().clamp(0, 1)  # rounding may take distances of features out of [0, 1]
 
     def with_memory(self, maps: Tensor, taught: list[Tensor]) -> Tensor:
-        """Return the weighted mean of maps (n, 1, h, w) and the memory bank's; without a bank the maps."""
+        """Return the weighted geometric mean of maps (n, 1, h, w) and the memory bank's, if there is one."""
         if self.memory_bank is None:
             return maps
-        return maps.pow(1 - WEIGHT) * resize(self.memory_bank(taught), maps.shape[2:]).pow(WEIGHT)
+        weight = self.memory_bank.weight.float()
+        return maps.pow(1 - weight) * resize(self.memory_bank(taught), maps.shape[2:]).pow(weight)
 
     def forward(self, images: Tensor, clean: Tensor | None = None) -> Output:
         taught, learnt = self.features(images, clean)

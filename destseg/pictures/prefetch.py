@@ -44,7 +44,8 @@ def prefetch(make: Callable[[T], R], items: Iterable[T], workers: int) -> Genera
 def taken_ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:
     """Yield the items of a generator, none of which is None; a thread takes the next one meanwhile.
 
-    However this generator ends, its thread ends, and then the generator of the items is closed.
+    However this generator ends, its thread ends, which waits for the item that it is taking, and then the
+    generator of the items is closed.
     """
     try:
         with ThreadPoolExecutor(1) as pool:

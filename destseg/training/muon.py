@@ -70,15 +70,15 @@ def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
     Newton-Schulz iterations of a polynomial drive them there; singular values near 0 may stay below 0.7.
     Every iterate is the matrix times a polynomial of its Gram matrix, so the iterations run on the latter:
     most convolutions have at least nine times as many columns as rows, and only two products take them all.
-    Gram matrices of one size go through them together, because on a GPU starting a product takes longer than
-    the product.
+    Gram matrices of one size go through them together, because on a GPU launching a product takes longer
+    than the product.
     """
     upright = [len(matrix) > matrix.shape[1] for matrix in matrices]
     lying = [matrix.T if turned else matrix for matrix, turned in zip(matrices, upright, strict=True)]
     scaled = units(lying)  # no singular value is above 1 then
     alike = defaultdict(list)
     for place, x in enumerate(scaled):
-        alike[len(x)].append(place)
+        alike[len(x), x.dtype].append(place)
     for places in alike.values():
         polynomials = polynomial(torch.stack([scaled[place] @ scaled[place].T for place in places]))
         for place, factor in zip(places, polynomials, strict=True):
@@ -96,7 +96,7 @@ def units(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def polynomial(gram: Tensor) -> Tensor:
-    """Return what the iterations multiply matrices by, for their Gram matrices (n, r, r), float32 likewise.
+    """Return what the iterations multiply matrices by, for their Gram matrices, (n, r, r).
 
     Half precision is not enough for that: errors of the Gram matrix grow tenfold in each iteration.
     """

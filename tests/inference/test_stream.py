@@ -155,10 +155,10 @@ def test_of_no_pictures_nothing_comes(batch):
 # How far ahead
 
 MOST_DECODERS = min(road.MOST_DECODERS, os.cpu_count() or 1)
-TAKEN_AHEAD = {  # beyond the batch that was handed over, at most: what is decoded, collected and scored
+TAKEN_AHEAD = {  # beyond the batch that was handed over, at most: what is decoded and what is scored
     1: road.DECODERS,
-    4: MOST_DECODERS + (road.SCORERS + 1) * 4,
-    32: MOST_DECODERS + (road.SCORERS + 1) * 32,
+    4: MOST_DECODERS + road.SCORERS * 4,
+    32: MOST_DECODERS + road.SCORERS * 32,
 }
 
 
@@ -166,12 +166,13 @@ class Endless:
     """Sources without end, and how many of them were taken."""
 
     def __init__(self, first=0):
-        self.taken, self.closed = 0, False
+        self.taken, self.closed, self.threads = 0, False, set()
 
     def sources(self):
         try:
             for k in itertools.count():
                 self.taken += 1
+                self.threads.add(threading.current_thread())
                 yield Source(f"picture {k}", np.full((*SIZE, 3), k % 256, np.uint8))
         finally:
             self.closed = True
@@ -190,6 +191,8 @@ def test_an_endless_source_yields_and_few_pictures_are_taken_ahead(batch):
             assert yielded <= endless.taken <= handed_over + TAKEN_AHEAD[batch]
         assert not endless.closed
     assert endless.closed
+    # A camera belongs to the thread that opened it; and closing never waits for its next picture.
+    assert endless.threads == {threading.current_thread()}
 
 
 @pytest.mark.usefixtures("no_threads_are_left")
