@@ -274,8 +274,8 @@ class DeSTSegNet(nn.Module):
         """Return the anomaly maps of a normalised batch, (n, h, w) float32 in [0, 1], at the input's size.
 
         They are the segmentation network's probabilities, or without one the DeST maps, resized bilinearly
-        (align_corners=False). With a memory bank each value is the cube root of p * b * b, b being the bank's
-        value: an anomaly is what both take for one.
+        (align_corners=False). With a memory bank each value is a weighted geometric mean of this one and of
+        the bank's: an anomaly is what both take for one.
         """
         taught, learnt = self.features(images)
         size = images.shape[2:]
