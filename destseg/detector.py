@@ -448,7 +448,7 @@ class DeSTSeg:
         sources = [sample.source for sample in samples]
         with closing(stream(scorer, framing, sources, progress=progress)) as results:
             options: dict[str, Any] = {"strict": strict, "pixel_threshold": self.pixel_threshold_}
-            options |= {"gallery": Gallery(self.pixel_threshold_, len(samples)) if gallery else None}
+            options["gallery"] = Gallery(self.pixel_threshold_, len(samples)) if gallery else None
             report = evaluate(samples, results, protocol, self.threshold_, progress, promised, **options)
         outliers = self.record_.outliers if self.record_ else ()
         known = {"test set": str(as_path(dataset))} | self.facts()

@@ -74,11 +74,9 @@ def write(path: Path, network: Mapping[str, Any], artifact: Artifact) -> None:
     }
     if artifact.calibration is not None:
         stored = artifact.calibration.stored()
-        for name, dtype in (("scores", np.float64), ("pixel_scores", np.float64), ("groups", np.int64)):
-            if (
-                stored[name] is not None
-            ):  # arrays: of values that stand alone a file may hold a bounded number
-                stored[name] = np.array(stored[name], dtype)
+        # As arrays: of values that stand alone a file may hold a bounded number.
+        arrays = {name: stored[name] for name in ("scores", "pixel_scores", "groups")}
+        stored |= {name: np.array(values) for name, values in arrays.items() if values is not None}
         content["calibration"] = stored
     if artifact.record is not None:
         content["record"] = artifact.record.stored()

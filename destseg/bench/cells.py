@@ -96,21 +96,23 @@ def evaluate_by_all(model: DeSTSeg, samples: Sequence[Sample]) -> list[Report]:
 def _with_maps_in(file: IO[bytes], results: Iterable[Result]) -> list[Result]:
     """Return results that take hardly any memory: their maps in a file, without their pixels."""
     kept: list[Result] = []
-    measured: list[tuple[int, Source, Scored, tuple[int, ...]]] = []  # place, and the shape of the map
-    for place, (source, scored) in enumerate(results):
-        kept.append((source, scored))
+    for source, scored in results:
         if not isinstance(scored, Exception):
             file.write(np.ascontiguousarray(scored.anomaly_map, np.float32).data)
             nothing = scored.pixels[:0].copy()  # a view would keep all of them
-            small = scored._replace(pixels=nothing, anomaly_map=nothing)
-            kept[place] = source, small
-            measured.append((place, source, small, scored.anomaly_map.shape))
+            size_only = np.broadcast_to(np.float32(0), scored.anomaly_map.shape)  # takes no memory
+            scored = scored._replace(pixels=nothing, anomaly_map=size_only)
+        kept.append((source, scored))
+    if not file.tell():
+        return kept
     file.flush()
-    values, first = np.memmap(file, np.float32, "r") if measured else np.empty(0), 0
-    for place, source, small, shape in measured:
-        last = first + math.prod(shape)
-        kept[place] = source, small._replace(anomaly_map=values[first:last].reshape(shape))
-        first = last
+    values, first = np.memmap(file, np.float32, "r"), 0  # one for all: each would hold the file open
+    for place, (source, scored) in enumerate(kept):
+        if not isinstance(scored, Exception):
+            shape = scored.anomaly_map.shape
+            last = first + math.prod(shape)
+            kept[place] = source, scored._replace(anomaly_map=values[first:last].reshape(shape))
+            first = last
     return kept
 
 

@@ -112,12 +112,5 @@ def polynomial(gram: Tensor) -> Tensor:
     return product
 
 
-def _length() -> float:
-    a, b, c = COEFFICIENTS
-    length = 1.0
-    for _ in range(ITERATIONS):
-        length = a * length + b * length**3 + c * length**5
-    return length
-
-
-LENGTH = _length()  # what the iterations make of a singular value of 1, the only one that a vector has
+# What the iterations make of a singular value of 1, the only one that a vector has.
+LENGTH = polynomial(torch.ones((1, 1, 1), dtype=torch.float64, device="cpu")).item()
