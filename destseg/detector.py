@@ -15,8 +15,9 @@ from destseg.artifacts.formats import FORMATS, check_name, format_of, read
 from destseg.artifacts.record import FitRecord
 from destseg.files import FilePath, as_path, check_writable
 from destseg.inference.calibration import Calibration, calibrate, split
+from destseg.inference.evaluation import evaluate
 from destseg.inference.prediction import Prediction
-from destseg.inference.report import Report, evaluate
+from destseg.inference.report import Report
 from destseg.inference.robustness import with_robustness
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import predictions, stream

@@ -13,7 +13,7 @@ import torch
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from tqdm import tqdm
 
-from destseg.inference.report import evaluate
+from destseg.inference.evaluation import evaluate
 from destseg.inference.scoring import Scored
 from destseg.model.normalisation import normalise
 from destseg.model.teachers import teacher_state

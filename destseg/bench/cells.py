@@ -22,7 +22,8 @@ from destseg.bench.matrix import OF_FIT, Cell, Values
 from destseg.bench.processes import peak_memory
 from destseg.detector import DeSTSeg
 from destseg.files import write_whole
-from destseg.inference.report import Report, evaluate
+from destseg.inference.evaluation import evaluate
+from destseg.inference.report import Report
 from destseg.inference.scoring import Scored
 from destseg.inference.stream import stream
 from destseg.ops.kernels import thread_count

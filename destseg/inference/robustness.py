@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from destseg.inference.report import Report, evaluate
+from destseg.inference.evaluation import evaluate
+from destseg.inference.report import Report
 from destseg.inference.scorer import Scorer
 from destseg.inference.stream import stream
 from destseg.pictures.changes import relight, shift, turn

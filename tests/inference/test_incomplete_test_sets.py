@@ -9,7 +9,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from destseg.inference.report import COLUMNS, evaluate
+from destseg.inference.evaluation import evaluate
+from destseg.inference.report import COLUMNS
 from destseg.inference.robustness import with_robustness
 from destseg.inference.scoring import Scored
 from destseg.inference.stream import stream

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from destseg import metrics
-from destseg.inference.report import COLUMNS, Report, Row, evaluate
+from destseg.inference.evaluation import evaluate
+from destseg.inference.report import COLUMNS, Report, Row
 from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Metrics
 from destseg.metrics.intervals import share_interval
@@ -362,10 +363,10 @@ def test_folders_share_one_bound_of_memory(dataset, monkeypatch):
         bounds.append(arguments.get("memory"))
         return real(**arguments)
 
-    monkeypatch.setattr("destseg.inference.report.Accumulator", noted)
+    monkeypatch.setattr("destseg.inference.evaluation.Accumulator", noted)
     expected = report_of(dataset)
     assert bounds[:4] == [MEMORY // 3] * 4 and set(bounds[4:]) == {None}  # what is joined is shared
-    monkeypatch.setattr("destseg.inference.report.MEMORY", 0)  # on disk
+    monkeypatch.setattr("destseg.inference.evaluation.MEMORY", 0)  # on disk
     assert report_of(dataset).to_dict() == expected.to_dict()
 
 

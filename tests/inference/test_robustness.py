@@ -8,7 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from destseg.inference.report import Outcome, evaluate
+from destseg.inference.evaluation import evaluate
+from destseg.inference.report import Outcome
 from destseg.inference.robustness import CHANGES, PLAIN, Change, with_robustness
 from destseg.inference.stream import stream
 from destseg.pictures.dataset import read_mvtec
