@@ -17,11 +17,7 @@ KEPT = 1000  # positions in the memory
 SEEN = 60_000  # positions, about, that they are chosen from
 PROJECTED = 64  # dimensions in which they are compared when they are chosen
 USUAL, FAR = 0.999, 3  # a distance of FAR times this quantile of normal ones is as anomalous as can be
-FEW = 100  # normal pictures; from fewer a student learns less than the bank knows, see docs/quality.md
-WEIGHT, WEIGHT_OF_FEW = (
-    1 / 2,
-    2 / 3,
-)  # of the bank's maps in the geometric mean with the segmentation network's
+WEIGHT = 1 / 2  # of its maps in the geometric mean with the segmentation network's, see docs/quality.md
 LEAST = 1e-3  # of the scale: among equal pictures every distance would be large
 NEAR = 0.01  # the least share: below it rounding decides, which a root would enlarge
 
@@ -66,8 +62,7 @@ class MemoryBank(nn.Module):
         """Choose what is kept: of some positions of each normal input those that lie farthest apart.
 
         Each is farther from all that were chosen before than any other, as far as a random projection tells.
-        The scale is set by the distances of all of them to what is kept of other pictures, and the weight by
-        how many pictures there are.
+        The scale is set by the distances of all of them to what is kept of other pictures.
 
         Args:
             normals: the inputs.
@@ -88,7 +83,6 @@ class MemoryBank(nn.Module):
         kept, kept_owners = features[chosen], owners[chosen.cpu()]
         self.second.copy_(kept[:, : self.second.shape[1]])
         self.third.copy_(kept[:, self.second.shape[1] :])
-        self.weight.fill_(WEIGHT_OF_FEW if len(set(numbers)) < FEW else WEIGHT)
         distances = []
         for some, owner in zip(features.split(4096), owners.split(4096), strict=True):
             similarity = some @ kept.T / 2
