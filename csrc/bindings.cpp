@@ -3,7 +3,7 @@
 // a kernel runs.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <algorithm>
 #include <cmath>
@@ -28,6 +28,17 @@ template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
 
 using Arrays = std::vector<Array<float>>;
+using List = py::typing::List<Array<float>>;
+
+// From a list, not from any sequence: an array is one, too, and may be empty and still have billions of items.
+Arrays arrays_of(const List& list) {
+  Arrays arrays;
+  for (const py::handle& item : list) {
+    if (!py::isinstance<Array<float>>(item)) throw py::type_error("lists must hold contiguous arrays of float32");
+    arrays.push_back(py::reinterpret_borrow<Array<float>>(item));
+  }
+  return arrays;
+}
 
 // Checks what would otherwise corrupt memory or never end. Only callers that bypass destseg/ops ever see the message.
 void require(bool holds, const char* what) {
@@ -214,12 +225,15 @@ void count_above(const Array<T>& rising, const Array<T>& thresholds, Array<int64
 
 // The features of both networks on every level: (n, h, w, c) if channels come last, else (n, c, h, w).
 struct Features {
+  const Arrays taught, learnt;
   std::vector<destseg::Level> levels;
   int64_t n = 0, channels = 0;
   destseg::Order order;
 
-  Features(const Arrays& taught, const Arrays& learnt, bool channels_last)
-      : order(channels_last ? destseg::Order::channels_last : destseg::Order::channels_first) {
+  Features(const List& taught_list, const List& learnt_list, bool channels_last)
+      : taught(arrays_of(taught_list)),
+        learnt(arrays_of(learnt_list)),
+        order(channels_last ? destseg::Order::channels_last : destseg::Order::channels_first) {
     require(!taught.empty() && taught.size() == learnt.size(), "taught and learnt must have the same levels");
     for (size_t k = 0; k < taught.size(); ++k) {
       require(taught[k].ndim() == 4 && learnt[k].ndim() == 4, "features must have four dimensions");
@@ -250,7 +264,7 @@ std::vector<float*> outputs(Arrays& arrays) {
   return pointers;
 }
 
-void similarity_input(const Arrays& taught, const Arrays& learnt, bool channels_last, int64_t threads,
+void similarity_input(const List& taught, const List& learnt, bool channels_last, int64_t threads,
                       Array<float>& output) {
   const Features features(taught, learnt, channels_last);
   const destseg::Level& finest = features.levels[0];
@@ -262,23 +276,26 @@ void similarity_input(const Arrays& taught, const Arrays& learnt, bool channels_
   destseg::similarity_input(features.levels, features.n, features.order, threads, out);
 }
 
-void cosine_distances(const Arrays& taught, const Arrays& learnt, bool channels_last, int64_t threads,
-                      Arrays& distances) {
+void cosine_distances(const List& taught, const List& learnt, bool channels_last, int64_t threads,
+                      const List& distance_list) {
   const Features features(taught, learnt, channels_last);
+  Arrays distances = arrays_of(distance_list);
   features.require_positions(distances);
   const std::vector<float*> out = outputs(distances);
   py::gil_scoped_release unlocked;
   destseg::cosine_distances(features.levels, features.n, features.order, threads, out);
 }
 
-void cosine_gradients(const Arrays& taught, const Arrays& learnt, bool channels_last, int64_t threads,
-                      const Arrays& slopes, Arrays& gradients) {
+void cosine_gradients(const List& taught, const List& learnt, bool channels_last, int64_t threads,
+                      const List& slope_list, const List& gradient_list) {
   const Features features(taught, learnt, channels_last);
+  const Arrays slopes = arrays_of(slope_list);
+  Arrays gradients = arrays_of(gradient_list);
   features.require_positions(slopes);
-  require(gradients.size() == learnt.size(), "there must be one gradient a level");
+  require(gradients.size() == features.learnt.size(), "there must be one gradient a level");
   std::vector<const float*> in;
-  for (size_t k = 0; k < learnt.size(); ++k) {
-    require(gradients[k].size() == learnt[k].size(), "gradients must be as large as learnt");
+  for (size_t k = 0; k < gradients.size(); ++k) {
+    require(gradients[k].size() == features.learnt[k].size(), "gradients must be as large as learnt");
     in.push_back(readable(slopes[k]));
   }
   const std::vector<float*> out = outputs(gradients);
@@ -287,7 +304,8 @@ void cosine_gradients(const Arrays& taught, const Arrays& learnt, bool channels_
 }
 
 // distances: (n, h_k, w_k) for every level. output: (n, h, w).
-void destmap(const Arrays& distances, int64_t threads, Array<float>& output) {
+void destmap(const List& distance_list, int64_t threads, Array<float>& output) {
+  const Arrays distances = arrays_of(distance_list);
   require(!distances.empty() && output.ndim() == 3, "there must be distances, and output must be (n, h, w)");
   std::vector<destseg::Planes> levels;
   for (const Array<float>& level : distances) {
@@ -303,7 +321,7 @@ void destmap(const Arrays& distances, int64_t threads, Array<float>& output) {
   destseg::destmap(levels, n, height, width, threads, out);
 }
 
-void destmap_of_features(const Arrays& taught, const Arrays& learnt, bool channels_last, int64_t threads,
+void destmap_of_features(const List& taught, const List& learnt, bool channels_last, int64_t threads,
                          Array<float>& output) {
   const Features features(taught, learnt, channels_last);
   require(output.ndim() == 3 && output.shape(0) == features.n, "output must be (n, h, w)");
@@ -329,15 +347,15 @@ PYBIND11_MODULE(_C, module) {
   bind_for_dtype<float>(module);
   bind_for_dtype<double>(module);
   module.def("perlin", &perlin, py::arg("angles").noconvert(), py::arg("rotation"), py::arg("noise").noconvert());
-  module.def("similarity_input", &similarity_input, py::arg("taught").noconvert(), py::arg("learnt").noconvert(),
+  module.def("similarity_input", &similarity_input, py::arg("taught"), py::arg("learnt"),
              py::arg("channels_last"), py::arg("threads"), py::arg("output").noconvert());
-  module.def("cosine_distances", &cosine_distances, py::arg("taught").noconvert(), py::arg("learnt").noconvert(),
-             py::arg("channels_last"), py::arg("threads"), py::arg("distances").noconvert());
-  module.def("cosine_gradients", &cosine_gradients, py::arg("taught").noconvert(), py::arg("learnt").noconvert(),
-             py::arg("channels_last"), py::arg("threads"), py::arg("slopes").noconvert(),
-             py::arg("gradients").noconvert());
-  module.def("destmap", &destmap, py::arg("distances").noconvert(), py::arg("threads"), py::arg("output").noconvert());
-  module.def("destmap_of_features", &destmap_of_features, py::arg("taught").noconvert(), py::arg("learnt").noconvert(),
+  module.def("cosine_distances", &cosine_distances, py::arg("taught"), py::arg("learnt"),
+             py::arg("channels_last"), py::arg("threads"), py::arg("distances"));
+  module.def("cosine_gradients", &cosine_gradients, py::arg("taught"), py::arg("learnt"),
+             py::arg("channels_last"), py::arg("threads"), py::arg("slopes"),
+             py::arg("gradients"));
+  module.def("destmap", &destmap, py::arg("distances"), py::arg("threads"), py::arg("output").noconvert());
+  module.def("destmap_of_features", &destmap_of_features, py::arg("taught"), py::arg("learnt"),
              py::arg("channels_last"), py::arg("threads"), py::arg("output").noconvert());
   module.def("corrupt", &corrupt, py::arg("pictures").noconvert(), py::arg("textures").noconvert(),
              py::arg("lattices").noconvert(), py::arg("cells").noconvert(), py::arg("rotations").noconvert(),

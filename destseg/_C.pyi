@@ -3,38 +3,37 @@
 The last arrays of each call are outputs: the caller allocates them, the kernel writes them.
 """
 
-from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 def similarity_input(
-    taught: Sequence[NDArray[np.float32]],
-    learnt: Sequence[NDArray[np.float32]],
+    taught: list[NDArray[np.float32]],
+    learnt: list[NDArray[np.float32]],
     channels_last: bool,
     threads: int,
     output: NDArray[np.float32],
 ) -> None: ...
 def cosine_distances(
-    taught: Sequence[NDArray[np.float32]],
-    learnt: Sequence[NDArray[np.float32]],
+    taught: list[NDArray[np.float32]],
+    learnt: list[NDArray[np.float32]],
     channels_last: bool,
     threads: int,
-    distances: Sequence[NDArray[np.float32]],
+    distances: list[NDArray[np.float32]],
 ) -> None: ...
 def cosine_gradients(
-    taught: Sequence[NDArray[np.float32]],
-    learnt: Sequence[NDArray[np.float32]],
+    taught: list[NDArray[np.float32]],
+    learnt: list[NDArray[np.float32]],
     channels_last: bool,
     threads: int,
-    slopes: Sequence[NDArray[np.float32]],
-    gradients: Sequence[NDArray[np.float32]],
+    slopes: list[NDArray[np.float32]],
+    gradients: list[NDArray[np.float32]],
 ) -> None: ...
-def destmap(distances: Sequence[NDArray[np.float32]], threads: int, output: NDArray[np.float32]) -> None: ...
+def destmap(distances: list[NDArray[np.float32]], threads: int, output: NDArray[np.float32]) -> None: ...
 def destmap_of_features(
-    taught: Sequence[NDArray[np.float32]],
-    learnt: Sequence[NDArray[np.float32]],
+    taught: list[NDArray[np.float32]],
+    learnt: list[NDArray[np.float32]],
     channels_last: bool,
     threads: int,
     output: NDArray[np.float32],

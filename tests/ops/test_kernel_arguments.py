@@ -133,8 +133,20 @@ def test_every_function_takes_what_it_is_for(name):
 @pytest.mark.parametrize("name", TAKEN)
 def test_arrays_are_taken_as_they_are_or_refused(name, change):
     for arguments in each_changed(TAKEN[name](), change):
-        with pytest.raises((TypeError, ValueError), match=r"aligned|incompatible function arguments"):
+        with pytest.raises(
+            (TypeError, ValueError), match=r"aligned|incompatible function arguments|contiguous"
+        ):
             call(name, arguments)
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_arrays_are_no_lists_of_arrays(name):
+    """An empty one may have more items than there is memory or time for."""
+    arguments = TAKEN[name]()
+    for k, argument in enumerate(arguments):
+        if isinstance(argument, list):
+            with pytest.raises(TypeError, match="incompatible function arguments"):
+                call(name, [*arguments[:k], floats(2**31, 0, 65536), *arguments[k + 1 :]])
 
 
 @pytest.mark.parametrize("name", TAKEN)
