@@ -79,7 +79,7 @@ class DeSTSeg:
     Learnt by `fit`:
         network_: destseg.model.networks.DeSTSegNet; None before `fit`, and in an exported model.
         calibration_: destseg.inference.calibration.Calibration, the scores of held-out normal pictures.
-        threshold_, pixel_threshold_: a picture, or a pixel, that scores above them counts as anomalous.
+        threshold_, pixel_threshold_: a picture, or a part of its map, that exceeds them counts as anomalous.
         losses_: one value per training step, the student stage first.
         record_: destseg.artifacts.record.FitRecord, what `fit` did; None where that is not known.
 

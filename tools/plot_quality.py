@@ -1,4 +1,4 @@
-"""Draw docs/quality.png from two tables in docs/quality.md: quality against operations, and against minutes.
+"""Draw docs/quality.png from tables in docs/quality_log.md: quality against operations, and against minutes.
 
 python tools/plot_quality.py
 """
@@ -12,7 +12,7 @@ COLOURS = {"pixel AP": "#c2410c", "IAP": "#0f766e"}
 
 
 def main() -> None:
-    text = (DOCS / "quality.md").read_text()
+    text = (DOCS / "quality_log.md").read_text()
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     networks = table(text, "## Quality against operations")
     for name, colour in COLOURS.items():

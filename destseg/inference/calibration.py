@@ -77,7 +77,7 @@ class Calibration:
 
     @property
     def pixel_threshold(self) -> float:
-        """Pixels of the map that exceed it belong to the mask; TOLERANCE above a pixel score likewise."""
+        """Parts of the map that exceed it belong to the mask; TOLERANCE above a pixel score likewise."""
         return conformal_threshold(self.pixel_scores, self.false_positive_rate, self.groups) + TOLERANCE
 
     @property

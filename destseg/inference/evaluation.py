@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from destseg.inference.prediction import mask_of
 from destseg.inference.report import MaskAgreement, Report, Row
 from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Accumulator, metrics_of
@@ -57,7 +58,7 @@ def evaluate(  # noqa: PLR0913 - a caller names the few that matter to it
         strict: raise at the first picture or mask that cannot be read, instead of leaving it out with a
             warning.
         gallery: collects small pictures for `Report.to_html`; None: no pictures.
-        pixel_threshold: pixels of the map that exceed it are marked; None: none is.
+        pixel_threshold: that of the masks, see `destseg.inference.prediction.mask_of`; None: there are none.
 
     Masks that are empty, or that look inverted, are named in a warning.
 
@@ -145,9 +146,10 @@ def _compare(
 
 def _marked(compared: Compared, pixel_threshold: float) -> tuple[int, int, int]:
     """Count the pixels of a sample that are marked and defective, marked, and defective."""
-    marked, truth = compared.maps > pixel_threshold, compared.masks
+    anomaly_map, truth = compared.maps[0], compared.masks[0]
     if compared.regions is not None:
-        marked, truth = marked & compared.regions, truth & compared.regions
+        anomaly_map, truth = anomaly_map * compared.regions[0], truth & compared.regions[0]
+    marked = mask_of(anomaly_map, pixel_threshold)
     counts = [int(np.count_nonzero(pixels)) for pixels in (marked & truth, marked, truth)]
     return counts[0], counts[1], counts[2]
 

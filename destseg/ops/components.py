@@ -72,6 +72,28 @@ def components_ref(masks: NDArray[np.bool_ | np.uint8], connectivity: int = 8) -
     return labels, sizes
 
 
+def hysteresis(values: NDArray[np.floating], low: float, high: float) -> NDArray[np.bool_]:
+    """Mark the 8-connected parts of what exceeds `low` in which something exceeds `high`.
+
+    Args:
+        values: (h, w) floating point.
+        low: at most `high`.
+        high: what marks a part.
+
+    Returns:
+        (h, w) bool.
+
+    Source: Canny, "A Computational Approach to Edge Detection" (1986), there for edges.
+    """
+    strong = values > high
+    if not strong.any():
+        return strong
+    labels, sizes = components((values > low)[None])
+    marked = np.zeros(len(sizes) + 1, bool)
+    marked[labels[0][strong]] = True
+    return marked[labels[0]]
+
+
 def split(scores: Scores, mask: NDArray[np.bool_], normals: Scores) -> Instances:
     """Split the scores of a picture into those of its 8-connected instances and those of normal pixels.
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
+from destseg.page.look import FAINTEST
+
 SIDE = 256  # the longer one of a thumbnail, in pixels
 MANY = 1500  # pictures, from which on a page is kept small by thumbnails of half the side
 QUALITY = 80  # of the picture
@@ -29,12 +31,13 @@ class Gallery:
     """Collects thumbnails.
 
     Args:
-        pixel_threshold: above it pixels belong to the mask; None: not known.
+        pixel_threshold: the model's; None: not known.
         pictures: how many there will be, which decides about the thumbnails' size.
 
     Attributes:
         edges: (255,) float32, rising from 0. A value of the map has the level k, 0..255, if it exceeds k of
-            them. They are denser where they are small, and the pixel threshold is one of them.
+            them. They are denser where they are small. The pixel threshold is one of them, and so is the
+            value at which its heat begins.
         paths: the absolute path of each picture, by its name.
         thumbnails: by the picture's name.
     """
@@ -42,7 +45,11 @@ class Gallery:
     def __init__(self, pixel_threshold: float | None, pictures: int = 0) -> None:
         self.edges = (np.linspace(0, 1, 256)[:-1] ** 3).astype(np.float32)
         if pixel_threshold is not None:
-            self.edges[np.abs(self.edges - pixel_threshold).argmin()] = pixel_threshold
+            for edge in (
+                FAINTEST * pixel_threshold,
+                pixel_threshold,
+            ):  # the latter, where both have one place
+                self.edges[np.abs(self.edges - edge).argmin()] = edge
         self.side = SIDE if pictures < MANY else SIDE // 2
         self.paths: dict[str, str] = {}
         self.thumbnails: dict[str, Thumbnail] = {}

@@ -1,7 +1,7 @@
 """The optimizers of the two training stages, their learning rates, and the average of weights.
 
 The published network is trained as published, by SGD at constant rates. The light one is trained by Muon, at
-a rate that rises and falls: so it learns more from the same pictures, see docs/quality.md.
+a rate that rises and falls: so it learns more from the same pictures, see docs/quality_log.md.
 """
 
 import math

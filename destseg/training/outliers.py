@@ -5,7 +5,7 @@ picture's score is the mean distance to the nearest, over the positions for whic
 normal pictures are about log-normal. So a picture stands far out if the logarithm of its score exceeds the
 median by so many robust standard deviations that, were they exactly log-normal, one folder in twenty without
 defects had such a picture, whatever its size. Half of the defective pictures are found, or fewer where they
-are many or where normal pictures differ much; docs/quality.md has the figures.
+are many or where normal pictures differ much; docs/quality_log.md has the figures.
 
 This needs no training. The student cannot serve: while it learns, its maps are highest on normal pictures.
 Source of the comparison: Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (2106.08265).

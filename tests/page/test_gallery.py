@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from destseg.inference.prediction import Prediction
 from destseg.page.gallery import MANY, SIDE, Gallery
+from destseg.page.look import FAINTEST
 
 
 def decoded(data):
@@ -27,7 +27,7 @@ def blocks(values, size):
 
 
 @pytest.mark.parametrize("size", [(60, 90), (700, 300), (256, 256)])
-def test_levels_above_the_pixel_threshold_are_the_mask_of_the_prediction(size):
+def test_the_pixel_threshold_and_the_faintest_heat_are_levels(size):
     generator, threshold = np.random.default_rng(0), 0.0683421
     heat = (generator.random(size) ** 3).astype(np.float32)
     heat[3, 4] = threshold  # which does not exceed it
@@ -38,11 +38,11 @@ def test_levels_above_the_pixel_threshold_are_the_mask_of_the_prediction(size):
     gallery.add("part", "part.png", pixels, heat, truth)
     thumbnail = gallery.thumbnails["part"]
     layers = decoded(thumbnail.layers)
-    prediction = Prediction(0.5, 0.5, False, 0.5, heat, threshold, pixels, "part")
-    (place,) = np.flatnonzero(gallery.edges == np.float32(threshold))
     assert max(thumbnail.size) == min(SIDE, max(size))
     assert decoded(thumbnail.picture).shape == (*thumbnail.size[::-1], 3) == layers.shape
-    np.testing.assert_array_equal(layers[..., 0] > place, blocks(prediction.mask, thumbnail.size))
+    for edge in (threshold, FAINTEST * threshold):
+        (place,) = np.flatnonzero(gallery.edges == np.float32(edge))
+        np.testing.assert_array_equal(layers[..., 0] > place, blocks(heat > edge, thumbnail.size))
     np.testing.assert_array_equal(layers[..., 1] > 127, blocks(truth, thumbnail.size))
 
 
