@@ -79,7 +79,7 @@ class DeSTSeg:
     Learnt by `fit`:
         network_: destseg.model.networks.DeSTSegNet; None before `fit`, and in an exported model.
         calibration_: destseg.inference.calibration.Calibration, the scores of held-out normal pictures.
-        threshold_, pixel_threshold_: a picture, or a part of its map, that exceeds them counts as anomalous.
+        threshold_, pixel_threshold_: above the first a picture is anomalous; from the second masks follow.
         losses_: one value per training step, the student stage first.
         record_: destseg.artifacts.record.FitRecord, what `fit` did; None where that is not known.
 
@@ -147,7 +147,7 @@ class DeSTSeg:
 
     @property
     def pixel_threshold_(self) -> float | None:
-        """Pixels of the anomaly map that exceed it belong to the mask; None before calibration."""
+        """Masks follow from it, see `destseg.ops.components.mask_of`; None before calibration."""
         return self.calibration_.pixel_threshold if self.calibration_ else None
 
     def fit(  # noqa: PLR0913 - a user names the few that matter to them

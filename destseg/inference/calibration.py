@@ -6,7 +6,8 @@ k = ceil((m + 1) * (1 - rate)), with a probability of at most `rate`. That needs
 pictures. With fewer, the threshold is the largest score, and the guaranteed rate is 1 / (m + 1).
 
 The same holds for pixel scores: just as rarely does a normal picture have more than 0.15 % of its pixels
-above the pixel threshold. Source: Vovk et al., "Algorithmic Learning in a Random World" (2005).
+above the pixel threshold. Masks reach further around those. Source: Vovk et al., "Algorithmic Learning in a
+Random World" (2005).
 
 Pictures often come in groups: views of one part, crops of one strip. Pictures of a group score alike, so many
 of them say little more than one, and those whose siblings were trained on score too low. Then groups take the
@@ -77,7 +78,7 @@ class Calibration:
 
     @property
     def pixel_threshold(self) -> float:
-        """Parts of the map that exceed it belong to the mask; TOLERANCE above a pixel score likewise."""
+        """Decides about masks, see `destseg.ops.components.mask_of`; TOLERANCE above a pixel score, too."""
         return conformal_threshold(self.pixel_scores, self.false_positive_rate, self.groups) + TOLERANCE
 
     @property

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from destseg.inference.prediction import mask_of
 from destseg.inference.report import MaskAgreement, Report, Row
 from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Accumulator, metrics_of
 from destseg.metrics.plots import plots
+from destseg.ops.components import mask_of
 from destseg.page.gallery import Gallery
 from destseg.pictures.dataset import Sample
 from destseg.pictures.folders import Source
@@ -58,7 +58,7 @@ def evaluate(  # noqa: PLR0913 - a caller names the few that matter to it
         strict: raise at the first picture or mask that cannot be read, instead of leaving it out with a
             warning.
         gallery: collects small pictures for `Report.to_html`; None: no pictures.
-        pixel_threshold: that of the masks, see `destseg.inference.prediction.mask_of`; None: there are none.
+        pixel_threshold: what masks follow from, see `destseg.ops.components.mask_of`; None: there are none.
 
     Masks that are empty, or that look inverted, are named in a warning.
 
@@ -146,10 +146,9 @@ def _compare(
 
 def _marked(compared: Compared, pixel_threshold: float) -> tuple[int, int, int]:
     """Count the pixels of a sample that are marked and defective, marked, and defective."""
-    anomaly_map, truth = compared.maps[0], compared.masks[0]
+    marked, truth = mask_of(compared.maps[0], pixel_threshold), compared.masks[0]
     if compared.regions is not None:
-        anomaly_map, truth = anomaly_map * compared.regions[0], truth & compared.regions[0]
-    marked = mask_of(anomaly_map, pixel_threshold)
+        truth = truth & compared.regions[0]  # outside the map is 0
     counts = [int(np.count_nonzero(pixels)) for pixels in (marked & truth, marked, truth)]
     return counts[0], counts[1], counts[2]
 

@@ -14,8 +14,8 @@ import PIL.ImageFont
 import PIL.PngImagePlugin
 
 from destseg.files import as_path, write_whole
-from destseg.ops.components import components, hysteresis
-from destseg.page.look import ANOMALOUS, FAINTEST, NORMAL, OPACITY, OUTLINE, blend_heat
+from destseg.ops.components import components, mask_of
+from destseg.page.look import ANOMALOUS, NORMAL, OPACITY, OUTLINE, blend_heat
 
 _SMALLEST_FONT = 9
 SOFTWARE = "destseg"  # what overlays and maps say in their PNG files
@@ -43,7 +43,7 @@ class Prediction:
     score: anomaly score of the whole picture. is_anomalous: whether the score exceeds the threshold.
     p_value: share of normal pictures expected to score at least as high; NaN without calibration.
     anomaly_map: (h, w) float32 in [0, 1], 0 outside the region of interest.
-    pixel_threshold: what a part of the map must exceed somewhere to belong to the mask, see `mask_of`.
+    pixel_threshold: what decides about the mask, see `destseg.ops.components.mask_of`.
     image: (h, w, 3) uint8, the picture itself. source: its path, or another name for it.
     """
 
@@ -58,7 +58,7 @@ class Prediction:
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """What is anomalous, (h, w) bool, see `mask_of`."""
+        """What is anomalous, (h, w) bool, see `destseg.ops.components.mask_of`."""
         return mask_of(self.anomaly_map, self.pixel_threshold)
 
     @cached_property
@@ -69,9 +69,9 @@ class Prediction:
     def overlay(self, *, opacity: float = OPACITY, caption: bool = True) -> PIL.Image.Image:
         """Draw the anomaly over the picture, at the picture's own size.
 
-        The map is blended in as heat where it exceeds three quarters of the pixel threshold. The mask, whole
-        parts of the heat, is outlined. The caption gives verdict, score and threshold, in the corner with the
-        least of the mask. It is shortened or left out where it does not fit.
+        The map is blended in as heat where it exceeds three quarters of the pixel threshold. The mask is
+        outlined. The caption gives verdict, score and threshold, in the corner with the least of the mask. It
+        is shortened or left out where it does not fit.
 
         Args:
             opacity: of the heat where the map reaches 1, in [0, 1].
@@ -112,23 +112,6 @@ class Prediction:
             "p_value": _json_number(self.p_value),
             "regions": [asdict(region) for region in self.regions],
         }
-
-
-def mask_of(anomaly_map: np.ndarray, pixel_threshold: float) -> np.ndarray:
-    """Return the mask of an anomaly map: the connected parts of its heat that exceed the pixel threshold.
-
-    The threshold is so high that normal pictures rarely reach it, so of a defect often only the middle does.
-    Pixels around it belong to the mask, too, down to three quarters of the threshold. Where no pixel exceeds
-    the threshold there is no mask.
-
-    Args:
-        anomaly_map: (h, w) float in [0, 1].
-        pixel_threshold: as of a `Calibration`; NaN, without one, marks nothing.
-
-    Returns:
-        (h, w) bool.
-    """
-    return hysteresis(anomaly_map, FAINTEST * pixel_threshold, pixel_threshold)
 
 
 def write_map(path: str | os.PathLike[str], anomaly_map: np.ndarray) -> None:

@@ -61,9 +61,9 @@ class FalseAlarms(NamedTuple):
 
 
 class MaskAgreement(NamedTuple):
-    """How far the masks at the pixel threshold agree with the ground truth, over all pixels that count.
+    """How far masks, see `destseg.ops.components.mask_of`, agree with the truth, over all pixels that count.
 
-    Each is a share in [0, 1].
+    Each is a share in [0, 1]. Curves of pixels judge each pixel by itself, so these do not lie on them.
     """
 
     precision: float  # of the marked pixels, those that are defective; nan where none is marked

@@ -1,4 +1,4 @@
-"""Connected components of a stack of masks, and the scores of their pixels.
+"""Connected components of a stack of masks, the scores of their pixels, and masks of anomaly maps.
 
 Letters: n masks, h x w pixels, k components over the whole stack.
 """
@@ -13,6 +13,8 @@ from destseg.ops import kernels
 Labels = NDArray[np.int32]
 Sizes = NDArray[np.int64]
 Scores = NDArray[np.floating]
+
+EXTENT = 0.75  # of the pixel threshold, down to which a mask reaches around what exceeds it
 
 
 class Instances(NamedTuple):
@@ -72,25 +74,29 @@ def components_ref(masks: NDArray[np.bool_ | np.uint8], connectivity: int = 8) -
     return labels, sizes
 
 
-def hysteresis(values: NDArray[np.floating], low: float, high: float) -> NDArray[np.bool_]:
-    """Mark the 8-connected parts of what exceeds `low` in which something exceeds `high`.
+def mask_of(anomaly_map: NDArray[np.floating], pixel_threshold: float) -> NDArray[np.bool_]:
+    """Return the mask of an anomaly map: its 8-connected parts that somewhere exceed the pixel threshold.
+
+    The threshold is so high that normal pictures rarely reach it, so often only the middle of a defect does.
+    Therefore a part is what exceeds EXTENT times the threshold. Where no pixel exceeds the threshold itself,
+    there is no mask.
 
     Args:
-        values: (h, w) floating point.
-        low: at most `high`.
-        high: what marks a part.
+        anomaly_map: (h, w) floating point in [0, 1].
+        pixel_threshold: not negative; NaN marks nothing.
 
     Returns:
         (h, w) bool.
 
-    Source: Canny, "A Computational Approach to Edge Detection" (1986), there for edges.
+    Source: hysteresis, as in Canny, "A Computational Approach to Edge Detection" (1986). docs/quality_log.md
+    tells what it is worth.
     """
-    strong = values > high
-    if not strong.any():
-        return strong
-    labels, sizes = components((values > low)[None])
+    exceeding = anomaly_map > pixel_threshold
+    if not exceeding.any():
+        return exceeding
+    labels, sizes = components((anomaly_map > EXTENT * pixel_threshold)[None])
     marked = np.zeros(len(sizes) + 1, bool)
-    marked[labels[0][strong]] = True
+    marked[labels[0][exceeding]] = True
     return marked[labels[0]]
 
 

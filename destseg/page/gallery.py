@@ -1,7 +1,7 @@
 """Small pictures of what was found, for the report page.
 
-A thumbnail has two layers: the picture, and a second one of the anomaly map, in levels, and the ground truth.
-The browser compares the levels with a pixel threshold, which can thus be moved. A pixel of the second layer
+A thumbnail has two layers: the picture, and a second one of the anomaly map, in levels, the ground truth and
+the mask. From the levels the browser makes the masks of other pixel thresholds. A pixel of the second layer
 stands for a block of the map's and has the highest of its values, so that nothing small gets lost.
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
-from destseg.page.look import FAINTEST
+from destseg.ops.components import mask_of
 
 SIDE = 256  # the longer one of a thumbnail, in pixels
 MANY = 1500  # pictures, from which on a page is kept small by thumbnails of half the side
@@ -23,7 +23,7 @@ class Thumbnail(NamedTuple):
     """A picture and what is known about its pixels, both as WebP files."""
 
     picture: bytes
-    layers: bytes  # without loss; red: the map's level, see `Gallery`; green: 255 where the truth is a defect
+    layers: bytes  # without loss; red: the map's level, see `Gallery`; green: the truth; blue: the mask
     size: tuple[int, int]  # width and height of the picture
 
 
@@ -36,8 +36,8 @@ class Gallery:
 
     Attributes:
         edges: (255,) float32, rising from 0. A value of the map has the level k, 0..255, if it exceeds k of
-            them. They are denser where they are small. The pixel threshold is one of them, and so is the
-            value at which its heat begins.
+            them. They are denser where they are small, and the pixel threshold is one of them.
+        pixel_threshold: as given.
         paths: the absolute path of each picture, by its name.
         thumbnails: by the picture's name.
     """
@@ -45,11 +45,8 @@ class Gallery:
     def __init__(self, pixel_threshold: float | None, pictures: int = 0) -> None:
         self.edges = (np.linspace(0, 1, 256)[:-1] ** 3).astype(np.float32)
         if pixel_threshold is not None:
-            for edge in (
-                FAINTEST * pixel_threshold,
-                pixel_threshold,
-            ):  # the latter, where both have one place
-                self.edges[np.abs(self.edges - edge).argmin()] = edge
+            self.edges[np.abs(self.edges - pixel_threshold).argmin()] = pixel_threshold
+        self.pixel_threshold = pixel_threshold
         self.side = SIDE if pictures < MANY else SIDE // 2
         self.paths: dict[str, str] = {}
         self.thumbnails: dict[str, Thumbnail] = {}
@@ -78,6 +75,8 @@ class Gallery:
         layers[..., 0] = levels
         if truth is not None:
             layers[..., 1] = 255 * _pooled(truth, image.size)
+        if self.pixel_threshold is not None:
+            layers[..., 2] = 255 * _pooled(mask_of(anomaly_map, self.pixel_threshold), image.size)
         self.paths[name] = os.path.abspath(path)
         self.thumbnails[name] = Thumbnail(
             _webp(image, quality=QUALITY, method=2),

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from destseg.ops.components import EXTENT
+
 # The heat's colours from faint to strong, dark violet to yellow, (red, green, blue) at equal steps. Lightness
 # rises all the way, so the order also reads in grey and to colour-blind eyes.
 HEAT = (
@@ -18,13 +20,13 @@ OUTLINE = (0, 240, 255)  # cyan: far from every colour of the heat
 ANOMALOUS, NORMAL = (255, 92, 72), (92, 214, 120)
 OPACITY = 0.45  # of the heat where the map reaches 1
 
-# Parts of the pixel threshold below which nothing is painted: with a memory bank most of a normal part comes
-# close to half of it, and would lie in a haze.
-FAINTEST = 0.75
+# Share of the pixel threshold below which nothing is painted: with a memory bank most of a normal part comes
+# close to half of it, and would lie in a haze. All of a mask is painted.
+FAINTEST = EXTENT
 
 # At the faintest value painted, at the threshold itself, and at 1: place among the heat's colours, and share
-# of the opacity. The mask starts at the same colour whatever the threshold, so overlays of several models can
-# be compared.
+# of the opacity. The threshold has the same colour whatever it is, so overlays of several models can be
+# compared.
 PLACES, STRENGTHS = (0.0, 0.4, 1.0), (0.0, 0.6, 1.0)
 
 

@@ -12,11 +12,11 @@ import torch
 
 from destseg import metrics
 from destseg.inference.evaluation import evaluate
-from destseg.inference.prediction import mask_of
 from destseg.inference.report import COLUMNS, Report, Row
 from destseg.inference.scoring import Scored
 from destseg.metrics.accumulator import MEMORY, Metrics
 from destseg.metrics.intervals import share_interval
+from destseg.ops.components import mask_of
 from destseg.pictures.dataset import read_mvtec
 from destseg.pictures.folders import Source
 from destseg.pictures.roi import RegionOfInterest
@@ -200,7 +200,7 @@ def test_masks_at_the_pixel_threshold_beside_the_truth(dataset, roi):
         truth = np.zeros(MASK, bool)
         truth[DEFECTS.get(name_of(sample.path), (slice(0), slice(0)))] = True
         counts = np.ones(MASK, bool) if region is None else region.mask(PICTURE, MASK)
-        above = mask_of(scored.resized_map(MASK) * counts, 0.6)
+        above = mask_of(np.where(counts, scored.resized_map(MASK), 0), 0.6)
         both, marked, defective = (
             both + (above & truth).sum(),
             marked + above.sum(),

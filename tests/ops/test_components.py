@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from destseg.ops.components import components, components_ref, hysteresis, split, split_ref
+from destseg.ops.components import components, components_ref, mask_of, split, split_ref
 
 INF = math.inf
 FLOATS = st.sampled_from([np.float32, np.float64])
@@ -107,18 +107,17 @@ def test_scipy_finds_the_same_components(connectivity, density):
     assert np.array_equal(np.bincount(labels.ravel(), minlength=count + 1)[1:], sizes)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(1, 1), (37, 52), (0, 3)])
-@pytest.mark.parametrize("high", [0.9, 0.99, 1.0])
-def test_hysteresis_is_scipy_s_propagation_from_strong_to_weak(shape, high):
+@pytest.mark.parametrize("threshold", [0.0, 0.7, 0.99, 1.0])
+def test_masks_are_scipy_s_propagation_from_the_threshold_down_to_three_quarters(shape, threshold, dtype):
     ndimage = pytest.importorskip("scipy.ndimage")
-    values = np.random.default_rng(0).random(shape, np.float32)
-    marked = hysteresis(values, 0.6, high)
-    assert marked.dtype == np.bool_
-    if values.size == 0:
-        assert marked.shape == shape
-    else:
-        weak = ndimage.binary_propagation(values > high, np.ones((3, 3)), values > 0.6)
-        np.testing.assert_array_equal(marked, weak)
+    heat = np.random.default_rng(0).random(shape).astype(dtype)
+    mask = mask_of(heat, threshold)
+    assert mask.dtype == np.bool_ and mask.shape == shape
+    if heat.size:
+        expected = ndimage.binary_propagation(heat > threshold, np.ones((3, 3)), heat > 0.75 * threshold)
+        np.testing.assert_array_equal(mask, expected)
 
 
 @given(

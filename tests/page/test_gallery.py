@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from destseg.ops.components import mask_of
 from destseg.page.gallery import MANY, SIDE, Gallery
-from destseg.page.look import FAINTEST
 
 
 def decoded(data):
@@ -27,7 +27,7 @@ def blocks(values, size):
 
 
 @pytest.mark.parametrize("size", [(60, 90), (700, 300), (256, 256)])
-def test_the_pixel_threshold_and_the_faintest_heat_are_levels(size):
+def test_the_layers_are_the_map_s_levels_the_truth_and_the_mask(size):
     generator, threshold = np.random.default_rng(0), 0.0683421
     heat = (generator.random(size) ** 3).astype(np.float32)
     heat[3, 4] = threshold  # which does not exceed it
@@ -40,10 +40,12 @@ def test_the_pixel_threshold_and_the_faintest_heat_are_levels(size):
     layers = decoded(thumbnail.layers)
     assert max(thumbnail.size) == min(SIDE, max(size))
     assert decoded(thumbnail.picture).shape == (*thumbnail.size[::-1], 3) == layers.shape
-    for edge in (threshold, FAINTEST * threshold):
-        (place,) = np.flatnonzero(gallery.edges == np.float32(edge))
-        np.testing.assert_array_equal(layers[..., 0] > place, blocks(heat > edge, thumbnail.size))
+    (place,) = np.flatnonzero(gallery.edges == np.float32(threshold))
+    np.testing.assert_array_equal(layers[..., 0] > place, blocks(heat > threshold, thumbnail.size))
     np.testing.assert_array_equal(layers[..., 1] > 127, blocks(truth, thumbnail.size))
+    mask = blocks(mask_of(heat, threshold), thumbnail.size)
+    np.testing.assert_array_equal(layers[..., 2] > 127, mask)
+    assert 0 < mask.mean() < 1 and (mask != (layers[..., 0] > place)).any()
 
 
 def test_levels_cover_all_values():
