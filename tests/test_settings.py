@@ -1,6 +1,7 @@
 """Settings and schedules: defaults, what each may be, the words of every refusal, stored and back."""
 
 import dataclasses
+import inspect
 import json
 import math
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from destseg import settings
+from destseg.model.networks import DeSTSegNet
 from destseg.pictures.roi import RegionOfInterest
 from destseg.settings import (
     Schedule,
@@ -57,7 +59,7 @@ def test_a_teacher_left_open_is_the_presets_and_stored_by_name(preset, teacher):
 def test_switches_left_open_are_the_presets(preset):
     own = settings.PRESETS[preset]
     assert switches(Settings(preset)) == tuple(own[name] for name in SWITCHES)
-    assert Settings(preset).parts == own | {"memory_bank": preset == "fast"}
+    assert Settings(preset).parts == own | {"memory_bank": preset == "fast", "bounded": preset == "fast"}
 
 
 @pytest.mark.parametrize("preset", settings.PRESETS)
@@ -66,18 +68,25 @@ def test_switches_left_open_are_the_presets(preset):
 def test_a_switch_that_is_given_goes_before_the_preset(preset, name, value):
     made = Settings(preset, **{name: value})
     assert getattr(made, name) is bool(value)
-    bank = preset == "fast" and (name != "segmentation" or bool(value))
-    assert made.parts == settings.PRESETS[preset] | {"memory_bank": bank, name: bool(value)}
-    assert list(made.parts) == ["denoising", "encoder_decoder", "segmentation", "light", "memory_bank"]
+    light = {
+        own: preset == "fast" and (name != part or bool(value))
+        for own, part in (("memory_bank", "segmentation"), ("bounded", "encoder_decoder"))
+    }
+    assert made.parts == settings.PRESETS[preset] | light | {name: bool(value)}
+    assert made.parts.keys() == inspect.signature(DeSTSegNet).parameters.keys()
 
 
+@pytest.mark.parametrize(("name", "part"), [("memory_bank", "segmentation"), ("bounded", "encoder_decoder")])
 @pytest.mark.parametrize(("preset", "own"), [("fast", True), ("paper", False), ("stpm", False)])
-def test_the_light_network_has_a_memory_bank_unless_it_is_given(preset, own):
-    assert Settings(preset).memory_bank is own
-    assert Settings(preset, segmentation=False).memory_bank is False
+def test_what_the_light_network_has_unless_it_is_given(preset, own, name, part):
+    assert getattr(Settings(preset), name) is own
+    assert getattr(Settings(preset, **{part: False}), name) is False
     for given in (False, True):
-        made = Settings(preset, memory_bank=given)
-        assert made.memory_bank is made.parts["memory_bank"] is given
+        made = Settings(preset, **{name: given})
+        assert getattr(made, name) is made.parts[name] is given
+    stored = Settings(preset).stored()
+    del stored[name]  # as a file of before it
+    assert getattr(Settings.from_stored(stored), name) is False
 
 
 def test_the_largest_inputs_and_seeds():
@@ -237,7 +246,7 @@ def test_what_an_older_file_lacks_takes_the_default_of_that_time():
     old = Settings("paper", "resnet18", memory_bank=False)
     assert Settings.from_stored({}) == Settings.from_stored({"tile": None}) == old
     found = Settings.from_stored({"preset": "fast", "image_size": [64, 64]})
-    assert found == Settings("fast", "resnet18", image_size=64, memory_bank=False)
+    assert found == Settings("fast", "resnet18", image_size=64, memory_bank=False, bounded=False)
 
 
 def test_unknown_and_impossible_settings_of_a_file_are_refused():

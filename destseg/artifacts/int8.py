@@ -7,27 +7,10 @@ import numpy as np
 from destseg.artifacts.artifact import INPUT
 from destseg.packages import import_package
 
-COLOURS = 3  # channels of a picture
-SIMILARITIES = 64 + 128 + 256  # channels of the segmentation network's input
 FLOAT = [  # operations that stay in float32, by their names in OpenVINO and in ONNX
     *("Add", "Subtract", "Multiply", "Divide", "Interpolate", "MatMul", "ReduceL2"),
     *("Sub", "Mul", "Div", "Resize"),
 ]
-
-
-def stays_float32(weights: np.ndarray, kept: set[bytes]) -> bool:
-    """Whether a convolution stays in float32.
-
-    It does if its weights are among those kept, if it takes the picture itself, or if it reduces the
-    similarities' channels. In 8 bits the second cost up to 1 point of IAP, the third 0.4 points, where that
-    was measured.
-
-    Args:
-        weights: (channels out, channels in, height, width).
-        kept: weights, as bytes, that stay in float32.
-    """
-    is_sensitive = weights.shape[1] == COLOURS or weights.shape[1:] == (SIMILARITIES, 1, 1)
-    return is_sensitive or weights.tobytes() in kept
 
 
 def quantise_convolutions(model: Any, pictures: np.ndarray, kept: list[str]) -> Any:

@@ -18,7 +18,7 @@ from destseg.artifacts.artifact import (
     damage_error,
 )
 from destseg.artifacts.digest import sealed
-from destseg.artifacts.int8 import quantise_convolutions, stays_float32
+from destseg.artifacts.int8 import quantise_convolutions
 from destseg.artifacts.protobuf import MOST_FIELDS, VARINT, Field, Message
 from destseg.files import write_whole
 from destseg.inference.scorer import Scorer
@@ -162,7 +162,7 @@ def quantise(model: Any, pictures: np.ndarray, kept: set[bytes]) -> Any:
     nodes = [node for node in model.graph.node if node.op_type == "Conv"]
     weights = {node.name: to_array(tensors[node.input[1]]) for node in nodes}
     return quantise_convolutions(
-        model, pictures, [name for name, values in weights.items() if stays_float32(values, kept)]
+        model, pictures, [name for name, values in weights.items() if values.tobytes() in kept]
     )
 
 

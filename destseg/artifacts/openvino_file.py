@@ -20,7 +20,7 @@ from destseg.artifacts.artifact import (
     damage_error,
 )
 from destseg.artifacts.digest import sealed
-from destseg.artifacts.int8 import COLOURS, quantise_convolutions, stays_float32
+from destseg.artifacts.int8 import quantise_convolutions
 from destseg.files import write_together
 from destseg.inference.scorer import Scorer
 from destseg.ops.kernels import thread_count
@@ -114,7 +114,7 @@ def build(program: Any) -> Any:
     decoder = import_package("openvino.frontend.pytorch.fx_decoder").TorchFXPythonDecoder
     decoded = decoder.from_exported_program(program)  # must live until it is converted
     model = frontend.convert(frontend.load(decoded))
-    model.reshape([-1, -1, -1, COLOURS])  # the frontend forgets that, and grey pictures would be taken
+    model.reshape([-1, -1, -1, 3])  # colours: the frontend forgets that, and grey pictures would be taken
     for output, name in zip(model.outputs, OUTPUTS, strict=False):
         output.get_tensor().set_names({name})
     for result, name in zip(model.get_results()[len(OUTPUTS) :], (IMAGES, MAPS), strict=True):
@@ -128,7 +128,7 @@ def quantise(model: Any, pictures: np.ndarray, kept: set[bytes]) -> Any:
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
     weights = {node.get_friendly_name(): node.input_value(1).get_node().get_data() for node in nodes}
     return quantise_convolutions(
-        model, pictures, [name for name, values in weights.items() if stays_float32(values, kept)]
+        model, pictures, [name for name, values in weights.items() if values.tobytes() in kept]
     )
 
 

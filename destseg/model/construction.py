@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import torch
 
-from destseg.model.networks import DeSTSegNet
+from destseg.model.memory_bank import KEPT
+from destseg.model.networks import CHANNELS, DeSTSegNet
 from destseg.model.process import check_process, plain_torch
 from destseg.model.teachers import Weights, teacher_state
 from destseg.model.tensorfile import matching_tensors
@@ -63,5 +64,17 @@ def loaded_network(
     """
     with torch.device("meta"):  # takes no memory and draws no numbers: every tensor is replaced
         network = DeSTSegNet(**settings.parts).float()
-    network.load_state_dict(matching_tensors(network.state_dict(), state, source, exact), assign=True)
+    tensors = matching_tensors(network.state_dict(), _of_today(state), source, exact)
+    network.load_state_dict(tensors, assign=True)
     return network
+
+
+def _of_today(state: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a state dict whose memory bank is one tensor; the first files with one held two, by level."""
+    levels = {name: state.get(name) for name in ("memory_bank.second", "memory_bank.third")}
+    shapes = [getattr(level, "shape", None) for level in levels.values()]
+    if shapes != [(KEPT, channels) for channels in CHANNELS[1:3]]:
+        return state
+    others = {name: value for name, value in state.items() if name not in levels}
+    kept = torch.cat([level for level in levels.values() if isinstance(level, torch.Tensor)], dim=1)
+    return others | {"memory_bank.kept": kept[..., None, None]}

@@ -39,23 +39,19 @@ class MemoryBank(nn.Module):
     positions rarely exceed.
     """
 
-    second: Tensor
-    third: Tensor
+    kept: Tensor  # (KEPT, both levels' channels, 1, 1), the weights of a convolution
     scale: Tensor
     weight: Tensor  # lies in the file: thresholds belong to the maps that it makes
 
     def __init__(self, channels: tuple[int, int]) -> None:
         super().__init__()
-        self.register_buffer("second", torch.zeros(KEPT, channels[0]))
-        self.register_buffer("third", torch.zeros(KEPT, channels[1]))
+        self.register_buffer("kept", torch.zeros(KEPT, sum(channels), 1, 1))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("weight", torch.tensor(WEIGHT))
 
     def forward(self, taught: list[Tensor]) -> Tensor:
-        second, third = _positions(taught)
-        similarity = (second @ self.second.float().T + third @ self.third.float().T) / 2
-        share = ((1 - similarity.amax(2)) / self.scale.float()).clamp(NEAR, 1.0)
-        return share.unflatten(1, taught[1].shape[2:])[:, None]
+        nearest = F.conv2d(_features(taught), self.kept.float()).amax(1, keepdim=True) / 2
+        return ((1 - nearest) / self.scale.float()).clamp(NEAR, 1.0)
 
     @torch.no_grad()
     def fill(self, normals: Iterable[Normal], count: int, seed: int) -> None:
@@ -76,13 +72,12 @@ class MemoryBank(nn.Module):
             inside = _inside(normal)
             some = torch.from_numpy(generator.permutation(len(inside))[: -(-SEEN // count)])
             some = inside[some.to(inside.device)]
-            parts.append(torch.cat([level[0, some] for level in _positions(normal.levels)], 1))
+            parts.append(_features(normal.levels)[0].flatten(1).T[some])
             numbers += [normal.owner] * len(some)
         features, owners = torch.cat(parts), torch.tensor(numbers)
         chosen = farthest(features, generator)
         kept, kept_owners = features[chosen], owners[chosen.cpu()]
-        self.second.copy_(kept[:, : self.second.shape[1]])
-        self.third.copy_(kept[:, self.second.shape[1] :])
+        self.kept.copy_(kept[..., None, None])
         distances = []
         for some, owner in zip(features.split(4096), owners.split(4096), strict=True):
             similarity = some @ kept.T / 2
@@ -118,11 +113,11 @@ def _inside(normal: Normal) -> Tensor:
     return (share >= min(0.5, float(share.max()))).nonzero()[:, 0].to(device)
 
 
-def _positions(taught: list[Tensor]) -> list[Tensor]:
-    """Return the second and third level as unit vectors at the second's positions, (n, h * w, c) float32.
+def _features(taught: list[Tensor]) -> Tensor:
+    """Return the second and third level at the second's positions, (n, both levels' channels, h, w) float32.
 
-    Each position is the mean of the 3 x 3 around it.
+    Each level is brought to unit length; before that each position is the mean of the 3 x 3 around it.
     """
     second, third = (F.avg_pool2d(level.float(), 3, 1, 1) for level in taught[1:])
     third = F.interpolate(third, size=second.shape[2:], mode="bilinear", align_corners=False)
-    return [F.normalize(level, dim=1).flatten(2).transpose(1, 2) for level in (second, third)]
+    return torch.cat([F.normalize(level, dim=1) for level in (second, third)], dim=1)

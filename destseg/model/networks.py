@@ -6,6 +6,7 @@ teacher's levels have. Source: Zhang et al., "DeSTSeg" (CVPR 2023, arXiv 2211.11
 """
 
 import copy
+import math
 from typing import NamedTuple
 
 import torch
@@ -144,11 +145,18 @@ class Student(nn.Module):
 
     Without the decoder it is a plain ResNet18, and its first three stages are compared (STPM's design).
     If it is not as wide as the teacher, a 1x1 convolution brings each level to the teacher's channels.
+
+    Args:
+        encoder_decoder: there is a decoder.
+        width: channels of the first stage.
+        bounded: each stage of the decoder gives vectors of one length. Only their directions are learnt, so
+            nothing else keeps them small: stage after stage some normal pictures drove them up a
+            thousandfold, and 8 bits have no room for that.
     """
 
-    def __init__(self, encoder_decoder: bool = True, width: int = CHANNELS[0]) -> None:
+    def __init__(self, encoder_decoder: bool = True, width: int = CHANNELS[0], bounded: bool = False) -> None:
         super().__init__()
-        self.encoder_decoder = encoder_decoder
+        self.encoder_decoder, self.bounded = encoder_decoder, bounded
         self.encoder = ResNet18(4 if encoder_decoder else 3, width)
         if encoder_decoder:
             self.decoder_layer4 = block_pair(8 * width, 8 * width)
@@ -167,13 +175,19 @@ class Student(nn.Module):
         levels = self.encoder(x)
         if self.encoder_decoder:
             size1, size2, size3 = (stage.shape[-2:] for stage in levels[:3])
-            x = self.decoder_layer4(levels[3])
-            third = self.decoder_layer3(resize(x, size3))
-            second = self.decoder_layer2(resize(third, size2))
-            levels = [self.decoder_layer1(resize(second, size1)), second, third]
+            x = self._bound(self.decoder_layer4(levels[3]))
+            third = self._bound(self.decoder_layer3(resize(x, size3)))
+            second = self._bound(self.decoder_layer2(resize(third, size2)))
+            levels = [self._bound(self.decoder_layer1(resize(second, size1))), second, third]
         if self.projections is None:
             return levels
         return [project(level) for project, level in zip(self.projections, levels, strict=True)]
+
+    def _bound(self, features: Tensor) -> Tensor:
+        """Give each position a root mean square of 1, if that is wanted."""
+        if not self.bounded:
+            return features
+        return F.normalize(features.float(), dim=1).to(features.dtype) * math.sqrt(features.shape[1])
 
 
 class AtrousPyramid(nn.Module):
@@ -195,8 +209,9 @@ class AtrousPyramid(nn.Module):
 class SegmentationNet(nn.Module):
     """Fuses the similarities of all levels, (n, 448, h/4, w/4), into anomaly logits (n, 1, h/4, w/4).
 
-    The light one has a quarter of the channels, behind a 1x1 convolution of the similarities, and half of
-    those in each branch of its pyramid: 2.8 instead of 62.5 GFLOP for 256 x 256 pixels.
+    Called with the features of teacher and student, three levels each. The light one has a quarter of the
+    channels, behind a 1x1 convolution of the similarities, and half of those in each branch of its pyramid:
+    2.8 instead of 62.5 GFLOP for 256 x 256 pixels.
     """
 
     def __init__(self, light: bool = False) -> None:
@@ -217,8 +232,8 @@ class SegmentationNet(nn.Module):
         # The blocks only: weights so large in the last convolution would saturate every probability.
         initialise(self.res)
 
-    def forward(self, similarities: Tensor) -> Tensor:
-        return self.head(self.res(similarities))
+    def forward(self, taught: list[Tensor], learnt: list[Tensor]) -> Tensor:
+        return self.head(self.res(similarity_input(taught, learnt, dtype=taught[0].dtype)))
 
 
 class DeSTSegNet(nn.Module):
@@ -232,6 +247,7 @@ class DeSTSegNet(nn.Module):
         light: the student is half as wide, and the segmentation network is the light one.
         memory_bank: maps are the weighted geometric mean of the segmentation network's and those of a
             `MemoryBank`, which `destseg.training.fit.train` fills.
+        bounded: see `Student`.
 
     Called with a normalised batch (n, 3, h, w), each side at least 64, and optionally the clean batch of the
     same shape for the teacher. Returns an `Output`.
@@ -244,11 +260,12 @@ class DeSTSegNet(nn.Module):
         segmentation: bool = True,
         light: bool = False,
         memory_bank: bool = False,
+        bounded: bool = False,
     ) -> None:
         super().__init__()
         self.denoising, self.light = denoising, light
         self.teacher_net = Teacher()
-        self.student_net = Student(encoder_decoder, CHANNELS[0] // 2 if light else CHANNELS[0])
+        self.student_net = Student(encoder_decoder, CHANNELS[0] // 2 if light else CHANNELS[0], bounded)
         self.segmentation_net = SegmentationNet(light) if segmentation else None
         self.memory_bank = MemoryBank(CHANNELS[1:3]) if segmentation and memory_bank else None
 
@@ -268,7 +285,7 @@ class DeSTSegNet(nn.Module):
         """Return the segmentation network's output before the sigmoid, (n, 1, h/4, w/4)."""
         if self.segmentation_net is None:
             raise RuntimeError("this network was built with segmentation=False; use its destmap")
-        return self.segmentation_net(similarity_input(taught, learnt, dtype=taught[0].dtype))
+        return self.segmentation_net(taught, learnt)
 
     def maps(self, images: Tensor) -> Tensor:
         """Return the anomaly maps of a normalised batch, (n, h, w) float32 in [0, 1], at the input's size.

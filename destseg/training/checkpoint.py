@@ -20,7 +20,7 @@ from destseg.training.synthesis import Synthesis
 from destseg.training.textures import PictureTextures
 
 FORMAT = "destseg checkpoint 2"
-NEW_OPTIONS = {"augment": "", "memory_bank": False}  # what runs of earlier versions did without
+NEW_OPTIONS = {"augment": "", "memory_bank": False, "bounded": False}  # earlier versions did without
 
 
 @dataclass(frozen=True)

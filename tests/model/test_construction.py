@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from destseg.model.construction import loaded_network, new_network, random_network, torch_device
+from destseg.model.memory_bank import KEPT
 from destseg.settings import PRESETS, Settings
 
 
@@ -62,6 +63,20 @@ def test_a_loaded_network_has_the_tensors_of_the_file(small):
     assert found.keys() == given.keys()
     assert all(torch.equal(found[name], given[name]) for name in given)
     assert not any(tensor.is_meta for tensor in [*network.parameters(), *network.buffers()])
+
+
+def test_the_first_files_with_a_memory_bank_held_its_levels_apart():
+    settings = Settings()
+    today = random_network(settings).state_dict()
+    today["memory_bank.kept"] = torch.randn(KEPT, 384, 1, 1)
+    before = {name: value for name, value in today.items() if name != "memory_bank.kept"}
+    levels = today["memory_bank.kept"].flatten(1).split((128, 256), dim=1)
+    before |= {"memory_bank.second": levels[0], "memory_bank.third": levels[1]}
+    found = loaded_network(settings, before, "part.destseg", exact=True).state_dict()
+    assert found.keys() == today.keys()
+    assert all(torch.equal(found[name], today[name]) for name in today)
+    with pytest.raises(ValueError, match=r"does not belong to this network: it has memory_bank\.second"):
+        loaded_network(settings, before | {"memory_bank.third": levels[1][1:]}, "part.destseg", exact=True)
 
 
 def test_a_loaded_network_computes_in_float32(small):

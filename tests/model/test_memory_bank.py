@@ -30,8 +30,8 @@ def by_hand(bank, taught, k):
     """The share of one position of the second level, from all that is kept."""
     second, third = (F.avg_pool2d(level, 3, 1, 1) for level in taught[1:])
     third = F.interpolate(third, size=second.shape[2:], mode="bilinear", align_corners=False)
-    both = [F.normalize(level)[0].flatten(1)[:, k] for level in (second, third)]
-    distance = 1 - (bank.second @ both[0] + bank.third @ both[1]).max() / 2
+    both = torch.cat([F.normalize(level)[0].flatten(1)[:, k] for level in (second, third)])
+    distance = 1 - (bank.kept.flatten(1) @ both).max() / 2
     return (distance / bank.scale).clamp(0.01, 1)
 
 
@@ -81,11 +81,11 @@ def test_only_positions_that_count_are_kept():
     counts[:, :48] = True  # the left half
     bank = filled([Normal(normal, 0, counts)])
     positions = F.normalize(F.avg_pool2d(normal[1], 3, 1, 1))[0]
-    similarity = (bank.second @ positions.flatten(1)).amax(0).reshape(8, 12)
+    similarity = (bank.kept[:, :128, 0, 0] @ positions.flatten(1)).amax(0).reshape(8, 12)
     assert (similarity[:, :6] > 0.9999).all() and (similarity[:, 6:] < 0.9).all()
     counts[:] = False
     counts[30:34, 40] = True  # of no position half of the pixels, but at least one position counts
-    assert len(filled([Normal(normal, 0, counts)]).second.unique(dim=0)) == 2
+    assert len(filled([Normal(normal, 0, counts)]).kept.unique(dim=0)) == 2
 
 
 def test_far_positions_are_chosen_and_few_come_again():
@@ -102,7 +102,7 @@ def test_the_same_seed_keeps_the_same():
     first, again, other = filled(normals), filled(normals), filled(normals, seed=1)
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
-    assert not torch.equal(first.second, other.second)
+    assert not torch.equal(first.kept, other.kept)
 
 
 @pytest.mark.parametrize("preset", ["fast", "paper"])

@@ -156,14 +156,15 @@ def test_sides_are_quartered_upwards(small_network, light, size, quarter, eighth
 def test_gigaflops_of_256_x_256_pixels(light, teacher, student, segmentation):
     with torch.device("meta"):
         network = DeSTSegNet(light=bool(light)).eval()
-        picture, similarities = torch.empty(1, 3, 256, 256), torch.empty(1, 448, 64, 64)
+        picture = torch.empty(1, 3, 256, 256)
+        features = network.features(picture)
     for part, given, expected in [
-        (network.teacher_net, picture, teacher),
-        (network.student_net, picture, student),
-        (network.segmentation_net, similarities, segmentation),
+        (network.teacher_net, [picture], teacher),
+        (network.student_net, [picture], student),
+        (network.segmentation_net, features, segmentation),
     ]:
         with FlopCounterMode(display=False) as counter:
-            part(given)
+            part(*given)
         assert counter.get_total_flops() / 1e9 == pytest.approx(expected, abs=0.05)
 
 
@@ -273,11 +274,32 @@ def test_pooled_normalisation_of_one_value_takes_the_running_statistics():
 def test_segmentation_network_sees_the_whole_picture_through_its_pooled_branch(light):
     torch.manual_seed(0)
     network = SegmentationNet(light).eval()
-    near = torch.randn(1, 448, 80, 80)
-    far = near.clone()
-    far[..., -1, -1] += 10  # 79 pixels away, out of reach of every convolution
+    near = [torch.randn(1, channels, 80, 80) for channels in (64, 128, 256)]
+    far = [level.clone() for level in near]
+    far[0][..., -20:, -20:] *= -1  # 60 pixels away or more, out of reach of every convolution
     with torch.no_grad():
-        assert network(near)[0, 0, 0, 0] != network(far)[0, 0, 0, 0]
+        assert network(near, near)[0, 0, 0, 0] != network(near, far)[0, 0, 0, 0]
+
+
+def test_a_bounded_student_passes_on_vectors_of_one_length():
+    torch.manual_seed(0)
+    student, seen = Student(width=32, bounded=True).eval(), {}
+    stages = {f"decoder_layer{k}": channels for k, channels in ((4, 256), (3, 128), (2, 64), (1, 32))}
+    for name in stages:
+        stage = getattr(student, name)
+        stage.register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[0]}))
+        stage[1].bn2.weight.data *= 1000  # as training may drive it up
+    with torch.no_grad():
+        levels = student(torch.randn(1, 3, 128, 64))
+    for later, earlier in zip([*stages][1:], [*stages], strict=False):
+        # Resized vectors of one length are not longer.
+        assert 0.5 < seen[later].square().mean(1).sqrt().max() <= 1.0001, later
+        assert seen[later].shape[1] == stages[earlier]
+    assert all(level.abs().max() < 100 for level in levels)
+    plain = Student(width=32).eval()
+    plain.load_state_dict(student.state_dict())
+    with torch.no_grad():
+        assert plain(torch.randn(1, 3, 128, 64))[0].abs().max() > 1e6
 
 
 def test_encoder_blocks_start_as_their_shortcut():
