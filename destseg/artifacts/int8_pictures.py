@@ -71,9 +71,9 @@ def synthetic_metrics(scorer: Scorer, store: PictureStore, seed: int) -> Metrics
 def float32_weights(program: Any, bounded: bool) -> set[bytes]:
     """Return the weights, as bytes, of the convolutions that stay in float32.
 
-    They are those that take the picture, give the student's features, or reduce the channels of similarities:
-    in 8 bits they cost 0.3 to 0.8 points of IAP, and take little time. Unless the student is bounded, all of
-    it stays in float32: in 8 bits it cost some models nothing, others up to 5 points of pixel AP and 3 of IAP.
+    They take the picture, give the student's features, or reduce the channels of similarities:
+    in 8 bits they cost 0.3 to 0.8 points of IAP, and take little time. Unless the student is bounded, all
+    of it stays in float32: in 8 bits it cost some models nothing, others 5 points of pixel AP and 3 of IAP.
     """
     names = SENSITIVE if bounded else (*SENSITIVE, STUDENT)
     weights = program.state_dict.items()
