@@ -193,7 +193,7 @@ VALUES += [["a", "b"], [10**9, 10**9], {}, {"a": 1}, [[1, 2], [3]], "1" * 99]
 TENSORS = [torch.tensor(1), torch.tensor([]), torch.zeros(3, 2), torch.tensor(math.nan), {1, 2}, (1, 2)]
 TENSORS += [torch.float32, torch.zeros(2, dtype=torch.complex64)]
 KINDS = {  # of settings
-    **dict.fromkeys(("denoising", "encoder_decoder", "segmentation", "keep_aspect"), bool),
+    **dict.fromkeys(("denoising", "encoder_decoder", "segmentation", "bounded", "keep_aspect"), bool),
     **dict.fromkeys(("preset", "teacher", "precision", "inference_precision"), str),
     **{"image_size": (int, tuple), "seed": int, "overlap": float, "tile": (int, tuple, type(None))},
     **{"memory_bank": bool, "bit_depth": (int, type(None))},
