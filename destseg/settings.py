@@ -63,8 +63,8 @@ class Settings:
             as the preset has them.
         memory_bank: maps also tell how far features are from kept ones of normal pictures, see
             `destseg.model.memory_bank`; None: the light network has it, if it has its segmentation part.
-        bounded: no picture drives the numbers in the student's decoder up, so that INT8 holds them, see
-            `destseg.model.networks.Student`; None: the light network is so, if it has its decoder.
+        bounded: each stage of the student's decoder is brought to one length, so that its numbers fit into 8
+            bits, see `destseg.model.networks.Student`; None: the light network's is, if it has its decoder.
         tile: for large pictures, the side of the tiles that become one input each, in pixels of the picture,
             or (height, width); None: the whole picture becomes one input.
         overlap: least share of a tile's side that neighbouring tiles have in common, 0 to 0.75.
@@ -167,8 +167,9 @@ class Settings:
             raise ValueError(f"unknown settings {', '.join(unknown)}: a newer version of destseg wrote them")
         pairs = {name: stored.get(name) for name in ("image_size", "tile")}
         sides = {name: tuple(pair) for name, pair in pairs.items() if isinstance(pair, list)}
-        before = {"preset": "paper", "teacher": "resnet18", "memory_bank": False, "bounded": False}
-        return cls(**before | dict(stored) | sides)
+        values: dict[str, Any] = {"preset": "paper", "teacher": "resnet18"}
+        values |= {"memory_bank": False, "bounded": False, **stored, **sides}
+        return cls(**values)
 
 
 @dataclass(frozen=True)

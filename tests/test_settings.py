@@ -138,7 +138,7 @@ def test_numpys_numbers_become_pythons():
         ({"seed": 2**63}, f"seed must be a whole number of at least 0, up to {2**63 - 1}, got {2**63}"),
         *(
             ({name: value}, f"{name} must be True or False, got {value!r}")
-            for name in ("keep_aspect", "denoising", "encoder_decoder", "segmentation", "memory_bank")
+            for name in ("keep_aspect", *SWITCHES, "memory_bank", "bounded")
             for value in ("false", "no", 2)
         ),
         (

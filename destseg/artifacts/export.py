@@ -73,7 +73,8 @@ def export(
         program = trace(Inference(network, settings.size, thresholds.threshold))
         content = form.build(program)
         if ranges is not None and form.quantise is not None:
-            content = form.quantise(content, ranges, float32_weights(program, settings.parts["bounded"]))
+            bounded = network.light and network.student_net.bounded
+            content = form.quantise(content, ranges, float32_weights(program, bounded))
     if held_out is None:
         if ranges is not None:
             logger.warning(

@@ -161,9 +161,7 @@ def quantise(model: Any, pictures: np.ndarray, kept: set[bytes]) -> Any:
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "Conv"]
     weights = {node.name: to_array(tensors[node.input[1]]) for node in nodes}
-    return quantise_convolutions(
-        model, pictures, [name for name, values in weights.items() if values.tobytes() in kept]
-    )
+    return quantise_convolutions(model, pictures, weights, kept)
 
 
 def write(path: Path, model: Any, artifact: Artifact) -> None:

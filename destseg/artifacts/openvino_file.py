@@ -127,9 +127,7 @@ def quantise(model: Any, pictures: np.ndarray, kept: set[bytes]) -> Any:
     """Return an OpenVINO model in INT8, see `destseg.artifacts.int8`."""
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
     weights = {node.get_friendly_name(): node.input_value(1).get_node().get_data() for node in nodes}
-    return quantise_convolutions(
-        model, pictures, [name for name, values in weights.items() if values.tobytes() in kept]
-    )
+    return quantise_convolutions(model, pictures, weights, kept)
 
 
 def write(path: Path, model: Any, artifact: Artifact) -> None:

@@ -64,17 +64,22 @@ def loaded_network(
     """
     with torch.device("meta"):  # takes no memory and draws no numbers: every tensor is replaced
         network = DeSTSegNet(**settings.parts).float()
-    tensors = matching_tensors(network.state_dict(), _of_today(state), source, exact)
+    tensors = matching_tensors(network.state_dict(), of_today(state, source), source, exact)
     network.load_state_dict(tensors, assign=True)
     return network
 
 
-def _of_today(state: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a state dict whose memory bank is one tensor; the first files with one held two, by level."""
-    levels = {name: state.get(name) for name in ("memory_bank.second", "memory_bank.third")}
-    shapes = [getattr(level, "shape", None) for level in levels.values()]
-    if shapes != [(KEPT, channels) for channels in CHANNELS[1:3]]:
+def of_today(state: Mapping[str, object], source: str) -> Mapping[str, object]:
+    """Return a state dict whose memory bank is one tensor; the first files with one held two, by level.
+
+    Raises ValueError, naming `source`, where `matching_tensors` does.
+    """
+    if "memory_bank.second" not in state or "memory_bank.kept" in state:
         return state
+    levels = {
+        f"memory_bank.{level}": torch.empty(KEPT, channels, device="meta")
+        for level, channels in zip(("second", "third"), CHANNELS[1:3], strict=True)
+    }
+    kept = torch.cat([*matching_tensors(levels, state, source).values()], dim=1)
     others = {name: value for name, value in state.items() if name not in levels}
-    kept = torch.cat([level for level in levels.values() if isinstance(level, torch.Tensor)], dim=1)
     return others | {"memory_bank.kept": kept[..., None, None]}

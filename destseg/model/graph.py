@@ -8,7 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from destseg.inference.scoring import top_count
-from destseg.model.networks import CHANNELS, DeSTSegNet, SegmentationNet, fold_normalisations, resize
+from destseg.model.networks import (
+    CHANNELS,
+    ConvNormRelu,
+    DeSTSegNet,
+    SegmentationNet,
+    fold_normalisations,
+    resize,
+)
 from destseg.model.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from destseg.ops.similarity import similarity_input
 
@@ -36,7 +43,8 @@ class Inference(nn.Module):
         super().__init__()
         self.network, self.size, self.threshold = fold_normalisations(network).cpu(), size, threshold
         if self.network.light and self.network.segmentation_net is not None:
-            self.network.segmentation_net = LevelwiseSegmentation(self.network.segmentation_net)
+            levelwise = LevelwiseSegmentation(self.network.segmentation_net)
+            self.network.segmentation_net = levelwise  # type: ignore[assignment]
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN)[:, None, None])
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD)[:, None, None])
 
@@ -62,11 +70,13 @@ class LevelwiseSegmentation(nn.Module):
     def __init__(self, network: SegmentationNet) -> None:
         super().__init__()
         first, *others = network.res
+        assert isinstance(first, ConvNormRelu)  # as every light one's
         self.reductions = nn.ModuleList()
         for channels, weight in zip(CHANNELS, first.conv.weight.split(CHANNELS[:3], dim=1), strict=False):
             reduction = nn.Conv2d(channels, len(weight), 1, bias=False)
             reduction.weight = nn.Parameter(weight.clone(), requires_grad=False)
             self.reductions.append(reduction)
+        assert first.conv.bias is not None  # the normalisation's
         self.bias = first.conv.bias
         self.rest = nn.Sequential(nn.ReLU(), *others, network.head)
 

@@ -50,8 +50,12 @@ class MemoryBank(nn.Module):
         self.register_buffer("weight", torch.tensor(WEIGHT))
 
     def forward(self, taught: list[Tensor]) -> Tensor:
-        nearest = F.conv2d(_features(taught), self.kept.float()).amax(1, keepdim=True) / 2
-        return ((1 - nearest) / self.scale.float()).clamp(NEAR, 1.0)
+        features, kept = _features(taught), self.kept.float()
+        if features.is_cuda:  # whose convolutions may round to TF32
+            similarity = (kept.flatten(1) @ features.flatten(2)).unflatten(2, features.shape[2:])
+        else:
+            similarity = F.conv2d(features, kept)
+        return ((1 - similarity.amax(1, keepdim=True) / 2) / self.scale.float()).clamp(NEAR, 1.0)
 
     @torch.no_grad()
     def fill(self, normals: Iterable[Normal], count: int, seed: int) -> None:

@@ -156,7 +156,7 @@ class Student(nn.Module):
 
     def __init__(self, encoder_decoder: bool = True, width: int = CHANNELS[0], bounded: bool = False) -> None:
         super().__init__()
-        self.encoder_decoder, self.bounded = encoder_decoder, bounded
+        self.encoder_decoder, self.bounded = encoder_decoder, encoder_decoder and bounded
         self.encoder = ResNet18(4 if encoder_decoder else 3, width)
         if encoder_decoder:
             self.decoder_layer4 = block_pair(8 * width, 8 * width)
@@ -184,10 +184,12 @@ class Student(nn.Module):
         return [project(level) for project, level in zip(self.projections, levels, strict=True)]
 
     def _bound(self, features: Tensor) -> Tensor:
-        """Give each position a root mean square of 1, if that is wanted."""
+        """Give each position a root mean square of 1, if that is wanted; dead ones stay 0."""
         if not self.bounded:
             return features
-        return F.normalize(features.float(), dim=1).to(features.dtype) * math.sqrt(features.shape[1])
+        return F.normalize(features.float(), dim=1, eps=1e-4).to(features.dtype) * math.sqrt(
+            features.shape[1]
+        )
 
 
 class AtrousPyramid(nn.Module):

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from destseg.files import FilePath, as_path
+from destseg.model.construction import of_today
 from destseg.model.networks import DeSTSegNet
 from destseg.model.tensorfile import matching_tensors
 from destseg.ops.similarity import cosine_distances
@@ -280,7 +281,8 @@ class Trainer:
         """Continue from a checkpoint written by `save`; raises what `checkpoint.read` raises."""
         state = checkpoint.read(path, self.plan)
         expected = checkpoint.learnt_tensors(self.network)
-        weights = matching_tensors(expected, state["network"], f"{path}: its network", exact=True)
+        source = f"{path}: its network"
+        weights = matching_tensors(expected, of_today(state["network"], source), source, exact=True)
         self.network.load_state_dict(weights, strict=False)
         self.losses = list(state["losses"].to(self.device))
         student_stage = len(self.losses) <= self.plan.steps[0]

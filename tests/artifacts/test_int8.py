@@ -19,6 +19,14 @@ def test_one_wild_picture_spoils_no_range():
     pictures[3] *= 1000
     expected, found = (
         openvino.Core().compile_model(one, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([pictures[:1]])[0]
-        for one in (model, quantise_convolutions(model, pictures, []))
+        for one in (model, quantise_convolutions(model, pictures, {}, set()))
     )
     assert 0 < np.abs(found - expected).max() < 0.03 * np.abs(expected).max()  # by an average range: 0.26
+
+
+def test_a_graph_that_lacks_what_must_stay_in_float32_is_refused():
+    pytest.importorskip("nncf")
+    weights = np.ones((8, 4, 3, 3), np.float32)
+    message = "2 convolutions must stay in float32, the graph has 1 of them"
+    with pytest.raises(RuntimeError, match=message):
+        quantise_convolutions(None, np.zeros(0), {"a": weights, "b": 2 * weights}, {weights.tobytes(), b"c"})

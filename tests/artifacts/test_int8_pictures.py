@@ -11,10 +11,12 @@ from destseg.artifacts.int8_pictures import (
     synthetic_metrics,
 )
 from destseg.metrics import Metrics
+from destseg.model.construction import random_network
 from destseg.model.graph import Inference, trace
 from destseg.pictures.folders import as_pictures
 from destseg.pictures.framing import Framing
 from destseg.pictures.store import PictureStore
+from destseg.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +65,28 @@ def test_synthetic_metrics_are_of_normal_pictures_and_of_others_than_ranges_are_
     assert found.instances > 0 and 0 < found.pixel_ap < 1
 
 
-def test_the_convolutions_that_stay_in_float32(light):
-    program = trace(Inference(light.network_, (64, 96), 0.5))
+def named_kept(network, bounded):
+    """The names of the convolutions that stay in float32, and those of all."""
+    program = trace(Inference(network, (64, 96), 0.5))
     named = {name.removeprefix("network."): value for name, value in program.state_dict.items()}
     names = {value.detach().numpy().tobytes(): name for name, value in named.items() if value.ndim == 4}
-    kept = {bounded: {names[one] for one in float32_weights(program, bounded)} for bounded in (True, False)}
-    assert kept[True] == {
+    return {names[one] for one in float32_weights(program, bounded)}, set(names.values())
+
+
+def test_the_convolutions_of_the_light_network_that_stay_in_float32(light):
+    kept, names = named_kept(light.network_, bounded=True)
+    assert kept == {
         "teacher_net.encoder.conv1.weight",
         "student_net.encoder.conv1.weight",
         *(f"student_net.projections.{level}.conv.weight" for level in range(3)),
         *(f"segmentation_net.reductions.{level}.weight" for level in range(3)),
     }
-    student = {name for name in names.values() if name.startswith("student_net.")}
-    assert len(student) > 30 and kept[False] == kept[True] | student
+    student = {name for name in names if name.startswith("student_net.")}
+    assert len(student) > 30 and named_kept(light.network_, bounded=False)[0] == kept | student
+
+
+def test_the_convolutions_of_the_published_network_that_stay_in_float32():
+    kept, names = named_kept(random_network(Settings("paper")).eval(), bounded=False)
+    student = {name for name in names if name.startswith("student_net.")}
+    others = {"teacher_net.encoder.conv1.weight", "segmentation_net.res.0.downsample.0.weight"}
+    assert kept == student | others

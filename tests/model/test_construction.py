@@ -75,8 +75,12 @@ def test_the_first_files_with_a_memory_bank_held_its_levels_apart():
     found = loaded_network(settings, before, "part.destseg", exact=True).state_dict()
     assert found.keys() == today.keys()
     assert all(torch.equal(found[name], today[name]) for name in today)
+    for third, reason in ((levels[1][1:], "must have shape"), (levels[1].long(), "must be of torch.float32")):
+        with pytest.raises(ValueError, match=f"part.destseg: the tensor memory_bank.third {reason}"):
+            loaded_network(settings, before | {"memory_bank.third": third}, "part.destseg", exact=True)
+    both = before | {"memory_bank.kept": today["memory_bank.kept"]}
     with pytest.raises(ValueError, match=r"does not belong to this network: it has memory_bank\.second"):
-        loaded_network(settings, before | {"memory_bank.third": levels[1][1:]}, "part.destseg", exact=True)
+        loaded_network(settings, both, "part.destseg", exact=True)
 
 
 def test_a_loaded_network_computes_in_float32(small):

@@ -69,6 +69,21 @@ def test_the_graph_predicts_what_the_model_predicts(light, size):
             assert bool(is_anomalous[k]) == expected.is_anomalous
 
 
+def test_channels_are_reduced_before_resizing_with_the_same_outcome():
+    network = random_network(Settings("fast")).eval()
+    generator = torch.Generator().manual_seed(0)
+    for name, value in network.segmentation_net.named_parameters():
+        if name.endswith("bias"):
+            value.data.copy_(torch.randn(value.shape, generator=generator))
+    levelwise = Inference(network, (72, 104), 0.5).network
+    images = torch.randn(3, 3, 72, 104, generator=generator)
+    with torch.no_grad():
+        taught, learnt = network.features(images)
+        expected, found = network.logits(taught, learnt), levelwise.logits(taught, learnt)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_flag_compares_with_the_threshold(light):
     pixels = torch.from_numpy(pictures((64, 96), 4, seed=3))
     scores = [one.score for one in light.predict(pixels.numpy())]

@@ -209,9 +209,13 @@ def trainer(few_parts):
 
 
 def calls_of(module):
-    """A list that grows by the shape of every batch that the module sees."""
+    """A list that grows by the shape of every batch that the module sees, or of its first features."""
     seen = []
-    module.register_forward_hook(lambda module, inputs, output: seen.append(tuple(inputs[0].shape)))
+
+    def look(module, inputs, output):
+        seen.append(tuple((inputs[0][0] if isinstance(inputs[0], list) else inputs[0]).shape))
+
+    module.register_forward_hook(look)
     return seen
 
 
