@@ -63,8 +63,8 @@ class Settings:
             as the preset has them.
         memory_bank: maps also tell how far features are from kept ones of normal pictures, see
             `destseg.model.memory_bank`; None: the light network has it, if it has its segmentation part.
-        bounded: each stage of the student's decoder is brought to one length, so that its numbers fit into 8
-            bits, see `destseg.model.networks.Student`; None: the light network's is, if it has its decoder.
+        bounded: what each stage of the student's decoder gives is brought to one length, so that its numbers
+            fit into 8 bits: `destseg.model.networks.Student` says more.
         tile: for large pictures, the side of the tiles that become one input each, in pixels of the picture,
             or (height, width); None: the whole picture becomes one input.
         overlap: least share of a tile's side that neighbouring tiles have in common, 0 to 0.75.
@@ -98,7 +98,7 @@ class Settings:
     encoder_decoder: bool | None = None
     segmentation: bool | None = None
     memory_bank: bool | None = None
-    bounded: bool | None = None
+    bounded: bool = False
     tile: Sides | None = None
     overlap: float = 0.25
     keep_aspect: bool = False
@@ -115,10 +115,10 @@ class Settings:
             if name != "light":
                 value = getattr(self, name)
                 self._set(name, default if value is None else checked_switch(name, value))
-        light = PRESETS[self.preset]["light"]
-        for name, own in (("memory_bank", self.segmentation), ("bounded", self.encoder_decoder)):
-            value = getattr(self, name)
-            self._set(name, checked_switch(name, light and own if value is None else value))
+        own = PRESETS[self.preset]["light"] and self.segmentation
+        bank = own if self.memory_bank is None else self.memory_bank
+        self._set("memory_bank", checked_switch("memory_bank", bank))
+        self._set("bounded", checked_switch("bounded", self.bounded))
         self._set("seed", whole_number("seed", self.seed, most=MOST_SEED))
         self._set("image_size", one_or_two(input_size(self.image_size)))
         self._set("overlap", checked_overlap(self.overlap))
@@ -145,7 +145,7 @@ class Settings:
     def parts(self) -> dict[str, bool]:
         """Which parts the network has: the arguments of `destseg.model.networks.DeSTSegNet`."""
         preset = {name: getattr(self, name, default) for name, default in PRESETS[self.preset].items()}
-        return preset | {"memory_bank": bool(self.memory_bank), "bounded": bool(self.bounded)}
+        return preset | {"memory_bank": bool(self.memory_bank), "bounded": self.bounded}
 
     def stored(self) -> dict[str, Any]:
         """Return the settings as a file holds them: numbers, strings, lists; the ROI in its stored form."""
@@ -158,8 +158,8 @@ class Settings:
     def from_stored(cls, stored: Mapping[str, Any]) -> "Settings":
         """Make settings from their stored form; the ROI is left in its own.
 
-        A file without preset or teacher means the published ones: they were the defaults at first. One that
-        does not say whether it has a memory bank, or is bounded, is older than both, and has or is neither.
+        A file without preset or teacher means the published ones: they were the defaults at first. One
+        without memory bank is older than it.
         Raises ValueError for names that this version does not know, and where the constructor does.
         """
         unknown = sorted(map(str, stored.keys() - {field.name for field in dataclasses.fields(cls)}))
@@ -167,9 +167,7 @@ class Settings:
             raise ValueError(f"unknown settings {', '.join(unknown)}: a newer version of destseg wrote them")
         pairs = {name: stored.get(name) for name in ("image_size", "tile")}
         sides = {name: tuple(pair) for name, pair in pairs.items() if isinstance(pair, list)}
-        values: dict[str, Any] = {"preset": "paper", "teacher": "resnet18"}
-        values |= {"memory_bank": False, "bounded": False, **stored, **sides}
-        return cls(**values)
+        return cls(**{"preset": "paper", "teacher": "resnet18", "memory_bank": False, **stored, **sides})
 
 
 @dataclass(frozen=True)

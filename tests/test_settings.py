@@ -59,7 +59,7 @@ def test_a_teacher_left_open_is_the_presets_and_stored_by_name(preset, teacher):
 def test_switches_left_open_are_the_presets(preset):
     own = settings.PRESETS[preset]
     assert switches(Settings(preset)) == tuple(own[name] for name in SWITCHES)
-    assert Settings(preset).parts == own | {"memory_bank": preset == "fast", "bounded": preset == "fast"}
+    assert Settings(preset).parts == own | {"memory_bank": preset == "fast", "bounded": False}
 
 
 @pytest.mark.parametrize("preset", settings.PRESETS)
@@ -68,25 +68,19 @@ def test_switches_left_open_are_the_presets(preset):
 def test_a_switch_that_is_given_goes_before_the_preset(preset, name, value):
     made = Settings(preset, **{name: value})
     assert getattr(made, name) is bool(value)
-    light = {
-        own: preset == "fast" and (name != part or bool(value))
-        for own, part in (("memory_bank", "segmentation"), ("bounded", "encoder_decoder"))
-    }
-    assert made.parts == settings.PRESETS[preset] | light | {name: bool(value)}
+    bank = preset == "fast" and (name != "segmentation" or bool(value))
+    expected = settings.PRESETS[preset] | {"memory_bank": bank, "bounded": False, name: bool(value)}
+    assert made.parts == expected
     assert made.parts.keys() == inspect.signature(DeSTSegNet).parameters.keys()
 
 
-@pytest.mark.parametrize(("name", "part"), [("memory_bank", "segmentation"), ("bounded", "encoder_decoder")])
 @pytest.mark.parametrize(("preset", "own"), [("fast", True), ("paper", False), ("stpm", False)])
-def test_what_the_light_network_has_unless_it_is_given(preset, own, name, part):
-    assert getattr(Settings(preset), name) is own
-    assert getattr(Settings(preset, **{part: False}), name) is False
+def test_the_light_network_has_a_memory_bank_unless_it_is_given(preset, own):
+    assert Settings(preset).memory_bank is own
+    assert Settings(preset, segmentation=False).memory_bank is False
     for given in (False, True):
-        made = Settings(preset, **{name: given})
-        assert getattr(made, name) is made.parts[name] is given
-    stored = Settings(preset).stored()
-    del stored[name]  # as a file of before it
-    assert getattr(Settings.from_stored(stored), name) is False
+        made = Settings(preset, memory_bank=given)
+        assert made.memory_bank is made.parts["memory_bank"] is given
 
 
 def test_the_largest_inputs_and_seeds():
@@ -246,7 +240,7 @@ def test_what_an_older_file_lacks_takes_the_default_of_that_time():
     old = Settings("paper", "resnet18", memory_bank=False)
     assert Settings.from_stored({}) == Settings.from_stored({"tile": None}) == old
     found = Settings.from_stored({"preset": "fast", "image_size": [64, 64]})
-    assert found == Settings("fast", "resnet18", image_size=64, memory_bank=False, bounded=False)
+    assert found == Settings("fast", "resnet18", image_size=64, memory_bank=False)
 
 
 def test_unknown_and_impossible_settings_of_a_file_are_refused():

@@ -126,9 +126,7 @@ def read(path: Path, plan: Plan) -> dict[str, Any]:
         if not _equal(then.get(name), now[name])
     ]
     if changed:
-        before = "bounded was False, now True" in changed
-        advice = " (an earlier version's: go on with destseg.DeSTSeg(bounded=False))" if before else ""
-        raise ValueError(f"{path} belongs to another run: {'; '.join(changed)}{advice}")
+        raise ValueError(f"{path} belongs to another run: {'; '.join(changed)}")
     losses, most = state.get("losses"), sum(plan.steps)
     if not isinstance(losses, Tensor) or losses.ndim != 1 or not losses.is_floating_point():
         raise ValueError(f"{path}: its losses must be one number for each step")
