@@ -187,9 +187,8 @@ class Student(nn.Module):
         """Give each position a root mean square of 1, if that is wanted; dead ones stay 0."""
         if not self.bounded:
             return features
-        return F.normalize(features.float(), dim=1, eps=1e-4).to(features.dtype) * math.sqrt(
-            features.shape[1]
-        )
+        directions = F.normalize(features.float(), dim=1, eps=1e-4).to(features.dtype)
+        return directions * math.sqrt(features.shape[1])
 
 
 class AtrousPyramid(nn.Module):

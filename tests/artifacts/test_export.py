@@ -247,8 +247,7 @@ def test_a_copy_with_new_thresholds_judges_by_them(exported, ending, precision, 
     before, expected = contents(source), run_whole(source, normal)
     model.save(copy)
     flags = check_verdicts(copy, model, normal, expected)
-    # Four scores lie above the fifth; in INT8 they lie so close together that some are within TOLERANCE.
-    assert 1 <= sum(flags) <= 5 and flags != expected["is_anomalous"].tolist()
+    assert 3 <= sum(flags) <= 5 and flags != expected["is_anomalous"].tolist()
     assert contents(source) == before
     ours, theirs = read(copy), read(source)
     assert (ours.versions, ours.precision, ours.engine) == (theirs.versions, theirs.precision, theirs.engine)
