@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +13,7 @@ from destseg.artifacts.artifact import Artifact
 from destseg.artifacts.formats import FORMATS, check_name, format_of, read
 from destseg.artifacts.record import FitRecord
 from destseg.files import FilePath, as_path, check_writable
-from destseg.inference.calibration import Calibration, calibrate, split
+from destseg.inference.calibration import Calibration, calibrate
 from destseg.inference.evaluation import evaluate
 from destseg.inference.prediction import Prediction
 from destseg.inference.report import Report
@@ -23,7 +22,7 @@ from destseg.inference.scorer import Scorer
 from destseg.inference.stream import predictions, stream
 from destseg.page.gallery import Gallery
 from destseg.page.rendering import html_table
-from destseg.pictures.advice import advice_on, advice_on_outliers
+from destseg.pictures.advice import advice_on
 from destseg.pictures.dataset import read_mvtec
 from destseg.pictures.decoding import Bytes, File
 from destseg.pictures.folders import (
@@ -234,8 +233,7 @@ class DeSTSeg:
 
         from destseg.model.construction import new_network, torch_device
         from destseg.training.fit import Run, train
-        from destseg.training.outliers import outliers_of
-        from destseg.training.poses import settle_rotation
+        from destseg.training.preparation import prepare
 
         device = torch_device(self.device)  # first: listing the pictures may take long
         sources = as_normals(normal)
@@ -252,24 +250,11 @@ class DeSTSeg:
         store = PictureStore(sources, framing, memory, strict, progress)
         for sentence in advice_on(store):
             logger.warning(sentence)
-        readable, units = store.pictures, units_of(store, labels)
         if groups is None:
             hint_at_groups(store)
-        outliers = outliers_of(network.teacher_net, store, units, self.settings.seed, progress)
-        names = tuple(source.name for source in outliers)
-        if outliers:
-            logger.warning(advice_on_outliers(names, drop_outliers))
-        if drop_outliers and outliers:
-            units = [
-                unit for source, unit in zip(store.sources, units, strict=True) if source not in outliers
-            ]
-            store = store.without(outliers)
-        schedule = settle_rotation(schedule, network.teacher_net, store, units, self.settings.seed, progress)
-        training, calibrating = split(store.pictures, self.settings.seed, held_out, units)
-        normals, held = store.subset(training), store.subset(calibrating)
-        if len(set(units)) < store.pictures or (drop_outliers and outliers):
-            # A checkpoint belongs to this split only.
-            normals.checksum = zlib.crc32(repr(training).encode(), normals.checksum)
+        units = units_of(store, labels)
+        prepared = prepare(store, units, network.teacher_net, schedule, settings.seed, progress)
+        schedule = prepared.schedule
         if texture_sources is not None:
             textures = PictureStore(
                 texture_sources, Framing(framing.size, bit_depth=framing.bit_depth), memory, strict, progress
@@ -277,19 +262,19 @@ class DeSTSeg:
         run = Run(
             workers, memory, progress, path, checkpoint_minutes, None if resume is None else as_path(resume)
         )
-        counts = {"pictures": len(sources), "left_out": len(sources) - readable}
-        counts |= {"trained_on": normals.pictures, "calibrated_on": held.pictures}
-        record = FitRecord.of(schedule, device.type, outliers=names, **counts)
+        counts = {"pictures": len(sources), "left_out": len(sources) - store.pictures}
+        counts |= {"trained_on": prepared.training.pictures, "calibrated_on": prepared.held_out.pictures}
+        record = FitRecord.of(schedule, device.type, outliers=prepared.outliers, **counts)
         for line in record.lines():
             say(line, progress)
-        losses = train(network, settings, schedule, normals, textures, run)
+        losses = train(network, settings, schedule, prepared.training, textures, run)
         self._settings = settings
         self._take(network, losses)
         self.record_ = record
-        options: dict[str, Any] = {"trained_on": calibrating == training, "strict": strict}
-        options |= {"groups": [units[picture] for picture in calibrating], "progress": progress}
+        options: dict[str, Any] = {"trained_on": prepared.none_held_out, "strict": strict}
+        options |= {"groups": prepared.held_out_units, "progress": progress}
         self.calibration_ = self._calibrate(
-            held.sources, framing, false_positive_rate, held.picture, **options
+            prepared.held_out.sources, framing, false_positive_rate, prepared.held_out.picture, **options
         )
         say(f"fitted; {self.calibration_.promise()}", progress)
         return self

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -208,10 +208,6 @@ class PictureStore:
         part._frames = [self._frames[picture] for picture in pictures]
         part._places = _places(part._frames)
         return part
-
-    def without(self, sources: Collection[Source]) -> "PictureStore":
-        """Return a store of the pictures that are none of these; see `subset`."""
-        return self.subset([k for k, source in enumerate(self.sources) if source not in sources])
 
 
 def learn_bit_depth(sources: Sequence[Source]) -> int | None:

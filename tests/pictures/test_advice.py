@@ -91,7 +91,6 @@ def test_a_subset_keeps_its_own_sizes_and_flat_pictures():
     store = PictureStore(as_pictures(noise), Framing((64, 64)), progress=False)
     part = store.subset([0, 2])
     assert part.sizes == [(64, 64)] * 2 and part.flat == [store.sources[2]]
-    assert part.without([store.sources[2]]).sources == [store.sources[0]]
 
 
 @pytest.mark.parametrize(("count", "text"), [(1, "a"), (3, "a, b, c"), (5, "a, b, c and 2 more")])
