@@ -16,7 +16,7 @@ from destseg.progress import bar
 ROUNDING = 1e-3  # by which the maps of engines may leave [0, 1]
 PATIENCE = 2.0  # seconds before a progress bar appears for a picture in tiles
 TOP_SHARE = 100 / (256 * 256)  # of the pixels of one input: the paper's 100 of 256 x 256
-TYPICAL = 0.1  # what a map's median may be, see `excess`
+TYPICAL = 0.2  # what a map's median may be, see `excess`
 EVERY = 13  # of so many values one tells the median; it divides no usual side, so that columns take turns
 
 
