@@ -70,10 +70,14 @@ def loaded_network(
 
 
 def of_today(state: Mapping[str, object], source: str) -> Mapping[str, object]:
-    """Return a state dict whose memory bank is one tensor; the first files with one held two, by level.
+    """Return a state dict with a memory bank as it is now.
+
+    Earlier files knew no weight of distances, and the first ones held two tensors of features, by level.
 
     Raises ValueError, naming `source`, where `matching_tensors` does.
     """
+    if "memory_bank.weight" in state:
+        state = {"memory_bank.distance_weight": torch.zeros(())} | dict(state)
     if "memory_bank.second" not in state or "memory_bank.kept" in state:
         return state
     levels = {

@@ -18,6 +18,7 @@ SEEN = 60_000  # positions, about, that they are chosen from
 PROJECTED = 64  # dimensions in which they are compared when they are chosen
 USUAL, FAR = 0.999, 3  # a distance of FAR times this quantile of normal ones is as anomalous as can be
 WEIGHT = 1 / 2  # of its maps in the geometric mean with the segmentation network's, see docs/quality_log.md
+DISTANCE_WEIGHT = 1 / 4  # of the distances of student and teacher in that mean
 LEAST = 1e-3  # of the scale: among equal pictures every distance would be large
 NEAR = 0.01  # the least share: below it rounding decides, which a root would enlarge
 
@@ -41,13 +42,15 @@ class MemoryBank(nn.Module):
 
     kept: Tensor  # (KEPT, both levels' channels, 1, 1), the weights of a convolution
     scale: Tensor
-    weight: Tensor  # lies in the file: thresholds belong to the maps that it makes
+    weight: Tensor  # this and the next lie in the file: thresholds belong to the maps that they make
+    distance_weight: Tensor
 
     def __init__(self, channels: tuple[int, int]) -> None:
         super().__init__()
         self.register_buffer("kept", torch.zeros(KEPT, sum(channels), 1, 1))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("weight", torch.tensor(WEIGHT))
+        self.register_buffer("distance_weight", torch.tensor(DISTANCE_WEIGHT))
 
     def forward(self, taught: list[Tensor]) -> Tensor:
         features, kept = _features(taught), self.kept.float()

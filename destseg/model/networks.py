@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from destseg.model.memory_bank import MemoryBank
+from destseg.model.memory_bank import NEAR, MemoryBank
 from destseg.ops.destmap import destmap, destmap_of_features
 from destseg.ops.similarity import cosine_distances, similarity_input
 from destseg.settings import SMALLEST_SIDE
@@ -246,8 +246,8 @@ class DeSTSegNet(nn.Module):
         encoder_decoder: the student has its decoder.
         segmentation: there is a segmentation network; otherwise the DeST map is the result.
         light: the student is half as wide, and the segmentation network is the light one.
-        memory_bank: maps are the weighted geometric mean of the segmentation network's and those of a
-            `MemoryBank`, which `destseg.training.fit.train` fills.
+        memory_bank: maps are the weighted geometric mean of the segmentation network's, those of a
+            `MemoryBank`, which `destseg.training.fit.train` fills, and the distances of student and teacher.
         bounded: see `Student`.
 
     Called with a normalised batch (n, 3, h, w), each side at least 64, and optionally the clean batch of the
@@ -292,23 +292,33 @@ class DeSTSegNet(nn.Module):
         """Return the anomaly maps of a normalised batch, (n, h, w) float32 in [0, 1], at the input's size.
 
         They are the segmentation network's probabilities, or without one the DeST maps, resized bilinearly
-        (align_corners=False). With a memory bank each value is a weighted geometric mean of this one and of
-        the bank's: an anomaly is what both take for one.
+        (align_corners=False). With a memory bank each value is a weighted geometric mean of this one, of the
+        bank's, and of the distances of student and teacher: an anomaly is what all take for one.
         """
         taught, learnt = self.features(images)
         size = images.shape[2:]
         if self.segmentation_net is None:
             maps = destmap_of_features(taught, learnt, size)
         else:
-            maps = self.with_memory(resize(self.logits(taught, learnt).float().sigmoid(), size), taught)
+            maps = resize(self.logits(taught, learnt).float().sigmoid(), size)
+            if self.memory_bank is not None:
+                maps = self.fused(maps, taught, destmap_of_features(taught, learnt))
         return maps[:, 0].float().clamp(0, 1)  # rounding may take distances of features out of [0, 1]
 
-    def with_memory(self, maps: Tensor, taught: list[Tensor]) -> Tensor:
-        """Return the weighted geometric mean of maps (n, 1, h, w) and the memory bank's, if there is one."""
-        if self.memory_bank is None:
-            return maps
-        weight = self.memory_bank.weight.float()
-        return maps.pow(1 - weight) * resize(self.memory_bank(taught), maps.shape[2:]).pow(weight)
+    def fused(self, maps: Tensor, taught: list[Tensor], product: Tensor) -> Tensor:
+        """Return the weighted geometric mean of maps, the memory bank's, and the distances behind a DeST map.
+
+        Args:
+            maps: the segmentation network's, (n, 1, h, w) float32.
+            taught: the teacher's features.
+            product: the DeST map, (n, 1, h/4, w/4): the product of the three levels' distances.
+        """
+        bank, size = self.memory_bank, maps.shape[2:]
+        assert bank is not None  # which the weights belong to
+        both = maps.pow(1 - bank.weight.float()) * resize(bank(taught), size).pow(bank.weight.float())
+        distances = resize(product.float(), size).clamp(NEAR**3, 1.0)
+        share = bank.distance_weight.float()
+        return both.pow(1 - share) * distances.pow(share / 3)
 
     def forward(self, images: Tensor, clean: Tensor | None = None) -> Output:
         taught, learnt = self.features(images, clean)

@@ -57,7 +57,10 @@ class PublishedScorer:
             taught = self.network.teacher_net(images)
             output = self.network(images)
             assert output.probability is not None  # the published network has a segmentation part
-            return self.network.with_memory(resize(output.probability, self.size), taught)[:, 0].numpy()
+            maps = resize(output.probability, self.size)
+            if self.network.memory_bank is not None:
+                maps = self.network.fused(maps, taught, output.destmap)
+            return maps[:, 0].numpy()
 
 
 def scorer_of(network: DeSTSegNet, size: tuple[int, int], precision: str) -> Scorer:

@@ -83,6 +83,15 @@ def test_the_first_files_with_a_memory_bank_held_its_levels_apart():
         loaded_network(settings, both, "part.destseg", exact=True)
 
 
+def test_earlier_memory_banks_knew_no_weight_of_distances():
+    """Their thresholds belong to maps without."""
+    settings = Settings()
+    before = random_network(settings).state_dict()
+    assert before.pop("memory_bank.distance_weight") == 1 / 4
+    found = loaded_network(settings, before, "part.destseg", exact=True)
+    assert found.memory_bank.distance_weight == 0
+
+
 def test_a_loaded_network_computes_in_float32(small):
     settings = Settings(**small)
     half = {name: tensor.half() for name, tensor in random_network(settings).state_dict().items()}

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from destseg.model.memory_bank import KEPT, MemoryBank, Normal, farthest
+from destseg.model.memory_bank import KEPT, NEAR, MemoryBank, Normal, farthest
 from destseg.model.networks import CHANNELS, DeSTSegNet
 from destseg.settings import Settings
 
@@ -112,16 +112,21 @@ def test_which_networks_have_one(preset):
     assert DeSTSegNet(**Settings(preset, segmentation=False, memory_bank=True).parts).memory_bank is None
 
 
-def test_maps_are_the_geometric_mean_of_both():
+def test_maps_are_the_geometric_mean_of_segmentation_bank_and_distances():
     network, images = DeSTSegNet(**Settings().parts).eval(), torch.randn(1, 3, 64, 64)
     network.memory_bank.fill([Normal(network.teacher_net(torch.randn(1, 3, 64, 64)), 0)], 1, 0)
     network.memory_bank.scale.fill_(0.5)
     with torch.no_grad():
-        share = network.memory_bank(network.teacher_net(images))
-        share = F.interpolate(share, size=(64, 64), mode="bilinear", align_corners=False)
-        probability = F.interpolate(
-            network(images).probability, size=(64, 64), mode="bilinear", align_corners=False
+        output = network(images)
+        maps = [output.probability, network.memory_bank(network.teacher_net(images)), output.destmap]
+        probability, share, product = (
+            F.interpolate(one, size=(64, 64), mode="bilinear", align_corners=False)[:, 0] for one in maps
         )
-        torch.testing.assert_close(network.maps(images), (probability * share)[:, 0].sqrt())
+        assert product.min() > NEAR**3 and product.max() < 1
+        expected = (probability * share) ** (3 / 8) * product ** (1 / 12)
+        torch.testing.assert_close(network.maps(images), expected)
         network.memory_bank.weight.fill_(2 / 3)  # as another file may have it
-        torch.testing.assert_close(network.maps(images), (probability * share**2)[:, 0] ** (1 / 3))
+        expected = (probability * share**2) ** (1 / 4) * product ** (1 / 12)
+        torch.testing.assert_close(network.maps(images), expected)
+        network.memory_bank.distance_weight.fill_(0)
+        torch.testing.assert_close(network.maps(images), (probability * share**2) ** (1 / 3))
