@@ -315,10 +315,10 @@ class DeSTSegNet(nn.Module):
         """
         bank, size = self.memory_bank, maps.shape[2:]
         assert bank is not None  # which the weights belong to
-        both = maps.pow(1 - bank.weight.float()) * resize(bank(taught), size).pow(bank.weight.float())
-        distances = resize(product.float(), size).clamp(NEAR**3, 1.0)
-        share = bank.distance_weight.float()
-        return both.pow(1 - share) * distances.pow(share / 3)
+        weight, distance_weight = bank.weight.float(), bank.distance_weight.float()
+        distances = resize(product.float(), size).clamp(NEAR**3, 1.0)  # of three levels
+        both = maps.pow(1 - weight - distance_weight) * resize(bank(taught), size).pow(weight)
+        return both * distances.pow(distance_weight / 3)
 
     def forward(self, images: Tensor, clean: Tensor | None = None) -> Output:
         taught, learnt = self.features(images, clean)

@@ -123,10 +123,8 @@ def test_maps_are_the_geometric_mean_of_segmentation_bank_and_distances():
             F.interpolate(one, size=(64, 64), mode="bilinear", align_corners=False)[:, 0] for one in maps
         )
         assert product.min() > NEAR**3 and product.max() < 1
-        expected = (probability * share) ** (3 / 8) * product ** (1 / 12)
+        expected = probability ** (1 / 4) * share ** (1 / 2) * product ** (1 / 12)
         torch.testing.assert_close(network.maps(images), expected)
-        network.memory_bank.weight.fill_(2 / 3)  # as another file may have it
-        expected = (probability * share**2) ** (1 / 4) * product ** (1 / 12)
-        torch.testing.assert_close(network.maps(images), expected)
+        network.memory_bank.weight.fill_(2 / 3)  # as earlier files have it
         network.memory_bank.distance_weight.fill_(0)
         torch.testing.assert_close(network.maps(images), (probability * share**2) ** (1 / 3))
