@@ -17,8 +17,9 @@ KEPT = 1000  # positions in the memory
 SEEN = 60_000  # positions, about, that they are chosen from
 PROJECTED = 64  # dimensions in which they are compared when they are chosen
 USUAL, FAR = 0.999, 3  # a distance of FAR times this quantile of normal ones is as anomalous as can be
-WEIGHT = 1 / 2  # of its maps in the geometric mean with the segmentation network's, see docs/quality_log.md,
-DISTANCE_WEIGHT = 1 / 4  # and of the distances of student and teacher; the rest is the network's
+# Shares in the geometric mean that makes a map, see docs/quality_log.md; the network has the rest.
+WEIGHT = 1 / 2  # of the bank's maps
+DISTANCE_WEIGHT = 1 / 4  # of the distances of student and teacher
 LEAST = 1e-3  # of the scale: among equal pictures every distance would be large
 NEAR = 0.01  # the least share: below it rounding decides, which a root would enlarge
 

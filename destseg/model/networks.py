@@ -293,7 +293,7 @@ class DeSTSegNet(nn.Module):
 
         They are the segmentation network's probabilities, or without one the DeST maps, resized bilinearly
         (align_corners=False). With a memory bank each value is a weighted geometric mean of this one, of the
-        bank's, and of the distances of student and teacher: an anomaly is what all take for one.
+        bank's, and of the distances of student and teacher: an anomaly is what all three call one.
         """
         taught, learnt = self.features(images)
         size = images.shape[2:]

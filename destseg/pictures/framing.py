@@ -63,8 +63,8 @@ class Framing:
         overlap: least share of a tile's side that a neighbouring tile covers, too.
         roi: region of interest; None: the whole picture counts.
         bit_depth: bits of 16-bit data, see `destseg.pictures.decoding.to_rgb`.
-        lowers_maps: a map that is high all over is lowered, see `destseg.inference.scoring.excess`; never
-            within a region of interest, of which a defect may be most.
+        lowers_maps: a map that is high all over is lowered, see `destseg.inference.scoring.excess`; not of a
+            model that has a region of interest, of which a defect may be most.
     """
 
     size: tuple[int, int]
@@ -77,7 +77,7 @@ class Framing:
 
     def within(self, roi: Roi | None) -> "Framing":
         """Return the same framing with another region of interest; None keeps the present one."""
-        return self if roi is None else replace(self, roi=RegionOfInterest(roi), lowers_maps=False)
+        return self if roi is None else replace(self, roi=RegionOfInterest(roi))
 
     def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the height and width to which a picture of this height and width is scaled."""
@@ -153,7 +153,7 @@ def framing_of(settings: Settings) -> Framing:
         settings.overlap,
         settings.roi,
         settings.bit_depth,
-        lowers_maps=bool(settings.memory_bank) and settings.roi is None,
+        lowers_maps=bool(settings.memory_bank and settings.segmentation) and settings.roi is None,
     )
 
 

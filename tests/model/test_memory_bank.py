@@ -112,6 +112,18 @@ def test_which_networks_have_one(preset):
     assert DeSTSegNet(**Settings(preset, segmentation=False, memory_bank=True).parts).memory_bank is None
 
 
+@pytest.mark.parametrize("product", [0.0, -1e-21, 1e-6, 8.0])
+def test_distances_count_within_bounds(product):
+    """Rounding takes the product of equal features' distances below 0, of which a root would be NaN."""
+    network, maps = DeSTSegNet(**Settings().parts).eval(), torch.full((1, 1, 64, 64), 0.5)
+    with torch.no_grad():
+        taught = network.teacher_net(torch.randn(1, 3, 64, 64))
+        found = network.fused(maps, taught, torch.full((1, 1, 16, 16), product))
+        share = F.interpolate(network.memory_bank(taught), (64, 64), mode="bilinear", align_corners=False)
+    expected = 0.5 ** (1 / 4) * share.sqrt() * min(max(product, NEAR**3), 1) ** (1 / 12)
+    torch.testing.assert_close(found, expected)
+
+
 def test_maps_are_the_geometric_mean_of_segmentation_bank_and_distances():
     network, images = DeSTSegNet(**Settings().parts).eval(), torch.randn(1, 3, 64, 64)
     network.memory_bank.fill([Normal(network.teacher_net(torch.randn(1, 3, 64, 64)), 0)], 1, 0)

@@ -107,6 +107,17 @@ def test_every_step_is_continued_to_the_same_weights(few_parts, tmp_path, monkey
         assert_same_weights(fit(few_parts, PAPER, resume=path, **steps), whole)
 
 
+def test_a_checkpoint_from_before_distances_counted_ends_with_todays_weights(few_parts, tmp_path):
+    """No thresholds belong to the maps of a network that is still trained."""
+    path = tmp_path / "part.checkpoint"
+    whole = fit(few_parts, checkpoint=path, checkpoint_minutes=0)
+    state = read_tensors(path)
+    assert state["network"].pop("memory_bank.distance_weight") == 1 / 4
+    state["network"]["memory_bank.weight"] = torch.tensor(2 / 3)
+    write_tensors(path, state)
+    assert_same_weights(fit(few_parts, resume=path), whole)
+
+
 def test_a_signal_at_any_moment_leaves_a_checkpoint(few_parts, tmp_path, monkeypatch):
     """Here while the time is looked up, when it has been decided that no checkpoint is due."""
     path, real_time = tmp_path / "part.checkpoint", time.monotonic
