@@ -18,7 +18,11 @@ SEEN = 60_000  # positions, about, that they are chosen from
 PROJECTED = 64  # dimensions in which they are compared when they are chosen
 USUAL, FAR = 0.999, 3  # a distance of FAR times this quantile of normal ones is as anomalous as can be
 # Shares in the geometric mean that makes a map, see docs/quality_log.md; the network has the rest.
-WEIGHT = 1 / 2  # of the bank's maps
+WEIGHT = 3 / 8  # of the bank's maps
+WEIGHT_OF_FEW, FEW = (
+    1 / 2,
+    40,
+)  # the same, where fewer pictures than FEW are trained on: the student knows less
 DISTANCE_WEIGHT = 1 / 4  # of the distances of student and teacher
 LEAST = 1e-3  # of the scale: among equal pictures every distance would be large
 NEAR = 0.01  # the least share: below it rounding decides, which a root would enlarge
@@ -66,7 +70,8 @@ class MemoryBank(nn.Module):
         """Choose what is kept: of some positions of each normal input those that lie farthest apart.
 
         Each is farther from all that were chosen before than any other, as far as a random projection tells.
-        The scale is set by the distances of all of them to what is kept of other pictures.
+        The scale is set by the distances of all of them to what is kept of other pictures, the weight by how
+        many pictures there are.
 
         Args:
             normals: the inputs.
@@ -95,6 +100,7 @@ class MemoryBank(nn.Module):
             distances.append(1 - similarity.amax(1))
         rising = torch.cat(distances).sort().values
         self.scale.copy_((FAR * rising[int(USUAL * (len(rising) - 1))]).clamp(min=LEAST))
+        self.weight.fill_(WEIGHT_OF_FEW if len(set(numbers)) < FEW else WEIGHT)
 
 
 def farthest(features: Tensor, generator: np.random.Generator) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from destseg.model.memory_bank import KEPT, NEAR, MemoryBank, Normal, farthest
+from destseg.model.memory_bank import FEW, KEPT, NEAR, MemoryBank, Normal, farthest
 from destseg.model.networks import CHANNELS, DeSTSegNet
 from destseg.settings import Settings
 
@@ -112,6 +112,12 @@ def test_which_networks_have_one(preset):
     assert DeSTSegNet(**Settings(preset, segmentation=False, memory_bank=True).parts).memory_bank is None
 
 
+def test_the_bank_weighs_more_where_there_are_few_pictures():
+    assert filled([Normal(levels(seed=k), k) for k in range(FEW - 1)]).weight == 1 / 2
+    assert filled([Normal(levels(seed=k), k) for k in range(FEW)]).weight == 3 / 8
+    assert filled([Normal(levels(seed=k), k // 2) for k in range(FEW)]).weight == 1 / 2  # two tiles of each
+
+
 @pytest.mark.parametrize("product", [0.0, -1e-21, 1e-6, 8.0])
 def test_distances_count_within_bounds(product):
     """Rounding takes the product of equal features' distances below 0, of which a root would be NaN."""
@@ -120,7 +126,7 @@ def test_distances_count_within_bounds(product):
         taught = network.teacher_net(torch.randn(1, 3, 64, 64))
         found = network.fused(maps, taught, torch.full((1, 1, 16, 16), product))
         share = F.interpolate(network.memory_bank(taught), (64, 64), mode="bilinear", align_corners=False)
-    expected = 0.5 ** (1 / 4) * share.sqrt() * min(max(product, NEAR**3), 1) ** (1 / 12)
+    expected = (0.5 * share) ** (3 / 8) * min(max(product, NEAR**3), 1) ** (1 / 12)
     torch.testing.assert_close(found, expected)
 
 
