@@ -19,10 +19,7 @@ PROJECTED = 64  # dimensions in which they are compared when they are chosen
 USUAL, FAR = 0.999, 3  # a distance of FAR times this quantile of normal ones is as anomalous as can be
 # Shares in the geometric mean that makes a map, see docs/quality_log.md; the network has the rest.
 WEIGHT = 3 / 8  # of the bank's maps
-WEIGHT_OF_FEW, FEW = (
-    1 / 2,
-    40,
-)  # the same, where fewer pictures than FEW are trained on: the student knows less
+WEIGHT_OF_FEW, FEW = 1 / 2, 40  # the same, where fewer pictures than FEW are trained on
 DISTANCE_WEIGHT = 1 / 4  # of the distances of student and teacher
 LEAST = 1e-3  # of the scale: among equal pictures every distance would be large
 NEAR = 0.01  # the least share: below it rounding decides, which a root would enlarge
