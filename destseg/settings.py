@@ -62,8 +62,8 @@ class Settings:
         denoising, encoder_decoder, segmentation: parts of the network, to be switched off in ablations; None:
             as the preset has them.
         memory_bank: maps also tell how far features are from kept ones of normal pictures, and how far the
-            student's are from the teacher's, see `destseg.model.networks.DeSTSegNet.fused`; and those that
-            are high all over are lowered. None: the light network does, if it has its segmentation part.
+            student's are from the teacher's, see `destseg.model.networks.DeSTSegNet.fused`; None: the light
+            network has it, if it has its segmentation part.
         bounded: what each stage of the student's decoder gives is brought to one length, so that its numbers
             fit into 8 bits: `destseg.model.networks.Student` says more.
         tile: for large pictures, the side of the tiles that become one input each, in pixels of the picture,

@@ -62,15 +62,13 @@ class OnnxScorer:
         options.log_severity_level = 3
         options.add_session_config_entry("session.load_model_format", "ONNX")  # the one that was looked into
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        outputs = {output.name for output in self._session.get_outputs()}
-        self._maps = MAPS if MAPS in outputs else OUTPUTS[0]  # of earlier versions, which lowered none
 
     def __deepcopy__(self, memo: object) -> Any:
         return self  # it never changes, and its engine cannot be copied
 
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """See `destseg.inference.scorer.Scorer.maps`."""
-        return self._session.run([self._maps], {INPUT: pixels})[0]
+        return self._session.run(OUTPUTS[:1], {INPUT: pixels})[0]
 
 
 def read(path: Path) -> Artifact:
@@ -167,10 +165,8 @@ def quantise(model: Any, pictures: np.ndarray, kept: set[bytes]) -> Any:
 
 
 def write(path: Path, model: Any, artifact: Artifact) -> None:
-    """Write an ONNX model; the maps before they are lowered are one more output."""
-    outputs = [output for output in model.graph.output if output.name != IMAGES]
-    del model.graph.output[:]
-    model.graph.output.extend(outputs)
+    """Write an ONNX model."""
+    del model.graph.output[len(OUTPUTS) :]
     import_package("onnx").helper.set_model_props(model, {KEY: artifact.description()})
     content = sealed(model.SerializeToString())
     write_whole(path, lambda file: file.write(content))

@@ -16,8 +16,6 @@ from destseg.progress import bar
 ROUNDING = 1e-3  # by which the maps of engines may leave [0, 1]
 PATIENCE = 2.0  # seconds before a progress bar appears for a picture in tiles
 TOP_SHARE = 100 / (256 * 256)  # of the pixels of one input: the paper's 100 of 256 x 256
-TYPICAL = 0.2  # what a map's median may be, see `excess`
-EVERY = 13  # of so many values one tells the median; it divides few usual sides, so columns take turns
 
 
 class Scored(NamedTuple):
@@ -25,9 +23,9 @@ class Scored(NamedTuple):
 
     pixels: np.ndarray  # as of its `Picture`
     size: tuple[int, int]  # height and width of the picture itself
-    anomaly_map: np.ndarray  # float32 in [0, 1], at the size of the scaled picture; lowered, see `excess`
-    score: float  # of the map before it was lowered, see `scores`
-    pixel_score: float  # of the map as it is here
+    anomaly_map: np.ndarray  # float32 in [0, 1], at the size of the scaled picture
+    score: float
+    pixel_score: float  # see `scores`
     roi: RegionOfInterest | None = None  # None: the whole picture counts
 
     def roi_mask(self, size: tuple[int, int]) -> np.ndarray | None:
@@ -99,27 +97,7 @@ def _scored(picture: Picture, anomaly_map: np.ndarray, framing: Framing) -> Scor
     counts = framing.roi_mask(picture.view)
     values = anomaly_map if counts is None else anomaly_map[counts]
     image_score, pixel_score = scores(values, framing.size)
-    if framing.lowers_maps and (above := excess(anomaly_map)) > 0:
-        np.maximum(np.subtract(anomaly_map, above, out=anomaly_map), 0, out=anomaly_map)
-        pixel_score = float(max(np.float32(pixel_score) - above, np.float32(0)))
     return Scored(picture.pixels, picture.view.size, anomaly_map, image_score, pixel_score, framing.roi)
-
-
-def excess(anomaly_map: np.ndarray) -> np.float32:
-    """Return by how much a map is lowered: how far its median exceeds TYPICAL.
-
-    A picture that looks different all over, such as cloth woven the other way, has a map that is high all
-    over and hides any defect in it. Its image score says so, and stays. What is lowered is the map, which
-    tells where something is: until its median is TYPICAL. So a picture may be anomalous although no place
-    in it exceeds the pixel threshold; one of which a defect covers more than half is such a picture, too.
-
-    Args:
-        anomaly_map: (h, w) float32, not empty.
-    """
-    some = anomaly_map.ravel()[::EVERY]
-    middle = (some.size - 1) // 2
-    median: np.float32 = np.partition(some, middle)[middle]
-    return max(median - np.float32(TYPICAL), np.float32(0))
 
 
 def top_count(size: tuple[int, int]) -> int:
@@ -137,9 +115,8 @@ def scores(values: np.ndarray, size: tuple[int, int]) -> tuple[float, float]:
     the part has T pixels.
 
     The image score is never below the pixel score, so the threshold is never below the pixel threshold, and
-    the map of an anomalous picture exceeds the pixel threshold somewhere, unless it is lowered (`excess`). It
-    is lowered by as much as the whole picture's, also where only a part of that counts. That holds at this
-    size. Resized to a smaller picture's size, the map may lose its highest values.
+    the map of an anomalous picture exceeds the pixel threshold somewhere. That holds at this size. Resized to
+    a smaller picture's size, the map may lose its highest values.
 
     Args:
         values: float32 of any shape, at least one value; NaN counts as the largest.

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from destseg.inference.scoring import EVERY, TYPICAL, top_count
+from destseg.inference.scoring import top_count
 from destseg.model.networks import (
     CHANNELS,
     ConvNormRelu,
@@ -28,7 +28,7 @@ class Inference(nn.Module):
     Called with pictures (n, h, w, 3) uint8 of any one size, it returns their anomaly maps (n, h, w) float32
     in [0, 1] at that size, their scores (n,) float32, and whether each score exceeds the threshold (n,) bool.
     Two more outputs serve to take the graph apart: the pictures at the input size, (n, 3, height, width)
-    float32 from 0 to 255, and their maps at that size before they are lowered, (n, height, width) float32.
+    float32 from 0 to 255, and their maps at that size, (n, height, width) float32.
 
     Args:
         network: in evaluation mode.
@@ -53,8 +53,7 @@ class Inference(nn.Module):
         maps = self.network.maps((images - self.mean) / self.std)
         score = maps.flatten(1).topk(top_count(self.size)).values.mean(dim=1)
         size = (pixels.shape[1], pixels.shape[2])
-        seen = maps if self.network.memory_bank is None else lowered(maps)
-        resized_maps = F.interpolate(seen[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        resized_maps = F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
         return resized_maps, score, score > self.threshold, images, maps
 
 
@@ -86,13 +85,6 @@ class LevelwiseSegmentation(nn.Module):
         fine, *coarse = (reduce(similarity_input([t], [s])) for reduce, t, s in levels)
         total = sum((resize(level, fine.shape[2:]) for level in coarse), start=fine)
         return self.rest(total + self.bias[:, None, None])
-
-
-def lowered(maps: Tensor) -> Tensor:
-    """Lower maps (n, h, w) that are high all over, as `destseg.inference.scoring.excess` says."""
-    some = maps.flatten(1)[:, ::EVERY]
-    median = some.topk(some.shape[1] - (some.shape[1] - 1) // 2).values[:, -1]
-    return (maps - (median - TYPICAL).clamp(min=0)[:, None, None]).clamp(min=0)
 
 
 def resize_like_pillow(values: Tensor, size: tuple[int, int]) -> Tensor:

@@ -63,8 +63,6 @@ class Framing:
         overlap: least share of a tile's side that a neighbouring tile covers, too.
         roi: region of interest; None: the whole picture counts.
         bit_depth: bits of 16-bit data, see `destseg.pictures.decoding.to_rgb`.
-        lowers_maps: a map that is high all over is lowered, see `destseg.inference.scoring.excess`; not of a
-            model that has a region of interest, of which a defect may be most.
     """
 
     size: tuple[int, int]
@@ -73,7 +71,6 @@ class Framing:
     overlap: float = 0.25
     roi: RegionOfInterest | None = None
     bit_depth: int | None = None
-    lowers_maps: bool = False
 
     def within(self, roi: Roi | None) -> "Framing":
         """Return the same framing with another region of interest; None keeps the present one."""
@@ -153,7 +150,6 @@ def framing_of(settings: Settings) -> Framing:
         settings.overlap,
         settings.roi,
         settings.bit_depth,
-        lowers_maps=bool(settings.memory_bank and settings.segmentation) and settings.roi is None,
     )
 
 

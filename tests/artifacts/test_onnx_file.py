@@ -10,7 +10,6 @@ from engines import pictures, run_whole
 
 import destseg
 from destseg.artifacts import onnx_file
-from destseg.artifacts.artifact import MAPS, OUTPUTS
 from destseg.artifacts.digest import BLANK, sealed
 from destseg.artifacts.protobuf import Field, Message
 
@@ -47,13 +46,6 @@ def test_a_graph_that_the_engine_refuses_is_called_damaged(exported, tmp_path):
         path.write_bytes(sealed_again(content.encode()))
         with pytest.raises(ValueError, match=r"x\.onnx is damaged, or no exported model"):
             destseg.load(path)
-
-
-def test_files_tell_the_maps_before_they_are_lowered_too(exported):
-    """Scores come from these; files of earlier versions, which lowered none, have three outputs."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    session = onnxruntime.InferenceSession(exported(".onnx"), providers=["CPUExecutionProvider"])
-    assert [output.name for output in session.get_outputs()] == [*OUTPUTS, MAPS]
 
 
 def test_thresholds_change_without_the_package_onnx(exported, tmp_path, monkeypatch):

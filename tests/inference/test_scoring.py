@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from destseg.inference.scoring import excess, framed_maps, score, scores, top_count
+from destseg.inference.scoring import framed_maps, score, scores, top_count
 from destseg.ops.resizing import resize_maps
 from destseg.pictures.framing import Framing, framing_of
 from destseg.pictures.roi import RegionOfInterest
@@ -325,55 +325,3 @@ def test_several_pictures_are_scored_as_each_alone():
 def test_of_no_pictures_nothing_is_scored():
     scorer = Edges((64, 64))
     assert score(scorer, Framing((64, 64)), []) == [] and scorer.batches == []
-
-
-class Raised(Scorer):
-    """Everything is at one level but a spot of 8 x 8 pixels, which is at 0.9."""
-
-    def __init__(self, size, level):
-        super().__init__(size)
-        self.level = level
-
-    def found(self, pixels):
-        maps = np.full((len(pixels), *self.size), self.level, np.float32)
-        maps[:, 8:16, 8:16] = 0.9
-        return maps
-
-
-@pytest.mark.parametrize(("level", "expected"), [(0.05, (0.05, 0.9)), (0.2, (0.2, 0.9)), (0.6, (0.2, 0.5))])
-def test_a_map_that_is_high_all_over_is_lowered_but_the_picture_scores_as_before(level, expected):
-    """Until its median is 0.2. Of an input of 64 x 64 six values make the score."""
-    as_it_is, lowering = Framing((64, 64)), Framing((64, 64), lowers_maps=True)
-    before = scored(Raised((64, 64), level), as_it_is, blobs(64, 64))
-    after = scored(Raised((64, 64), level), lowering, blobs(64, 64))
-    found = after.anomaly_map[30, 30], after.anomaly_map[10, 10]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert after.anomaly_map.dtype == np.float32
-    assert before.anomaly_map[30, 30] == np.float32(level) and before.score == after.score
-    assert after.pixel_score == after.anomaly_map[10, 10]
-
-
-def test_a_part_of_the_picture_is_lowered_as_the_whole():
-    """So its pixels never score higher than in calibration; a model calibrated on that part lowers none."""
-    part, scorer = [(0, 0), (20, 0), (20, 20), (0, 20)], Raised((64, 64), 0.3)
-    of_the_call = framing_of(Settings(image_size=64)).within(part)
-    of_the_model = framing_of(Settings(image_size=64, roi=RegionOfInterest(part)))
-    for framing, expected in ((of_the_call, (0.2, 0.8)), (of_the_model, (0.3, 0.9))):
-        result = scored(scorer, framing, blobs(64, 64))
-        found = result.anomaly_map[2, 2], result.anomaly_map[10, 10]
-        np.testing.assert_allclose(found, expected, atol=1e-6)
-        assert result.score == pytest.approx(0.9)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 5), (64, 48), (256, 256)])
-def test_the_median_is_that_of_every_thirteenth_value(size):
-    values = np.random.default_rng(0).random(size, np.float32)
-    some = np.sort(values.ravel()[::13])
-    assert excess(values) == max(some[(len(some) - 1) // 2] - np.float32(0.2), 0)
-
-
-def test_models_with_a_memory_bank_lower_their_maps_and_the_published_one_does_not():
-    assert framing_of(Settings()).lowers_maps
-    assert not framing_of(Settings("paper")).lowers_maps
-    assert not framing_of(Settings(memory_bank=False)).lowers_maps
-    assert not framing_of(Settings("stpm", memory_bank=True)).lowers_maps  # which has no bank all the same

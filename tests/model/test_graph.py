@@ -5,9 +5,8 @@ import PIL.Image
 import pytest
 import torch
 
-from destseg.inference.scoring import excess
 from destseg.model.construction import random_network
-from destseg.model.graph import Inference, fixed_point_weights, lowered, resize_like_pillow, trace
+from destseg.model.graph import Inference, fixed_point_weights, resize_like_pillow, trace
 from destseg.pictures.decoding import resize
 from destseg.settings import Settings
 
@@ -68,14 +67,6 @@ def test_the_graph_predicts_what_the_model_predicts(light, size):
         assert is_anomalous.dtype == torch.bool
         if abs(expected.score - expected.threshold) > 1e-3:
             assert bool(is_anomalous[k]) == expected.is_anomalous
-
-
-def test_the_graph_lowers_maps_as_scoring_does():
-    maps = np.random.default_rng(0).random((2, 24, 40), np.float32)
-    maps[1] *= 0.15
-    expected = [np.maximum(own - excess(own), 0) for own in maps]
-    assert excess(maps[0]) > 0.2 and excess(maps[1]) == 0
-    np.testing.assert_allclose(lowered(torch.from_numpy(maps)), expected, atol=1e-6)
 
 
 def test_channels_are_reduced_before_resizing_with_the_same_outcome():
