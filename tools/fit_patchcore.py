@@ -2,7 +2,9 @@
 
 python tools/fit_patchcore.py DATA
 
-Needs anomalib beside destseg. Prints the table of `destseg evaluate`, protocol full.
+Needs anomalib beside destseg. Prints the table of `destseg evaluate`, protocol full. With `--tile` large
+pictures are cut as destseg cuts them, a picture's score is its highest tile's, and a coreset of 10 % takes
+hours.
 """
 
 import argparse
@@ -18,8 +20,9 @@ from destseg.inference.scoring import Scored
 from destseg.model.normalisation import normalise
 from destseg.model.teachers import teacher_state
 from destseg.pictures.dataset import read_mvtec
-from destseg.pictures.decoding import resize, to_rgb
+from destseg.pictures.decoding import to_rgb
 from destseg.pictures.folders import Source, picture_paths
+from destseg.pictures.framing import Framing
 
 LAYERS = ["layer2", "layer3"]
 
@@ -33,6 +36,7 @@ def main() -> None:
         help="ResNet18's weights (default: as `destseg fit --teacher resnet18` finds them)",
     )
     parser.add_argument("--size", type=int, default=256, help="side of the input in pixels")
+    parser.add_argument("--tile", type=int, help="side of a tile in pixels of the picture (default: whole)")
     parser.add_argument("--share", type=float, default=0.01, help="share of the patches to keep")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -41,23 +45,32 @@ def main() -> None:
     backbone = model.feature_extractor.feature_extractor
     state = teacher_state("resnet18", options.weights)
     backbone.load_state_dict({name.removeprefix("encoder."): values for name, values in state.items()})
-    side = (options.size, options.size)
+    tile = options.tile and (options.tile, options.tile)
+    framing = Framing((options.size, options.size), tile=tile)
 
     def model_input(pixels: np.ndarray) -> torch.Tensor:
-        return normalise(torch.from_numpy(np.ascontiguousarray(resize(pixels, side))[None]))
+        return normalise(torch.from_numpy(np.ascontiguousarray(pixels)[None]))
 
     model.train()
     model.feature_extractor.eval()
     for path in tqdm(picture_paths(options.data / "train" / "good"), "looking"):
-        model(model_input(to_rgb(path)))
+        view = framing.view(to_rgb(path))
+        for frame in framing.frames(view):
+            model(model_input(framing.cut(view, frame)))
     model.subsample_embedding(options.share)
     model.eval()
 
     def score(path: Path) -> Scored:
         pixels = to_rgb(path)
-        with torch.inference_mode():
-            output = model(model_input(pixels))
-        return Scored(pixels, output.anomaly_map[0, 0].numpy(), float(output.pred_score), 0.0)
+        view = framing.view(pixels)
+        whole = np.zeros(view.pixels.shape[:2], np.float32)
+        scores = []
+        for frame in framing.frames(view):
+            with torch.inference_mode():
+                output = model(model_input(framing.cut(view, frame)))
+            whole[frame.rows, frame.columns] += frame.weights * output.anomaly_map[0, 0].numpy()[frame.inside]
+            scores.append(float(output.pred_score))
+        return Scored(pixels, view.size, whole, max(scores), 0.0)
 
     samples = read_mvtec(options.data)
     results = ((Source(str(sample.path), sample.path), score(sample.path)) for sample in samples)
