@@ -1,13 +1,12 @@
 """Textures for synthetic anomalies, from a texture source or from the normal pictures themselves."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 
-from destseg.ops.perlin import perlin
 from destseg.pictures.decoding import resize
 from destseg.pictures.store import PictureStore
+from destseg.training.procedural import procedural_texture
 
 Generator = np.random.Generator
 DrawTexture = Callable[[Generator], np.ndarray]
@@ -32,7 +31,7 @@ class PictureTextures:
 
 
 def from_normals(store: PictureStore) -> DrawTexture:
-    """Draw textures without a texture source: half are shuffled normal pictures, half procedural noise.
+    """Draw textures without a texture source: half are shuffled normal pictures, half procedural.
 
     Where parts lie alike, a quarter are displaced normal pictures, the others fewer. They show background
     in the place of the part, and its pieces where they do not belong.
@@ -115,20 +114,3 @@ def recolour(picture: np.ndarray, generator: Generator) -> np.ndarray:
     values = picture[..., generator.permutation(3)].astype(np.float32)
     values = (values - values.mean(axis=(0, 1))) * gain + level
     return values.clip(0, 255).astype(np.uint8)
-
-
-def procedural_texture(size: tuple[int, int], generator: Generator) -> np.ndarray:
-    """Make a texture (h, w, 3) uint8: three octaves of noise between two colours, grain, and often bands."""
-    noise = np.zeros(size, np.float32)
-    first_octave = int(generator.integers(1, 4))
-    for octave in range(3):
-        cells = 2 ** (first_octave + octave)
-        angles = generator.uniform(0, 2 * math.pi, (cells + 1, cells + 1)).astype(np.float32)
-        noise += 0.5**octave * perlin(angles, size)
-    position = 0.5 + 0.5 * noise
-    if generator.random() < 0.5:
-        position = 0.5 + 0.5 * np.sin(generator.uniform(4, 40) * position)
-    colours = generator.uniform(0, 255, (2, 3)).astype(np.float32)
-    texture = colours[0] + position[..., None] * (colours[1] - colours[0])
-    texture += generator.normal(0, generator.uniform(0, 20), (*size, 1))
-    return texture.clip(0, 255).astype(np.uint8)
