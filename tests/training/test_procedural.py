@@ -43,39 +43,41 @@ def test_all_levels_occur_and_none_prevails(drawn):
     assert np.histogram(means, 4, (0, 256))[0].min() > DRAWS * 0.05
 
 
-def test_more_than_a_third_are_grey(drawn):
-    """Each of one or two materials is grey half of the time: 1/2 x 1/2 + 1/2 x 1/4 of all textures."""
+def test_half_of_them_are_grey(drawn):
     grey = np.mean([np.ptp(texture.astype(int), axis=-1).max() == 0 for texture in drawn])
-    assert grey == pytest.approx(3 / 8, abs=MARGIN)
+    assert grey == pytest.approx(1 / 2, abs=MARGIN)
 
 
 def test_some_are_coarse_and_some_are_fine(drawn):
     """Measured by how much of a texture's contrast is left once it is a quarter as large."""
 
-    def coarse(texture):
+    def left(texture):
         grey = texture.mean(axis=-1)
         return grey.reshape(16, 4, 16, 4).mean(axis=(1, 3)).std() / max(grey.std(), 1e-6)
 
-    shares = np.array([coarse(texture) for texture in drawn])
-    assert (shares < 0.5).mean() > 0.1 and (shares > 0.9).mean() > 0.1
+    shares = np.array([left(texture) for texture in drawn])
+    assert (shares < 0.4).mean() > 0.25 and (shares > 0.6).mean() > 0.25
 
 
-@pytest.mark.parametrize(
-    ("first", "cells"), [((0, 3), [(1, 8), (2, 16), (4, 32)]), ((5, 6), [(32, 64)] + 2 * [(64, 64)])]
-)
-def test_noise_is_a_weighted_sum_of_octaves(first, cells):
-    noise = procedural._noise((40, 48), np.random.default_rng(3), first, 3, 0.5)
-    generator, expected = np.random.default_rng(3), np.zeros((40, 48))
-    for weight, (rows, columns) in zip((1, 0.5, 0.25), cells, strict=True):
+@pytest.mark.parametrize("size", [(40, 40), (24, 70)], ids=str)
+def test_noise_is_a_weighted_sum_of_turned_octaves(size):
+    noise = procedural._noise(size, np.random.default_rng(3))
+    generator, side = np.random.default_rng(3), math.ceil(math.hypot(*size))
+    first, rotation = generator.integers(0, 6, 2), generator.uniform(-math.pi / 2, math.pi / 2)
+    share, expected = generator.uniform(0.4, 1), np.zeros((side, side))
+    for octave in range(4):
+        rows, columns = np.minimum(2 ** (first + octave), 128)
         angles = generator.uniform(0, 2 * math.pi, (rows + 1, columns + 1)).astype(np.float32)
-        expected += weight * perlin_ref(angles, (40, 48))
-    np.testing.assert_allclose(noise, expected * 2.2 / math.sqrt(1 + 1 / 4 + 1 / 16), atol=1e-5)
+        expected += share**octave * perlin_ref(angles, (side, side), rotation)
+    top, left = (side - size[0]) // 2, (side - size[1]) // 2
+    expected = expected[top : top + size[0], left : left + size[1]]
+    np.testing.assert_allclose(noise, expected / expected.std() / 2, atol=1e-4)
 
 
-def test_most_noise_lies_within_its_palette():
-    for octaves, share in ((1, 1), (3, 0.4), (3, 1)):
-        noise = [procedural._noise((64, 64), g, g.integers(0, 7, 2), octaves, share) for g in generators(100)]
-        assert 0.7 < (np.abs(noise) < 1).mean() < 0.97
+def test_noise_has_a_deviation_of_one_half_and_no_empty_corners():
+    for generator in generators(100):
+        noise = procedural._noise((64, 64), generator)
+        assert noise.std() == pytest.approx(0.5, abs=1e-3) and (noise == 0).mean() < 0.01
 
 
 def test_waves_have_the_length_and_direction_that_were_drawn():
@@ -84,15 +86,10 @@ def test_waves_have_the_length_and_direction_that_were_drawn():
     class Fixed:
         def __init__(self, direction, exponent):
             self.values = iter([direction, exponent])
-            self.noise = np.random.default_rng(0)
 
-        def uniform(self, low, high, size=None):
-            return self.noise.uniform(low, high, size) if size or (low, high) == (0, 3) else next(self.values)
+        def uniform(self, low, high):
+            return next(self.values)
 
-        def integers(self, *arguments):
-            return self.noise.integers(*arguments)
-
-        choice = staticmethod(lambda options: options[0])
         random = staticmethod(lambda: 1.0)
 
     for direction, frequency in ((0, (0, 8)), (math.pi / 2, (8, 0))):
@@ -107,7 +104,7 @@ def test_palettes_fade_or_have_edges_and_are_grey_half_of_the_time():
         palette = procedural._palette(generator)
         assert palette.shape == (256, 3) and palette.dtype == np.float32
         colours = len(np.unique(palette, axis=0))
-        found["edges"] += colours <= 5
+        found["edges"] += colours <= 6
         found["grey"] += bool(np.ptp(palette, axis=1).max() < 1e-3)
-    assert found["edges"] == pytest.approx(DRAWS / 3, abs=DRAWS * MARGIN)
+    assert found["edges"] == pytest.approx(DRAWS / 2, abs=DRAWS * MARGIN)
     assert found["grey"] == pytest.approx(DRAWS / 2, abs=DRAWS * MARGIN)
