@@ -2,9 +2,9 @@
 
 python tools/fit_patchcore.py DATA
 
-Needs anomalib beside destseg. Prints the table of `destseg evaluate`, protocol full. With `--tile` large
-pictures are cut as destseg cuts them, a picture's score is its highest tile's, and a coreset of 10 % takes
-hours.
+Needs anomalib beside destseg. Prints the table of `destseg evaluate`, protocol full. With `--tile`, large
+pictures are cut into tiles as destseg cuts them, and a picture scores as high as its highest tile. Choosing
+patches then takes long: hours with `--share 0.1`.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
     backbone = model.feature_extractor.feature_extractor
     state = teacher_state("resnet18", options.weights)
     backbone.load_state_dict({name.removeprefix("encoder."): values for name, values in state.items()})
-    tile = options.tile and (options.tile, options.tile)
+    tile = None if options.tile is None else (options.tile, options.tile)
     framing = Framing((options.size, options.size), tile=tile)
 
     def model_input(pixels: np.ndarray) -> torch.Tensor:

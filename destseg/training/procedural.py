@@ -1,22 +1,24 @@
 """Textures made of noise and waves alone, for synthetic anomalies that resemble no normal picture.
 
 They are meant to differ from one another as much as photographs of all kinds of materials do: fine and
-coarse, smooth and sharp-edged, grey and coloured, stretched in any direction, regular and irregular.
+coarse, smooth and sharp-edged, grey and coloured, stretched in any direction, regular and irregular. Noise
+grows with the picture; waves and grain have their size in pixels.
 """
 
 import math
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from destseg.ops.perlin import perlin
 
-Generator = np.random.Generator
 Values = NDArray[np.float32]
 
 OCTAVES = 4  # of noise
 FINEST = 7  # octave: 128 cells a side
-LEVELS = np.linspace(-1, 1, 256)  # of noise and waves, each of which gets a colour
+ELONGATED = 8  # times as many pixels as the picture has are too many to turn
+LEVELS = np.linspace(-1, 1, 256)  # values of noise or waves; each has its colour
 
 
 def procedural_texture(size: tuple[int, int], generator: Generator) -> np.ndarray:
@@ -30,17 +32,23 @@ def procedural_texture(size: tuple[int, int], generator: Generator) -> np.ndarra
 def _noise(size: tuple[int, int], generator: Generator) -> Values:
     """Return Perlin noise of several octaves, (h, w) with a standard deviation of 1/2, turned by any angle.
 
-    Rows and columns start at octaves of their own, so most of it is stretched.
+    Rows and columns start at octaves of their own, so most of it is stretched. In a long and narrow picture
+    it is not turned: the square that covers the picture in any direction would have too many pixels.
     """
-    side = math.ceil(math.hypot(*size))  # so that nothing is brought in from outside
+    side = math.ceil(math.hypot(*size))  # all of it but a corner pixel, at times, comes from inside
     first, rotation = generator.integers(0, 6, 2), generator.uniform(-math.pi / 2, math.pi / 2)
     share = generator.uniform(0.4, 1)  # of an octave's weight that the next one has
-    total = np.zeros((side, side), np.float32)
+    height, width = side, side
+    if side**2 > ELONGATED * size[0] * size[1]:
+        (height, width), rotation = size, 0.0
+    total = np.zeros((height, width), np.float32)
     for octave in range(OCTAVES):
         rows, columns = (2 ** min(int(start) + octave, FINEST) for start in first)
         angles = generator.uniform(0, 2 * math.pi, (rows + 1, columns + 1)).astype(np.float32)
-        total += np.float32(share**octave) * perlin(angles, (side, side), rotation)
-    top, left = ((side - length) // 2 for length in size)
+        noise = perlin(angles, (height, width), rotation)
+        noise *= np.float32(share**octave)
+        total += noise
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
     inside = total[top : top + size[0], left : left + size[1]]
     return inside / np.float32(max(2 * float(inside.std()), 1e-6))
 
@@ -48,7 +56,7 @@ def _noise(size: tuple[int, int], generator: Generator) -> Values:
 def _waves(size: tuple[int, int], generator: Generator) -> Values:
     """Return waves of 4 to 90 pixels, (h, w) in [-1, 1], in any direction, warped more often than not.
 
-    Half of the time others cross them.
+    Half of the time others, half to twice as long, cross them.
     """
     direction, number = generator.uniform(0, math.pi), 2 * math.pi / 2 ** generator.uniform(2, 6.5)
     y = np.arange(size[0], dtype=np.float32)[:, None] * np.float32(number)
@@ -76,4 +84,4 @@ def _palette(generator: Generator) -> Values:
     if generator.random() < 0.5:
         faded = [np.interp(LEVELS, places, channel) for channel in colours.T]
         return np.stack(faded, axis=-1).astype(np.float32)
-    return colours[np.searchsorted(places, LEVELS).clip(max=count - 1)].astype(np.float32)
+    return colours[np.searchsorted(places[:-1], LEVELS)].astype(np.float32)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from torch import Tensor
 
 from destseg.model.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
@@ -15,7 +16,7 @@ from destseg.pictures.prefetch import prefetch
 from destseg.pictures.store import PictureStore
 from destseg.settings import AUGMENTATIONS, FLIPS, check_choice, checked_rotation
 from destseg.training.augmentation import Rotate, augment_picture, augment_roi, draw_augmentation
-from destseg.training.textures import DrawTexture, Generator
+from destseg.training.textures import DrawTexture
 
 
 class Batch(NamedTuple):

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import numpy as np
+from numpy.random import Generator
 
 from destseg.pictures.decoding import resize
 from destseg.pictures.store import PictureStore
 from destseg.training.procedural import procedural_texture
 
-Generator = np.random.Generator
 DrawTexture = Callable[[Generator], np.ndarray]
 """Draws one texture, (h, w, 3) uint8, with random numbers from a generator."""
 

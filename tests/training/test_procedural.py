@@ -77,34 +77,64 @@ def test_noise_is_a_weighted_sum_of_turned_octaves(size):
 def test_noise_has_a_deviation_of_one_half_and_no_empty_corners():
     for generator in generators(100):
         noise = procedural._noise((64, 64), generator)
-        assert noise.std() == pytest.approx(0.5, abs=1e-3) and (noise == 0).mean() < 0.01
+        assert noise.std() == pytest.approx(0.5, abs=1e-3) and (noise == 0).sum() <= 1
 
 
-def test_waves_have_the_length_and_direction_that_were_drawn():
-    """The strongest frequency of waves that are neither warped nor crossed."""
+def test_noise_of_long_pictures_is_not_larger_than_they_are(monkeypatch):
+    sizes = set()
+
+    def recorded(angles, size, rotation):
+        sizes.add((*size, rotation))
+        return perlin_ref(angles, size, rotation)
+
+    monkeypatch.setattr(procedural, "perlin", recorded)
+    assert procedural._noise((16, 512), np.random.default_rng(0)).std() == pytest.approx(0.5, abs=1e-3)
+    assert sizes == {(16, 512, 0.0)}
+
+
+@pytest.mark.parametrize(("warped", "crossed"), [(False, False), (True, False), (False, True), (True, True)])
+def test_waves_are_what_was_drawn(warped, crossed, monkeypatch):
+    """Compared with their formula, in double precision."""
+    noise, exponents = np.random.default_rng(0).normal(0, 0.5, (24, 40)).astype(np.float32), iter([2.5, 0.5])
+    chances = iter([0.69 if warped else 0.71, 0.49 if crossed else 0.51])
+    drawn = {(0, math.pi): lambda: 0.6, (2, 6.5): lambda: next(exponents), (-1, 1): lambda: next(exponents)}
+    drawn[0, 3] = lambda: 2.0
 
     class Fixed:
-        def __init__(self, direction, exponent):
-            self.values = iter([direction, exponent])
+        uniform = staticmethod(lambda low, high: drawn[low, high]())
+        random = staticmethod(lambda: next(chances))
 
-        def uniform(self, low, high):
-            return next(self.values)
+    monkeypatch.setattr(procedural, "_noise", lambda size, generator: noise)
+    y, x = np.mgrid[:24, :40] * 2 * math.pi / 2**2.5
+    phase = 2.0 * noise if warped else 0
+    expected = np.sin(math.cos(0.6) * x + math.sin(0.6) * y + phase)
+    if crossed:
+        expected *= np.sin((math.cos(0.6) * y - math.sin(0.6) * x) * 2**0.5 + phase)
+    np.testing.assert_allclose(procedural._waves((24, 40), Fixed), expected, atol=1e-4)
 
-        random = staticmethod(lambda: 1.0)
 
-    for direction, frequency in ((0, (0, 8)), (math.pi / 2, (8, 0))):
-        waves = procedural._waves((64, 64), Fixed(direction, 3))
-        spectrum = np.abs(np.fft.rfft2(waves))
-        assert np.unravel_index(spectrum.argmax(), spectrum.shape) == frequency
+def test_half_are_noise_and_half_are_waves(monkeypatch):
+    for name, level in (("_noise", -1), ("_waves", 1)):
+        monkeypatch.setattr(procedural, name, lambda size, g, level=level: np.full(size, level, np.float32))
+    black_to_white = np.linspace(0, 255, 256, dtype=np.float32)[:, None].repeat(3, 1)
+    monkeypatch.setattr(procedural, "_palette", lambda generator: black_to_white)
+    found = [procedural_texture((32, 32), generator) for generator in generators()]
+    waves = np.mean([texture.mean() > 127 for texture in found])
+    assert waves == pytest.approx(0.5, abs=MARGIN)
+    grain = np.array([texture.std() for texture in found])
+    assert np.percentile(grain, 10) < 3 and 12 < grain.max() < 16  # half of it is clipped: 25 becomes 15
 
 
 def test_palettes_fade_or_have_edges_and_are_grey_half_of_the_time():
-    found = Counter()
+    found, spreads = Counter(), []
     for generator in generators():
         palette = procedural._palette(generator)
         assert palette.shape == (256, 3) and palette.dtype == np.float32
         colours = len(np.unique(palette, axis=0))
-        found["edges"] += colours <= 6
-        found["grey"] += bool(np.ptp(palette, axis=1).max() < 1e-3)
-    assert found["edges"] == pytest.approx(DRAWS / 2, abs=DRAWS * MARGIN)
-    assert found["grey"] == pytest.approx(DRAWS / 2, abs=DRAWS * MARGIN)
+        found["edges", colours] += colours <= 6
+        spreads.append(np.ptp(palette, axis=1).max())
+    edges = {colours: count for (_, colours), count in found.items() if count}
+    assert sum(edges.values()) == pytest.approx(DRAWS / 2, abs=DRAWS * MARGIN)
+    assert all(edges[colours] > 0.1 * DRAWS / 2 for colours in range(2, 7))  # of five numbers of colours
+    assert np.mean(np.array(spreads) < 1e-3) == pytest.approx(0.5, abs=MARGIN)
+    assert np.mean(np.array(spreads) > 60) > 0.1
