@@ -5,6 +5,7 @@ They lie in tests/data/version_0_1_0, compressed, with what was recorded and the
 
 import json
 import lzma
+import math
 import pathlib
 
 import numpy as np
@@ -15,6 +16,7 @@ from engines import run_whole
 import destseg
 from destseg.inference.calibration import TOLERANCE
 from destseg.model.tensorfile import read_tensors
+from destseg.ops.perlin import perlin
 
 FOLDER = pathlib.Path(__file__).parents[1] / "data" / "version_0_1_0"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
@@ -114,8 +116,26 @@ def test_exported_models_without_a_checksum_load_with_a_warning(model_file, endi
     assert not [message for message in caplog.messages if "checksum" in message]  # it has one now
 
 
+def texture_of_that_version(size, generator):
+    noise = np.zeros(size, np.float32)
+    first_octave = int(generator.integers(1, 4))
+    for octave in range(3):
+        cells = 2 ** (first_octave + octave)
+        angles = generator.uniform(0, 2 * math.pi, (cells + 1, cells + 1)).astype(np.float32)
+        noise += 0.5**octave * perlin(angles, size)
+    position = 0.5 + 0.5 * noise
+    if generator.random() < 0.5:
+        position = 0.5 + 0.5 * np.sin(generator.uniform(4, 40) * position)
+    colours = generator.uniform(0, 255, (2, 3)).astype(np.float32)
+    texture = colours[0] + position[..., None] * (colours[1] - colours[0])
+    texture += generator.normal(0, generator.uniform(0, 20), (*size, 1))
+    return texture.clip(0, 255).astype(np.uint8)
+
+
 def test_a_fit_goes_on_from_its_checkpoint(unpacked, normal, monkeypatch):
+    """By the textures of that version: later ones change what the fit goes on with, not how."""
     monkeypatch.setattr("destseg.training.textures.lie_alike", lambda store: False)  # newer than the file
+    monkeypatch.setattr("destseg.training.textures.procedural_texture", texture_of_that_version)
     network = read_tensors(unpacked("model.destseg"))["network"]  # whose teacher is the one of that fit
     teacher = {k.removeprefix(TEACHER): value for k, value in network.items() if k.startswith(TEACHER)}
     checkpoint, recorded = unpacked("fit.checkpoint"), EXPECTED["resumed"]
