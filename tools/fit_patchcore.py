@@ -3,8 +3,9 @@
 python tools/fit_patchcore.py DATA
 
 Needs anomalib beside destseg. Prints the table of `destseg evaluate`, protocol full. With `--tile`, large
-pictures are cut into tiles as destseg cuts them, and a picture scores as high as its highest tile. Choosing
-patches then takes long: hours with `--share 0.1`.
+pictures are cut into tiles as destseg cuts them, and a picture scores as high as its highest tile.
+Choosing patches then takes long: seven minutes for 60 fabric strips on two cores, and that grows with their
+number squared.
 """
 
 import argparse
@@ -40,6 +41,8 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.01, help="share of the patches to keep")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.tile is not None and options.tile < 1:
+        parser.error(f"--tile must be at least 1, got {options.tile}")
     torch.manual_seed(options.seed)
     model = PatchcoreModel(LAYERS, "resnet18", pre_trained=False)
     backbone = model.feature_extractor.feature_extractor
