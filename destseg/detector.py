@@ -70,8 +70,8 @@ class DeSTSeg:
             named. By default see `destseg.model.teachers.teacher_state`.
         roi: region of interest, a mask or a polygon, as `destseg.pictures.roi.RegionOfInterest` takes it.
         settings: the others of `destseg.settings.Settings`, by name: precision, inference_precision,
-            denoising, encoder_decoder, segmentation, memory_bank, bounded, tile, overlap, keep_aspect,
-            bit_depth.
+            denoising, encoder_decoder, segmentation, memory_bank, bounded, student_encoder, tile,
+            overlap, keep_aspect, bit_depth.
 
     Attributes:
         device, teacher_weights: as given.

@@ -77,10 +77,12 @@ def block_pair(channels_in: int, channels: int, stride: int = 1) -> nn.Sequentia
 
 
 class ConvNormRelu(nn.Module):
-    def __init__(self, channels_in: int, channels: int, kernel: int, dilation: int = 1) -> None:
+    def __init__(
+        self, channels_in: int, channels: int, kernel: int, dilation: int = 1, stride: int = 1
+    ) -> None:
         super().__init__()
         padding = dilation * (kernel // 2)
-        self.conv = nn.Conv2d(channels_in, channels, kernel, padding=padding, dilation=dilation, bias=False)
+        self.conv = nn.Conv2d(channels_in, channels, kernel, stride, padding, dilation, bias=False)
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,9 +113,7 @@ class ResNet18(nn.Module):
             before, stride = (width, 1) if k == 0 else (width << (k - 1), 2)
             setattr(self, name, block_pair(before, width << k, stride))
         initialise(self)
-        for block in self.modules():
-            if isinstance(block, BasicBlock):
-                nn.init.zeros_(block.bn2.weight)  # each block starts as its shortcut
+        start_as_shortcuts(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.maxpool(activated(x, self.conv1, self.bn1))
@@ -140,24 +140,64 @@ class Teacher(nn.Module):
         return self.encoder(x)
 
 
+class Embedding(nn.Module):
+    """Condenses the teacher's three levels into (n, 8 * width, h/32, w/32), in place of an encoder.
+
+    The finer levels are brought to the size of the third; a residual stage follows. What the decoder gets is
+    too small to hold an anomaly beside the part. Source: Deng and Li, "Anomaly Detection via Reverse
+    Distillation from One-Class Embedding" (CVPR 2022, arXiv 2201.10703).
+
+    Args:
+        width: channels of the student's first stage.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        first, second, third = CHANNELS[:3]
+        halved = (ConvNormRelu(first, first, 3, stride=2) for _ in range(2))
+        self.first, self.second = nn.Sequential(*halved), ConvNormRelu(second, second, 3, stride=2)
+        self.joined = ConvNormRelu(first + second + third, 4 * width, 1)
+        self.layer4 = block_pair(4 * width, 8 * width, 2)
+        initialise(self)
+        start_as_shortcuts(self.layer4)
+
+    def forward(self, taught: list[Tensor]) -> Tensor:
+        levels = self.first(taught[0]), self.second(taught[1]), taught[2]
+        embedded: Tensor = self.layer4(self.joined(torch.cat(levels, dim=1)))
+        return embedded
+
+
 class Student(nn.Module):
     """Learns the teacher's features of the clean picture, through a decoder without skip connections.
 
     Without the decoder it is a plain ResNet18, and its first three stages are compared (STPM's design).
     If it is not as wide as the teacher, a 1x1 convolution brings each level to the teacher's channels.
+    Called with pictures, or, if it has no encoder, with the teacher's features of them.
 
     Args:
         encoder_decoder: there is a decoder.
         width: channels of the first stage.
+        encoder: there is a ResNet18 that sees the picture; otherwise the decoder gets an `Embedding` of what
+            the teacher sees in it. Without a decoder there always is one.
         bounded: each stage of the decoder gives vectors of one length. Only their directions are learnt, so
             nothing else keeps them small: stage after stage some normal pictures drove them up a
             thousandfold, and 8 bits have no room for that.
     """
 
-    def __init__(self, encoder_decoder: bool = True, width: int = CHANNELS[0], bounded: bool = False) -> None:
+    def __init__(
+        self,
+        encoder_decoder: bool = True,
+        width: int = CHANNELS[0],
+        bounded: bool = False,
+        encoder: bool = True,
+    ) -> None:
         super().__init__()
         self.encoder_decoder, self.bounded = encoder_decoder, encoder_decoder and bounded
-        self.encoder = ResNet18(4 if encoder_decoder else 3, width)
+        self.encoder: ResNet18 | None = None
+        if encoder or not encoder_decoder:
+            self.encoder = ResNet18(4 if encoder_decoder else 3, width)
+        else:
+            self.embedding = Embedding(width)
         if encoder_decoder:
             self.decoder_layer4 = block_pair(8 * width, 8 * width)
             self.decoder_layer3 = block_pair(8 * width, 4 * width)
@@ -171,8 +211,8 @@ class Student(nn.Module):
             pairs = zip(widths, CHANNELS, strict=False)
             self.projections = nn.ModuleList(ConvNormRelu(c, taught, 1) for c, taught in pairs)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        levels = self.encoder(x)
+    def forward(self, seen: Tensor | list[Tensor]) -> list[Tensor]:
+        levels = [*seen, self.embedding(seen)] if self.encoder is None else self.encoder(seen)
         if self.encoder_decoder:
             size1, size2, size3 = (stage.shape[-2:] for stage in levels[:3])
             x = self._bound(self.decoder_layer4(levels[3]))
@@ -248,7 +288,7 @@ class DeSTSegNet(nn.Module):
         light: the student is half as wide, and the segmentation network is the light one.
         memory_bank: maps are the weighted geometric mean of the segmentation network's, those of a
             `MemoryBank`, which `destseg.training.fit.train` fills, and the distances of student and teacher.
-        bounded: see `Student`.
+        bounded, student_encoder: see `Student`.
 
     Called with a normalised batch (n, 3, h, w), each side at least 64, and optionally the clean batch of the
     same shape for the teacher. Returns an `Output`.
@@ -262,11 +302,13 @@ class DeSTSegNet(nn.Module):
         light: bool = False,
         memory_bank: bool = False,
         bounded: bool = False,
+        student_encoder: bool = True,
     ) -> None:
         super().__init__()
         self.denoising, self.light = denoising, light
         self.teacher_net = Teacher()
-        self.student_net = Student(encoder_decoder, CHANNELS[0] // 2 if light else CHANNELS[0], bounded)
+        width = CHANNELS[0] // 2 if light else CHANNELS[0]
+        self.student_net = Student(encoder_decoder, width, bounded, student_encoder)
         self.segmentation_net = SegmentationNet(light) if segmentation else None
         self.memory_bank = MemoryBank(CHANNELS[1:3]) if segmentation and memory_bank else None
 
@@ -278,9 +320,18 @@ class DeSTSegNet(nn.Module):
                 f"got {tuple(images.shape)}"
             )
         seen = images if clean is None else clean
-        with torch.no_grad():
-            taught = self.teacher_net(seen)
-        return taught, self.student_net(images if self.denoising else seen)
+        taught, of_student = self._taught(seen), images if self.denoising else seen
+        return taught, self.learnt(of_student, taught if of_student is seen else None)
+
+    def learnt(self, images: Tensor, taught: list[Tensor] | None = None) -> list[Tensor]:
+        """Return the student's features of images; `taught` are the teacher's of the same, where known."""
+        if self.student_net.encoder is not None:
+            return self.student_net(images)
+        return self.student_net(self._taught(images) if taught is None else taught)
+
+    @torch.no_grad()
+    def _taught(self, images: Tensor) -> list[Tensor]:
+        return self.teacher_net(images)
 
     def logits(self, taught: list[Tensor], learnt: list[Tensor]) -> Tensor:
         """Return the segmentation network's output before the sigmoid, (n, 1, h/4, w/4)."""
@@ -355,3 +406,10 @@ def initialise(network: nn.Module) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+
+
+def start_as_shortcuts(network: nn.Module) -> None:
+    """Let each residual block start as its shortcut."""
+    for block in network.modules():
+        if isinstance(block, BasicBlock):
+            nn.init.zeros_(block.bn2.weight)

@@ -20,7 +20,9 @@ from destseg.training.synthesis import Synthesis
 from destseg.training.textures import PictureTextures
 
 FORMAT = "destseg checkpoint 2"
-NEW_OPTIONS = {"augment": "", "memory_bank": False, "bounded": False}  # earlier versions did without
+NEW_OPTIONS: dict[str, Any] = {  # what plans of earlier versions mean, which did without these names
+    **{"augment": "", "memory_bank": False, "bounded": False, "student_encoder": True}
+}
 
 
 @dataclass(frozen=True)

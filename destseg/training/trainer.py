@@ -231,8 +231,11 @@ class Trainer:
         if self._taught is None:
             return student_loss(self.network, corrupted, batch.clean.to(self.device), rois)
         taught = [level[batch.indices].to(self.device) for level in self._taught]
-        seen = corrupted if self.plan.parts["denoising"] else batch.clean.to(self.device)
-        return cosine_loss(cosine_distances(taught, self.network.student_net(seen)), rois)
+        if self.plan.parts["denoising"]:
+            learnt = self.network.learnt(corrupted)
+        else:
+            learnt = self.network.learnt(batch.clean.to(self.device), taught)
+        return cosine_loss(cosine_distances(taught, learnt), rois)
 
     def _remember_teacher(self) -> None:
         """Compute the teacher's features of all clean inputs once, if that pays and they fit."""

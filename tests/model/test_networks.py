@@ -138,9 +138,11 @@ def test_without_segmentation_there_are_no_logits():
         ((65, 96), (17, 24), (9, 12), (5, 6)),
     ],
 )
+@pytest.mark.parametrize("encoder", [True, False])
 @pytest.mark.parametrize("light", [False, True])
-def test_sides_are_quartered_upwards(small_network, light, size, quarter, eighth, sixteenth):
-    network = DeSTSegNet(light=True).eval() if light else small_network
+def test_sides_are_quartered_upwards(small_network, light, encoder, size, quarter, eighth, sixteenth):
+    published = encoder and not light
+    network = small_network if published else DeSTSegNet(light=light, student_encoder=encoder).eval()
     with torch.no_grad():
         output = network(torch.randn(2, 3, *size))
     assert output.probability.shape == output.destmap.shape == (2, 1, *quarter)
@@ -151,16 +153,17 @@ def test_sides_are_quartered_upwards(small_network, light, size, quarter, eighth
 
 
 @pytest.mark.parametrize(
-    ("light", "teacher", "student", "segmentation"), [(0, 3.7, 10.7, 62.5), (1, 3.7, 2.8, 2.8)]
+    ("light", "encoder", "teacher", "student", "segmentation"),
+    [(0, 1, 3.7, 10.7, 62.5), (1, 1, 3.7, 2.8, 2.8), (1, 0, 3.7, 2.0, 2.8)],
 )
-def test_gigaflops_of_256_x_256_pixels(light, teacher, student, segmentation):
+def test_gigaflops_of_256_x_256_pixels(light, encoder, teacher, student, segmentation):
     with torch.device("meta"):
-        network = DeSTSegNet(light=bool(light)).eval()
+        network = DeSTSegNet(light=bool(light), student_encoder=bool(encoder)).eval()
         picture = torch.empty(1, 3, 256, 256)
         features = network.features(picture)
     for part, given, expected in [
         (network.teacher_net, [picture], teacher),
-        (network.student_net, [picture], student),
+        (network.student_net, [picture if encoder else features[0]], student),
         (network.segmentation_net, features, segmentation),
     ]:
         with FlopCounterMode(display=False) as counter:
@@ -304,10 +307,46 @@ def test_a_bounded_student_passes_on_vectors_of_one_length():
 
 
 def test_encoder_blocks_start_as_their_shortcut():
-    for encoder in (Student().encoder, Teacher().encoder):
+    embedding = Student(encoder=False).embedding
+    for encoder, stages in ((Student().encoder, 4), (Teacher().encoder, 3), (embedding, 1)):
         gains = [value for name, value in encoder.named_parameters() if name.endswith("bn2.weight")]
-        assert len(gains) == 2 * len(encoder.stages)
+        assert len(gains) == 2 * stages
         assert all((gain == 0).all() for gain in gains)
+
+
+@pytest.mark.parametrize("denoising", [True, False])
+def test_a_student_without_an_encoder_decodes_what_the_teacher_sees_in_its_picture(denoising):
+    torch.manual_seed(0)
+    network = DeSTSegNet(denoising, light=True, student_encoder=False).eval()
+    images, clean = torch.randn(2, 1, 3, 64, 64)
+    with torch.no_grad():
+        taught, learnt = network.features(images, clean)
+        seen = network.teacher_net(images if denoising else clean)
+        expected = network.student_net(seen)
+    for found, wanted in ((taught, network.teacher_net(clean)), (learnt, expected)):
+        assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+    with torch.no_grad():  # of a single picture, which teacher and student both see, the teacher runs once
+        calls = []
+        network.teacher_net.register_forward_hook(lambda *_: calls.append(1))
+        again = network.features(images)[1]
+    assert calls == [1]
+    alone = network.student_net(network.teacher_net(images))
+    assert all(torch.equal(one, other) for one, other in zip(again, alone, strict=True))
+
+
+def test_all_levels_of_the_teacher_reach_a_student_without_an_encoder():
+    torch.manual_seed(0)
+    student = Student(width=32, encoder=False)
+    levels = [torch.randn(2, c, s, s, requires_grad=True) for c, s in ((64, 16), (128, 8), (256, 4))]
+    found = student(levels)
+    assert [level.shape for level in found] == [level.shape for level in levels]
+    sum(level.square().mean() for level in found).backward()
+    assert all(level.grad.abs().max() > 0 for level in levels)
+    assert all(parameter.grad is not None for parameter in student.parameters())
+
+
+def test_without_a_decoder_a_student_has_an_encoder():
+    assert Student(encoder_decoder=False, encoder=False).encoder is not None
 
 
 def test_decoder_and_segmentation_start_by_he():
