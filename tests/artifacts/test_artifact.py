@@ -196,7 +196,7 @@ KINDS = {  # of settings
     **dict.fromkeys(("denoising", "encoder_decoder", "segmentation", "bounded", "keep_aspect"), bool),
     **dict.fromkeys(("preset", "teacher", "precision", "inference_precision"), str),
     **{"image_size": (int, tuple), "seed": int, "overlap": float, "tile": (int, tuple, type(None))},
-    **{"memory_bank": bool, "bit_depth": (int, type(None))},
+    **{"memory_bank": bool, "student_encoder": bool, "bit_depth": (int, type(None))},
     **{"roi": (RegionOfInterest, type(None))},
 }
 
