@@ -67,8 +67,7 @@ class Settings:
         bounded: what each stage of the student's decoder gives is brought to one length, so that its numbers
             fit into 8 bits: `destseg.model.networks.Student` says more.
         student_encoder: the student sees the picture through an encoder of its own, as published; otherwise
-            it decodes what the teacher sees in it. None: the light network has none, if it has its decoder.
-            Without a decoder there always is one.
+            its decoder starts from what the teacher sees. Without a decoder there always is one.
         tile: for large pictures, the side of the tiles that become one input each, in pixels of the picture,
             or (height, width); None: the whole picture becomes one input.
         overlap: least share of a tile's side that neighbouring tiles have in common, 0 to 0.75.
@@ -103,7 +102,7 @@ class Settings:
     segmentation: bool | None = None
     memory_bank: bool | None = None
     bounded: bool = False
-    student_encoder: bool | None = None
+    student_encoder: bool = True
     tile: Sides | None = None
     overlap: float = 0.25
     keep_aspect: bool = False
@@ -120,12 +119,10 @@ class Settings:
             if name != "light":
                 value = getattr(self, name)
                 self._set(name, default if value is None else checked_switch(name, value))
-        light = PRESETS[self.preset]["light"]
-        bank = light and self.segmentation if self.memory_bank is None else self.memory_bank
+        own = PRESETS[self.preset]["light"] and self.segmentation
+        bank = own if self.memory_bank is None else self.memory_bank
         self._set("memory_bank", checked_switch("memory_bank", bank))
-        encoder = not light if self.student_encoder is None else self.student_encoder
-        encoder = checked_switch("student_encoder", encoder) or not self.encoder_decoder
-        self._set("student_encoder", encoder)
+        self._set("student_encoder", checked_switch("student_encoder", self.student_encoder))
         self._set("bounded", checked_switch("bounded", self.bounded))
         self._set("seed", whole_number("seed", self.seed, most=MOST_SEED))
         self._set("image_size", one_or_two(input_size(self.image_size)))
@@ -153,8 +150,8 @@ class Settings:
     def parts(self) -> dict[str, bool]:
         """Which parts the network has: the arguments of `destseg.model.networks.DeSTSegNet`."""
         preset = {name: getattr(self, name, default) for name, default in PRESETS[self.preset].items()}
-        own = {"memory_bank": bool(self.memory_bank), "student_encoder": bool(self.student_encoder)}
-        return preset | own | {"bounded": self.bounded}
+        others = ("memory_bank", "bounded", "student_encoder")
+        return preset | {name: bool(getattr(self, name)) for name in others}
 
     def stored(self) -> dict[str, Any]:
         """Return the settings as a file holds them: numbers, strings, lists; the ROI in its stored form."""
@@ -167,8 +164,8 @@ class Settings:
     def from_stored(cls, stored: Mapping[str, Any]) -> "Settings":
         """Make settings from their stored form; the ROI is left in its own.
 
-        A file without preset or teacher means the published ones: they were the defaults at first. One that
-        tells of no memory bank or no student encoder is older than these choices.
+        A file without preset or teacher means the published ones: they were the defaults at first. One
+        without memory bank is older than it.
         Raises ValueError for names that this version does not know, and where the constructor does.
         """
         unknown = sorted(map(str, stored.keys() - {field.name for field in dataclasses.fields(cls)}))
@@ -176,8 +173,7 @@ class Settings:
             raise ValueError(f"unknown settings {', '.join(unknown)}: a newer version of destseg wrote them")
         pairs = {name: stored.get(name) for name in ("image_size", "tile")}
         sides = {name: tuple(pair) for name, pair in pairs.items() if isinstance(pair, list)}
-        oldest = {"preset": "paper", "teacher": "resnet18", "memory_bank": False, "student_encoder": True}
-        return cls(**{**oldest, **stored, **sides})
+        return cls(**{"preset": "paper", "teacher": "resnet18", "memory_bank": False, **stored, **sides})
 
 
 @dataclass(frozen=True)

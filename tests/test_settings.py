@@ -59,7 +59,7 @@ def test_a_teacher_left_open_is_the_presets_and_stored_by_name(preset, teacher):
 def test_switches_left_open_are_the_presets(preset):
     own = settings.PRESETS[preset]
     assert switches(Settings(preset)) == tuple(own[name] for name in SWITCHES)
-    chosen = {"memory_bank": preset == "fast", "student_encoder": preset != "fast", "bounded": False}
+    chosen = {"memory_bank": preset == "fast", "bounded": False, "student_encoder": True}
     assert Settings(preset).parts == own | chosen
 
 
@@ -70,8 +70,7 @@ def test_a_switch_that_is_given_goes_before_the_preset(preset, name, value):
     made = Settings(preset, **{name: value})
     assert getattr(made, name) is bool(value)
     bank = preset == "fast" and (name != "segmentation" or bool(value))
-    encoder = preset != "fast" or (name == "encoder_decoder" and not value)
-    chosen = {"memory_bank": bank, "student_encoder": encoder, "bounded": False, name: bool(value)}
+    chosen = {"memory_bank": bank, "bounded": False, "student_encoder": True, name: bool(value)}
     assert made.parts == settings.PRESETS[preset] | chosen
     assert made.parts.keys() == inspect.signature(DeSTSegNet).parameters.keys()
 
@@ -83,15 +82,6 @@ def test_the_light_network_has_a_memory_bank_unless_it_is_given(preset, own):
     for given in (False, True):
         made = Settings(preset, memory_bank=given)
         assert made.memory_bank is made.parts["memory_bank"] is given
-
-
-@pytest.mark.parametrize(("preset", "own"), [("fast", False), ("paper", True), ("stpm", True)])
-def test_the_light_student_has_no_encoder_unless_it_is_given_or_needed(preset, own):
-    assert Settings(preset).student_encoder is own
-    assert Settings(preset, encoder_decoder=False, student_encoder=False).student_encoder is True
-    for given in (False, True):
-        made = Settings(preset, encoder_decoder=True, student_encoder=given)
-        assert made.student_encoder is made.parts["student_encoder"] is given
 
 
 def test_the_largest_inputs_and_seeds():
@@ -251,7 +241,7 @@ def test_what_an_older_file_lacks_takes_the_default_of_that_time():
     old = Settings("paper", "resnet18", memory_bank=False)
     assert Settings.from_stored({}) == Settings.from_stored({"tile": None}) == old
     found = Settings.from_stored({"preset": "fast", "image_size": [64, 64]})
-    assert found == Settings("fast", "resnet18", image_size=64, memory_bank=False, student_encoder=True)
+    assert found == Settings("fast", "resnet18", image_size=64, memory_bank=False)
 
 
 def test_unknown_and_impossible_settings_of_a_file_are_refused():

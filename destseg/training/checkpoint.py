@@ -20,9 +20,8 @@ from destseg.training.synthesis import Synthesis
 from destseg.training.textures import PictureTextures
 
 FORMAT = "destseg checkpoint 2"
-NEW_OPTIONS: dict[str, Any] = {  # what plans of earlier versions mean, which did without these names
-    **{"augment": "", "memory_bank": False, "bounded": False, "student_encoder": True}
-}
+# What the plans of earlier versions, which did without, mean.
+NEW_OPTIONS = {"augment": "", "memory_bank": False, "bounded": False, "student_encoder": True}
 
 
 @dataclass(frozen=True)

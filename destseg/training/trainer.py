@@ -231,11 +231,9 @@ class Trainer:
         if self._taught is None:
             return student_loss(self.network, corrupted, batch.clean.to(self.device), rois)
         taught = [level[batch.indices].to(self.device) for level in self._taught]
-        if self.plan.parts["denoising"]:
-            learnt = self.network.learnt(corrupted)
-        else:
-            learnt = self.network.learnt(batch.clean.to(self.device), taught)
-        return cosine_loss(cosine_distances(taught, learnt), rois)
+        denoising = self.plan.parts["denoising"]
+        seen, known = (corrupted, None) if denoising else (batch.clean.to(self.device), taught)
+        return cosine_loss(cosine_distances(taught, self.network.learnt(seen, known)), rois)
 
     def _remember_teacher(self) -> None:
         """Compute the teacher's features of all clean inputs once, if that pays and they fit."""

@@ -77,6 +77,7 @@ def test_the_convolutions_of_the_light_network_that_stay_in_float32(light):
     kept, names = named_kept(light.network_, bounded=True)
     assert kept == {
         "teacher_net.encoder.conv1.weight",
+        "student_net.encoder.conv1.weight",
         *(f"student_net.projections.{level}.conv.weight" for level in range(3)),
         *(f"segmentation_net.reductions.{level}.weight" for level in range(3)),
     }

@@ -38,9 +38,12 @@ def test_the_graph_resizes_to_the_very_grey_levels_of_pillow(size):
     np.testing.assert_array_equal(found[0].permute(1, 2, 0), resize(pixels[0], (64, 96)))
 
 
-@pytest.mark.parametrize("preset", ["paper", "stpm"])
-def test_graphs_of_every_preset_hold_standard_operators_only(preset):
-    network = random_network(Settings(preset)).eval()
+OTHERS = [{"preset": "paper"}, {"preset": "stpm"}, {"student_encoder": False}]
+
+
+@pytest.mark.parametrize("settings", OTHERS, ids=str)
+def test_graphs_of_every_network_hold_standard_operators_only(settings):
+    network = random_network(Settings(**settings)).eval()
     program = trace(Inference(network, (64, 64), 0.5))
     called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert called and all(

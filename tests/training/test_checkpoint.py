@@ -186,9 +186,9 @@ def test_a_checkpoint_of_another_run_is_refused_and_the_difference_named(few_par
     other = {"teacher_weights": state | {"bn1.bias": state["bn1.bias"] + 1}}
     with pytest.raises(ValueError, match=r"another run: teacher was \d+, now \d+$"):
         fit(few_parts, other, steps=(1, 0), resume=path)
-    switches = ("light was True, now False", "memory_bank was True, now False")
-    student = "student_encoder was False, now True"
-    with pytest.raises(ValueError, match=f"another run: {'; '.join((*switches, student))}$"):
+    with pytest.raises(
+        ValueError, match=r"another run: light was True, now False; memory_bank was True, now False$"
+    ):
         fit(few_parts, PAPER, steps=(1, 0), resume=path)
     with pytest.raises(FileNotFoundError, match=r"no such file: .*b\.checkpoint"):
         fit(few_parts, resume=tmp_path / "b.checkpoint")

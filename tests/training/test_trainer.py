@@ -21,9 +21,8 @@ from destseg.training.trainer import Trainer, fusion_loss, student_loss, trainin
 
 SETTINGS = {"image_size": 64, "precision": "float32"}
 SCHEDULE = {"steps": (3, 3), "batch_size": 2, "progress": False}
-
-
 PAPER = {"preset": "paper", "teacher": "embedded"}  # the published network, without a download
+DECODER = {"student_encoder": False}
 
 
 def fit(parts, settings=None, **schedule):
@@ -45,7 +44,7 @@ def uninterrupted(few_parts):
     return fit(few_parts)
 
 
-@pytest.mark.parametrize("settings", [{}, PAPER])
+@pytest.mark.parametrize("settings", [{}, PAPER, DECODER, DECODER | {"denoising": False}])
 def test_the_same_seed_gives_the_same_model_whatever_the_workers_and_the_memory(few_parts, settings):
     model = fit(few_parts, settings)
     assert_same_weights(fit(few_parts, settings, workers=3), model)
@@ -124,12 +123,13 @@ def test_stpm_is_the_row_without_any_of_them(few_parts):
     assert_same_weights(model, fit(few_parts, PAPER | off, steps=(1, 1)))
 
 
-def test_the_fast_preset_is_light_and_survives_its_file(few_parts, tmp_path):
-    model = fit(few_parts)
+@pytest.mark.parametrize("settings", [{}, DECODER])
+def test_the_fast_preset_is_light_and_survives_its_file(few_parts, settings, tmp_path):
+    model = fit(few_parts, settings)
     model.save(tmp_path / "part.destseg")
     assert (tmp_path / "part.destseg").stat().st_size < 45e6  # a teacher of 11 MB, a student of 25
     loaded, picture = destseg.load(tmp_path / "part.destseg"), sorted(few_parts.iterdir())[0]
-    assert loaded.preset == "fast"
+    assert loaded.preset == "fast" and (loaded.network_.student_net.encoder is None) == bool(settings)
     assert_same_weights(loaded, model)
     assert (loaded.predict(picture).anomaly_map == model.predict(picture).anomaly_map).all()
 

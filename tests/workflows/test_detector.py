@@ -303,7 +303,7 @@ OTHER = {"roi": [(0, 0), (9, 0), (9, 9)], "tile": 64, "image_size": 128, "overla
         "inference_precision": "float16",
     },
     **{"keep_aspect": True, "denoising": False, "encoder_decoder": False, "segmentation": False},
-    **{"memory_bank": False, "bounded": True, "student_encoder": True},
+    **{"memory_bank": False, "bounded": True, "student_encoder": False},
 }
 
 
