@@ -65,6 +65,11 @@ def test_synthetic_metrics_are_of_normal_pictures_and_of_others_than_ranges_are_
     assert found.instances > 0 and 0 < found.pixel_ap < 1
 
 
+TEACHERS_FIRST_STAGE = {
+    f"teacher_net.encoder.layer1.{block}.conv{k}.weight" for block in (0, 1) for k in (1, 2)
+}
+
+
 def named_kept(network, bounded):
     """The names of the convolutions that stay in float32, and those of all."""
     program = trace(Inference(network, (64, 96), 0.5))
@@ -78,6 +83,7 @@ def test_the_convolutions_of_the_light_network_that_stay_in_float32(light):
     assert kept == {
         "teacher_net.encoder.conv1.weight",
         "student_net.encoder.conv1.weight",
+        *TEACHERS_FIRST_STAGE,
         *(f"student_net.projections.{level}.conv.weight" for level in range(3)),
         *(f"segmentation_net.reductions.{level}.weight" for level in range(3)),
     }
@@ -89,4 +95,4 @@ def test_the_convolutions_of_the_published_network_that_stay_in_float32():
     kept, names = named_kept(random_network(Settings("paper")).eval(), bounded=False)
     student = {name for name in names if name.startswith("student_net.")}
     others = {"teacher_net.encoder.conv1.weight", "segmentation_net.res.0.downsample.0.weight"}
-    assert kept == student | others
+    assert kept == student | TEACHERS_FIRST_STAGE | others
