@@ -67,7 +67,7 @@ class Settings:
         bounded: what each stage of the student's decoder gives is brought to one length, so that its numbers
             fit into 8 bits: `destseg.model.networks.Student` says more.
         student_encoder: the student sees the picture through an encoder of its own, as published; otherwise
-            its decoder starts from what the teacher sees. Without a decoder there always is one.
+            its decoder starts from what the teacher sees. A student without a decoder always has an encoder.
         tile: for large pictures, the side of the tiles that become one input each, in pixels of the picture,
             or (height, width); None: the whole picture becomes one input.
         overlap: least share of a tile's side that neighbouring tiles have in common, 0 to 0.75.

@@ -75,7 +75,7 @@ def float32_weights(program: Any, bounded: bool) -> set[bytes]:
     """Return the weights, as bytes, of the convolutions that stay in float32.
 
     They take the picture, are the teacher's first stage, give the light student's features, or reduce the
-    channels of similarities, and in 8 bits cost up to 1 point of IAP. Unless the student is bounded, all of
+    channels of similarities, and in 8 bits cost up to 2 points of AP. Unless the student is bounded, all of
     it stays in float32: in 8 bits it cost some models nothing, others 5 points of pixel AP and 3 of IAP, or 8
     of image AUROC. See docs/quality_log.md.
     """

@@ -144,7 +144,7 @@ class Embedding(nn.Module):
     """Condenses the teacher's three levels into (n, 8 * width, h/32, w/32), in place of an encoder.
 
     The finer levels are brought to the size of the third; a residual stage follows. What the decoder gets is
-    too small to hold an anomaly beside the part. Source: Deng and Li, "Anomaly Detection via Reverse
+    meant to be too small to hold an anomaly beside the part. Source: Deng and Li, "Anomaly Detection via Reverse
     Distillation from One-Class Embedding" (CVPR 2022, arXiv 2201.10703).
 
     Args:
@@ -177,11 +177,11 @@ class Student(nn.Module):
     Args:
         encoder_decoder: there is a decoder.
         width: channels of the first stage.
-        encoder: there is a ResNet18 that sees the picture; otherwise the decoder gets an `Embedding` of what
-            the teacher sees in it. Without a decoder there always is one.
         bounded: each stage of the decoder gives vectors of one length. Only their directions are learnt, so
             nothing else keeps them small: stage after stage some normal pictures drove them up a
             thousandfold, and 8 bits have no room for that.
+        encoder: there is a ResNet18 that sees the picture; otherwise the decoder gets an `Embedding` of what
+            the teacher sees in it. A student without a decoder always has an encoder.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from destseg.training.synthesis import Synthesis
 from destseg.training.textures import PictureTextures
 
 FORMAT = "destseg checkpoint 2"
-# What the plans of earlier versions, which did without, mean.
+# What a plan of an earlier version, which lacks these, means.
 NEW_OPTIONS = {"augment": "", "memory_bank": False, "bounded": False, "student_encoder": True}
 
 

@@ -25,7 +25,8 @@ def test_no_picture_is_cut_off_by_the_ranges_of_others():
             for one in (model, quantise_convolutions(model, pictures, {}, set()))
         )
     )
-    assert 0 < np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
+    largest = np.abs(expected).max()
+    assert 0 < np.abs(found - expected).max() < 0.03 * largest  # by medians 0.73, by averages 0.66
 
 
 def test_a_graph_that_lacks_what_must_stay_in_float32_is_refused():

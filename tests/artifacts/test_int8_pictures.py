@@ -91,6 +91,12 @@ def test_the_convolutions_of_the_light_network_that_stay_in_float32(light):
     assert len(student) > 30 and named_kept(light.network_, bounded=False)[0] == kept | student
 
 
+def test_a_student_without_an_encoder_stays_in_float32_too():
+    kept, names = named_kept(random_network(Settings(student_encoder=False)).eval(), bounded=False)
+    student = {name for name in names if name.startswith("student_net.")}
+    assert "student_net.embedding.joined.conv.weight" in student and student < kept
+
+
 def test_the_convolutions_of_the_published_network_that_stay_in_float32():
     kept, names = named_kept(random_network(Settings("paper")).eval(), bounded=False)
     student = {name for name in names if name.startswith("student_net.")}

@@ -91,7 +91,8 @@ def test_a_killed_process_is_continued_to_the_same_weights(
     assert_same_weights(resumed, uninterrupted_process)
 
 
-def test_every_step_is_continued_to_the_same_weights(few_parts, tmp_path, monkeypatch):
+@pytest.mark.parametrize("settings", [PAPER, {"student_encoder": False}], ids=["paper", "no encoder"])
+def test_every_step_is_continued_to_the_same_weights(few_parts, settings, tmp_path, monkeypatch):
     """Also where the average of a stage's last quarter, which the published network keeps, has begun."""
     path, steps, copies = tmp_path / "part.checkpoint", {"steps": (8, 8)}, []
 
@@ -100,11 +101,21 @@ def test_every_step_is_continued_to_the_same_weights(few_parts, tmp_path, monkey
         copies.append(target.read_bytes())
 
     monkeypatch.setattr("destseg.training.checkpoint.write", keep)
-    whole = fit(few_parts, PAPER, checkpoint=path, checkpoint_minutes=0, **steps)
+    whole = fit(few_parts, settings, checkpoint=path, checkpoint_minutes=0, **steps)
     assert len(copies) == 16
     for content in (copies[6], copies[7], copies[14], copies[15]):
         path.write_bytes(content)
-        assert_same_weights(fit(few_parts, PAPER, resume=path, **steps), whole)
+        assert_same_weights(fit(few_parts, settings, resume=path, **steps), whole)
+
+
+def test_a_plan_without_newer_options_means_what_its_version_did(few_parts, tmp_path):
+    path = tmp_path / "part.checkpoint"
+    whole = fit(few_parts, PAPER, checkpoint=path, checkpoint_minutes=0)
+    state = read_tensors(path)
+    for name in ("augment", "memory_bank", "bounded", "student_encoder"):
+        del state["plan"][name]
+    write_tensors(path, state)
+    assert_same_weights(fit(few_parts, PAPER, resume=path), whole)
 
 
 def test_a_checkpoint_from_before_distances_counted_ends_with_todays_weights(few_parts, tmp_path):

@@ -22,7 +22,7 @@ from destseg.training.trainer import Trainer, fusion_loss, student_loss, trainin
 SETTINGS = {"image_size": 64, "precision": "float32"}
 SCHEDULE = {"steps": (3, 3), "batch_size": 2, "progress": False}
 PAPER = {"preset": "paper", "teacher": "embedded"}  # the published network, without a download
-DECODER = {"student_encoder": False}
+NO_ENCODER = {"student_encoder": False}
 
 
 def fit(parts, settings=None, **schedule):
@@ -44,7 +44,7 @@ def uninterrupted(few_parts):
     return fit(few_parts)
 
 
-@pytest.mark.parametrize("settings", [{}, PAPER, DECODER, DECODER | {"denoising": False}])
+@pytest.mark.parametrize("settings", [{}, PAPER, NO_ENCODER, NO_ENCODER | {"denoising": False}])
 def test_the_same_seed_gives_the_same_model_whatever_the_workers_and_the_memory(few_parts, settings):
     model = fit(few_parts, settings)
     assert_same_weights(fit(few_parts, settings, workers=3), model)
@@ -123,7 +123,7 @@ def test_stpm_is_the_row_without_any_of_them(few_parts):
     assert_same_weights(model, fit(few_parts, PAPER | off, steps=(1, 1)))
 
 
-@pytest.mark.parametrize("settings", [{}, DECODER])
+@pytest.mark.parametrize("settings", [{}, NO_ENCODER])
 def test_the_fast_preset_is_light_and_survives_its_file(few_parts, settings, tmp_path):
     model = fit(few_parts, settings)
     model.save(tmp_path / "part.destseg")
