@@ -20,8 +20,8 @@ def quantise_convolutions(
     """Return an exported model with its convolutions in INT8.
 
     The sums of residual blocks stay in float32: with both their terms in 8 bits, block after block, 12 points
-    of AP were lost. The range of a number is the widest of all inputs: a narrower one would cut off what anomalies
-    give. So wild numbers of a single input would spoil it; what has them must be among those kept.
+    of AP were lost. The range of a number is the widest of all inputs: a narrower one would cut off what
+    anomalies give. So wild numbers of a single input would spoil it; what has them must be among those kept.
 
     Args:
         model: of OpenVINO or ONNX.

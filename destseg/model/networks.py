@@ -144,8 +144,8 @@ class Embedding(nn.Module):
     """Condenses the teacher's three levels into (n, 8 * width, h/32, w/32), in place of an encoder.
 
     The finer levels are brought to the size of the third; a residual stage follows. What the decoder gets is
-    meant to be too small to hold an anomaly beside the part. Source: Deng and Li, "Anomaly Detection via Reverse
-    Distillation from One-Class Embedding" (CVPR 2022, arXiv 2201.10703).
+    meant to be too small to hold an anomaly beside the part. Source: Deng and Li, "Anomaly Detection via
+    Reverse Distillation from One-Class Embedding" (CVPR 2022, arXiv 2201.10703).
 
     Args:
         width: channels of the student's first stage.
