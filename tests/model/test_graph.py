@@ -10,6 +10,7 @@ from destseg.model.graph import Inference, fixed_point_weights, resize_like_pill
 from destseg.pictures.decoding import resize
 from destseg.settings import Settings
 
+NETWORKS = [{"preset": "paper"}, {"preset": "stpm"}, {"student_encoder": False}]
 SIZES = ((64, 96), (64, 64), (200, 150), (97, 131), (51, 40), (1, 2), (700, 61))
 
 
@@ -38,10 +39,7 @@ def test_the_graph_resizes_to_the_very_grey_levels_of_pillow(size):
     np.testing.assert_array_equal(found[0].permute(1, 2, 0), resize(pixels[0], (64, 96)))
 
 
-OTHERS = [{"preset": "paper"}, {"preset": "stpm"}, {"student_encoder": False}]
-
-
-@pytest.mark.parametrize("settings", OTHERS, ids=str)
+@pytest.mark.parametrize("settings", NETWORKS, ids=str)
 def test_graphs_of_every_network_hold_standard_operators_only(settings):
     network = random_network(Settings(**settings)).eval()
     program = trace(Inference(network, (64, 64), 0.5))
